@@ -1,0 +1,33 @@
+# Every target runs in .venv, which the first one called makes. Another interpreter: make test PYTHON=python3.11
+PYTHON ?= python3
+BIN := .venv/bin
+# The stamp is newer than the declared dependencies only once they are installed.
+INSTALLED := .venv/.installed
+
+.PHONY: demo test quality clean
+
+demo: $(INSTALLED)
+	$(BIN)/python examples/demo.py
+
+# The variables hold every test to what is on this machine.
+test: $(INSTALLED)
+	HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 $(BIN)/python -m pytest -q
+
+# mypy sees the installed names (sgm_hf.modeling, not modeling) in a built copy.
+quality: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build/typed
+	$(BIN)/python setup.py --quiet build_py --build-lib build/typed
+	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml --package sgm_hf
+
+# torch by its exact release first, so that pip takes the CPU build where the machine offers one.
+$(INSTALLED): setup.py pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install torch==2.13.0
+	$(BIN)/python -m pip install --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,113 @@
+"""Builders of the corpora: published ones, read from files that the user has, and a generated one.
+
+`datasets` runs no loading scripts any more, so the builders are ordinary classes:
+
+    from sgm_hf.datasets_scripts import load
+
+    corpus = load("reuters21578", data_dir="/data/reuters21578")
+
+`python -m sgm_hf.datasets_scripts.convert` writes a corpus as Parquet files with a dataset card, which plain
+`datasets.load_dataset` reads.
+"""
+
+import importlib
+import os
+import re
+
+import datasets
+
+from ._corpus import CorpusBuilder, prepare
+
+# Name of the corpus, which is also its module, and its builder in that module.
+CORPORA = {
+    "aapd": "AAPD",
+    "generated": "GeneratedCorpus",
+    "goemotions": "GoEmotions",
+    "rcv1_v2": "RCV1V2",
+    "reuters21578": "Reuters21578",
+}
+
+__all__ = ["CORPORA", "load", "load_builder"]
+
+
+def load_builder(
+    name: str,
+    config: str | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> datasets.GeneratorBasedBuilder:
+    """Make the builder of a corpus; its files are looked for, not read.
+
+    Args:
+        name: one of `CORPORA`.
+        config: name of a configuration, as listed in the builder's docstring; default: its first.
+        data_dir: folder with the published files; the generated corpus needs none.
+        cache_dir: folder for the generated Arrow files; default: that of `datasets`.
+
+    Returns:
+        The builder.
+
+    Raises:
+        ValueError: the corpus or configuration is unknown, or `data_dir` is missing or superfluous.
+        FileNotFoundError: files are missing; the message says which and how to obtain them.
+    """
+    if name not in CORPORA:
+        raise ValueError(f"unknown corpus {name!r}, expected one of {', '.join(CORPORA)}")
+    builder_class = getattr(importlib.import_module(f"{__name__}.{name}"), CORPORA[name])
+    cache = None if cache_dir is None else os.fspath(cache_dir)
+    if issubclass(builder_class, CorpusBuilder):
+        folder = None if data_dir is None else os.path.abspath(os.path.expanduser(data_dir))
+        return builder_class(config_name=config, data_dir=folder, cache_dir=cache)
+    if data_dir is not None:
+        raise ValueError(f"data_dir is {os.fspath(data_dir)!r}, but the {name} corpus reads no files; leave it out")
+    return builder_class(config_name=config, cache_dir=cache)
+
+
+def load(
+    name: str,
+    config: str | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    split: str | None = None,
+    streaming: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> datasets.Dataset | datasets.DatasetDict | datasets.IterableDataset | datasets.IterableDatasetDict:
+    """Load a corpus with the columns `id`, `text` and `labels`.
+
+    Without streaming the corpus is generated once into the cache; a changed source file is noticed (by size and time of
+    modification) and read anew. If a split's size is not the published one, a warning says so. With streaming nothing
+    is written, and sizes are not checked.
+
+    Args:
+        name: one of `CORPORA`.
+        config: name of a configuration, as listed in the builder's docstring; default: its first.
+        data_dir: folder with the published files; the generated corpus needs none.
+        split: a split, or an expression of `datasets` such as "train[:10%]"; default: all splits.
+        streaming: read the files while iterating.
+        cache_dir: folder for the generated Arrow files; default: that of `datasets`.
+
+    Returns:
+        A dictionary of all splits, or the one asked for.
+
+    Raises:
+        ValueError: the corpus, configuration or split is unknown, or the data has a fault (the message names file and
+            line; with streaming it is raised while iterating).
+        FileNotFoundError: files are missing; the message says which and how to obtain them.
+    """
+    builder = load_builder(name, config, data_dir, cache_dir)
+    if split is not None and isinstance(builder, CorpusBuilder):
+        _check_split(builder, split)
+    if streaming:
+        return builder.as_streaming_dataset(split=split)
+    prepare(builder)
+    return builder.as_dataset(split=split)
+
+
+def _check_split(builder: CorpusBuilder, split: str) -> None:
+    """Raise where a split of the corpus is asked for whose files are not there."""
+    present = builder.config.find_sources()
+    for part in re.findall(r"[a-z]+(?=\[|\+|$)", split):
+        if part in builder.config.split_files and part not in present:
+            files = ", ".join(builder.config.split_files[part])
+            raise builder.config.missing(
+                f"the {part} split needs {files} in {builder.config.data_dir}, which has only {', '.join(present)}"
+            )

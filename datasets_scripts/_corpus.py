@@ -1,0 +1,271 @@
+"""What the builders of published corpora share: how a configuration finds its files, and checks on labels and counts."""
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import datasets
+from datasets.exceptions import DatasetGenerationError
+
+from ._files import find_file, source_fingerprint
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class CorpusConfig(datasets.BuilderConfig):
+    """One way to read and to split a published corpus.
+
+    Args:
+        split_files: for each split the names, without `.gz`, of the files it is read from. A split exists where its
+            files do.
+        common_files: names of the files that every split needs besides.
+        published_documents: for each split the number of documents of the published corpus.
+        how_to_obtain: address, licence and file names, for the error that says a file is missing.
+    """
+
+    split_files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    common_files: tuple[str, ...] = ()
+    published_documents: Mapping[str, int] = field(default_factory=dict)
+    how_to_obtain: str = ""
+
+    def find_sources(self) -> dict[str, tuple[Path, ...]]:
+        """Find the files of every split that is present.
+
+        Returns:
+            For each split its files, in the order of `split_files`, followed by the common files.
+
+        Raises:
+            ValueError: no `data_dir` was given.
+            FileNotFoundError: the folder or a needed file is missing.
+        """
+        folder = self.existing_data_dir()
+        common = self.require_files(folder, self.common_files, "every split")
+        found = {
+            split: self.require_files(folder, names, f"the {split} split") + common
+            for split, names in self.split_files.items()
+            if any(find_file(folder, name) for name in names)
+        }
+        if not found:
+            expected = [", ".join(names) for names in self.split_files.values()]
+            raise self.missing(f"{folder} has none of the files {'; '.join(dict.fromkeys(expected))}")
+        return found
+
+    def existing_data_dir(self) -> Path:
+        """Give `data_dir` as a path that exists.
+
+        Returns:
+            The path of a folder or file.
+
+        Raises:
+            ValueError: no `data_dir` was given.
+            FileNotFoundError: nothing is there.
+        """
+        if self.data_dir is None:
+            raise ValueError(f"data_dir is missing: this corpus is not downloaded for you. {self.how_to_obtain}")
+        path = Path(self.data_dir).expanduser()
+        if not path.exists():
+            raise self.missing(f"data_dir {path} does not exist")
+        return path
+
+    def require_files(self, folder: Path, names: Sequence[str], needed_by: str) -> tuple[Path, ...]:
+        """Find files that must all be there.
+
+        Args:
+            folder: where to look.
+            names: file names without `.gz`.
+            needed_by: what needs them, for the error.
+
+        Returns:
+            The files, in the order of `names`.
+
+        Raises:
+            FileNotFoundError: one is missing; all missing names are listed.
+        """
+        found = {name: find_file(folder, name) for name in names}
+        missing = [name for name, path in found.items() if path is None]
+        if missing:
+            raise self.missing(f"{folder} lacks {', '.join(missing)} (plain or .gz), needed by {needed_by}")
+        return tuple(path for path in found.values() if path is not None)
+
+    def missing(self, problem: str) -> FileNotFoundError:
+        """Make the error for missing data: what is missing, and how to obtain it."""
+        return FileNotFoundError(f"{problem}. {self.how_to_obtain}")
+
+    def create_config_id(self, config_kwargs: dict, custom_features: datasets.Features | None = None) -> str:
+        """Name the cache folder after the source files too, so that a changed file is read anew.
+
+        Args:
+            config_kwargs: the arguments the builder was made with.
+            custom_features: features given by the caller.
+
+        Returns:
+            The configuration's name and a hash.
+        """
+        sources = source_fingerprint(path for paths in self.find_sources().values() for path in paths)
+        return super().create_config_id({**config_kwargs, "sources": sources}, custom_features)
+
+
+class CorpusBuilder(datasets.GeneratorBasedBuilder):
+    """Base of the builders of published corpora.
+
+    A subclass gives `BUILDER_CONFIGS`, the class attributes below, and `_generate_examples(split, files)`.
+    """
+
+    BUILDER_CONFIG_CLASS = CorpusConfig
+    config: CorpusConfig
+
+    LABEL_NAMES: ClassVar[tuple[str, ...]]
+    DESCRIPTION: ClassVar[str]
+    HOMEPAGE: ClassVar[str]
+    LICENSE: ClassVar[str]
+    CITATION: ClassVar[str]
+
+    def _info(self) -> datasets.DatasetInfo:
+        return datasets.DatasetInfo(
+            description=self.DESCRIPTION,
+            features=datasets.Features(
+                {
+                    "id": datasets.Value("string"),
+                    "text": datasets.Value("string"),
+                    "labels": datasets.List(datasets.ClassLabel(names=list(self.LABEL_NAMES))),
+                }
+            ),
+            homepage=self.HOMEPAGE,
+            license=self.LICENSE,
+            citation=self.CITATION,
+        )
+
+    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
+        # A tuple of files, not a list: `datasets` would deal the items of a list out to different workers.
+        return [
+            datasets.SplitGenerator(name=split, gen_kwargs={"split": split, "files": files})
+            for split, files in self.config.find_sources().items()
+        ]
+
+
+def prepare(builder: datasets.DatasetBuilder, **kwargs: Any) -> None:
+    """Generate a corpus into its cache or a folder; after a fault in the data nothing is left there.
+
+    Args:
+        builder: the corpus.
+        **kwargs: passed on to `builder.download_and_prepare`.
+
+    Raises:
+        ValueError: the data has a fault; the message names file and line.
+    """
+    try:
+        builder.download_and_prepare(**kwargs)
+    except DatasetGenerationError as error:
+        # `datasets` hides the sentence about the file and line behind a general one.
+        if isinstance(error.__cause__, ValueError | FileNotFoundError):
+            raise error.__cause__ from None
+        raise
+    verify_counts(builder)
+
+
+def verify_counts(builder: datasets.DatasetBuilder) -> None:
+    """Log a warning for every split whose number of documents is not the published one.
+
+    Args:
+        builder: a prepared corpus.
+    """
+    published = getattr(builder.config, "published_documents", {})
+    for name, split in (builder.info.splits or {}).items():
+        if name in published and split.num_examples != published[name]:
+            logger.warning(
+                "%s, configuration %s: the %s split has %s documents, the published corpus has %s; figures from this "
+                "copy are not comparable with published ones",
+                builder.dataset_name,
+                builder.config.name,
+                name,
+                f"{split.num_examples:,}",
+                f"{published[name]:,}",
+            )
+
+
+def check_labels(labels: Sequence[str], known: Collection[str], place: str) -> None:
+    """Check one document's labels.
+
+    Args:
+        labels: label names.
+        known: the label names of the corpus.
+        place: file and line, for the error.
+
+    Raises:
+        ValueError: there is no label, or one is not in the corpus' list.
+    """
+    if not labels:
+        raise ValueError(f"{place}: no label, expected at least one; fetch the file again or complete the line")
+    for label in labels:
+        if label not in known:
+            raise ValueError(
+                f"{place}: unknown label {label!r}, expected some of the corpus' {len(known)} labels; correct the line or "
+                "fetch the file again"
+            )
+
+
+def check_text(text: str, place: str) -> None:
+    """Check that a document has a text.
+
+    Args:
+        text: the document's text.
+        place: file and line, for the error.
+
+    Raises:
+        ValueError: the text is empty or white space.
+    """
+    if not text.strip():
+        raise ValueError(f"{place}: the text is empty; the published corpus has none such, so fetch the file again")
+
+
+def check_distinct(labels: Sequence[str], place: str) -> None:
+    """Check that no label stands twice, in corpora whose published files have no such case.
+
+    Args:
+        labels: label names of one document.
+        place: file and line, for the error.
+
+    Raises:
+        ValueError: a label is repeated.
+    """
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ValueError(f"{place}: the label {label!r} stands twice; remove one of the two")
+
+
+class RepeatedLabels:
+    """Merges labels that stand twice in one document, in corpora whose published files have such cases.
+
+    The first mention stays in its place. One warning a file says how often and where first.
+    """
+
+    def __init__(self) -> None:
+        self._places: list[str] = []
+
+    def merge(self, labels: Sequence[str], place: str) -> list[str]:
+        """Drop repeated labels.
+
+        Args:
+            labels: label names of one document.
+            place: file and line, for the warning.
+
+        Returns:
+            The labels, each once, in the order of first mention.
+        """
+        distinct = list(dict.fromkeys(labels))
+        if len(distinct) < len(labels):
+            repeated = next(label for label in distinct if labels.count(label) > 1)
+            self._places.append(f"{place}: label {repeated!r}")
+        return distinct
+
+    def report(self) -> None:
+        """Log one warning if any label was dropped."""
+        if self._places:
+            logger.warning(
+                "%d document(s) name a label twice (first: %s); the repetition is dropped, nothing needs doing",
+                len(self._places),
+                self._places[0],
+            )

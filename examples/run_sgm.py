@@ -1,0 +1,577 @@
+#!/usr/bin/env python
+"""Train, evaluate and predict with SGM models on a named corpus or on your own files.
+
+    python examples/run_sgm.py --train_file data.csv --output_dir runs/mine
+    python examples/run_sgm.py examples/configs/aapd_sgm_ge.json --data_dir data/aapd --output_dir runs/aapd --seed 3
+    python examples/run_sgm.py --model_name_or_path runs/mine --test_file new.csv --do_predict --output_dir runs/new
+
+A JSON file gives settings by name; options after it override it. Without --do_train, --do_eval and --do_predict, all
+three are done as far as there is data (training only without --model_name_or_path).
+
+In the output folder: the model and tokenizer, `predictions_<split>.jsonl`, `all_results.json`, `summary.json`,
+`summary.txt`, and the training's checkpoints.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, DatasetDict
+from transformers import HfArgumentParser, set_seed
+from transformers.utils import logging as transformers_logging
+
+from sgm_hf.data.encoding import encode_dataset
+from sgm_hf.data.files import load_files
+from sgm_hf.data.labels import label_sets_of, order_label_names
+from sgm_hf.datasets_scripts import load
+from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration, SGMTokenizer
+from sgm_hf.training import SGMPredictionOutput, SGMTrainer, SGMTrainingArguments
+from sgm_hf.training.checkpoints import last_complete_checkpoint, write_text_atomically
+from sgm_hf.training.prediction import SET_DECODINGS
+from sgm_hf.training.summary import describe_machine, epoch_history, package_versions, summary_text, write_summary
+
+logger = logging.getLogger("run_sgm")
+
+CORPORA = ("aapd", "rcv1_v2", "reuters21578", "goemotions", "generated")
+
+
+def option(help_text: str, default: Any = None, **metadata: Any) -> Any:
+    """A dataclass field that is a command-line option."""
+    return field(default=default, metadata={"help": help_text, **metadata})
+
+
+@dataclass
+class ModelArguments:
+    """The model: a checkpoint to start from, or the fields of `SGMConfig`, and how it generates."""
+
+    model_name_or_path: str | None = option("Checkpoint to start from or to evaluate; default: a new model.")
+    embedding_size: int | None = option("Size of word and label embeddings.")
+    label_embedding_size: int | None = option("Size of the label embeddings, if not embedding_size.")
+    encoder_hidden_size: int | None = option("Size of each direction of the encoder.")
+    encoder_layers: int | None = option("LSTM layers of the encoder.")
+    decoder_hidden_size: int | None = option("Size of the decoder.")
+    decoder_layers: int | None = option("LSTM layers of the decoder.")
+    attention: str | None = option("Attention over the text.", choices=["word", "none"])
+    attention_size: int | None = option("Size of the attention's hidden layer.")
+    label_feedback: str | None = option(
+        "What the decoder gets of its previous output.",
+        choices=["previous_label", "global_embedding", "fixed_mixture"],
+    )
+    mixture_lambda: float | None = option("λ of fixed_mixture (eq. 14).")
+    gate_activation: str | None = option("Gate of the global embedding.", choices=["linear", "sigmoid"])
+    label_mask: bool | None = option("Whether a label already produced is masked.")
+    dropout: float | None = option("Dropout probability.")
+    initializer_range: float | None = option("Standard deviation of the initial embeddings.")
+    label_order: str | None = option(
+        "Order of the labels in the target sequences; default frequency.",
+        choices=["frequency", "alphabetical", "shuffled", "given"],
+    )
+    num_beams: int | None = option("Beam width, kept in the model's generation config.")
+    set_decoding: str | None = option(
+        "How the label set is chosen, kept in the generation config.", choices=list(SET_DECODINGS)
+    )
+    label_threshold: float | None = option("Score from which max_f1 takes a label, where it is not fitted.")
+    max_labels: int | None = option("Most labels of a document, kept in the generation config.")
+
+
+@dataclass
+class DataArguments:
+    """The data and its words."""
+
+    dataset_name: str | None = option("A named corpus.", choices=list(CORPORA))
+    dataset_config: str | None = option("Its variant, where it has several (rcv1_v2: lyrl2004, …).")
+    data_dir: str | None = option("Folder or archive of the corpus' published files.")
+    train_file: str | None = option("Your training documents: .csv, .tsv, .jsonl, .json or .parquet.")
+    validation_file: str | None = option("Your validation documents; default: split off the training documents.")
+    test_file: str | None = option("Your test documents.")
+    text_column: str = option("Column of the text in your files.", "text")
+    labels_column: str = option("Column of the labels in your files.", "labels")
+    label_separator: str = option("What separates labels in one cell.", "|")
+    validation_split_size: float = option(
+        "Part (below 1) or number of training documents to validate on, where there is no validation split.", 0.1
+    )
+    threshold_split_size: float = option(
+        "Part (below 1) or number of training documents to fit the label threshold of max_f1 on.", 0.0
+    )
+    split_seed: int = option("Seed of both splits; kept apart from --seed so that runs are comparable.", 0)
+    max_train_samples: int | None = option("Use this many training documents only.")
+    max_eval_samples: int | None = option("Use this many validation documents only.")
+    max_predict_samples: int | None = option("Use this many test documents only.")
+    vocab_size: int = option("Words in the vocabulary, from the training split alone.", 30000)
+    min_frequency: int = option("Occurrences a word needs to be in the vocabulary.", 1)
+    max_length: int = option("Words after which a text is cut.", 500)
+    lowercase: bool = option("Whether texts are lower-cased.", True)
+    mask_numbers: bool = option("Whether digits of numbers are masked.", True)
+    unknown_labels: str = option(
+        "A label in evaluation data that the model does not know: an error, or counted as missed.",
+        "error",
+        choices=["error", "count"],
+    )
+    num_threads: int | None = option("Threads of PyTorch; default as many as cores.")
+
+
+# ---- settings ----
+
+
+def parse_arguments(arguments: Sequence[str]) -> tuple[ModelArguments, DataArguments, SGMTrainingArguments]:
+    """Read the settings from an optional JSON file and the options after it.
+
+    Args:
+        arguments: The command line without the program's name.
+
+    Raises:
+        FileNotFoundError: If the JSON file does not exist.
+        ValueError: If it is not JSON or names a setting that does not exist.
+    """
+    parser = HfArgumentParser((ModelArguments, DataArguments, SGMTrainingArguments), description=__doc__)
+    arguments = list(arguments)
+    if arguments and arguments[0].endswith(".json"):
+        parser.set_defaults(**read_settings(Path(arguments.pop(0))))
+    model_args, data_args, training_args = parser.parse_args_into_dataclasses(args=arguments)
+    return model_args, data_args, training_args
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings of a JSON file, by name."""
+    if not path.is_file():
+        raise FileNotFoundError(f"the settings file {path} does not exist; give the path of a JSON file.")
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {error.lineno}: not JSON ({error.msg}); correct the file.") from error
+    known = {f.name for cls in (ModelArguments, DataArguments, SGMTrainingArguments) for f in fields(cls)}
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        raise ValueError(f"{path} sets {', '.join(unknown)}, which run_sgm.py does not know; see run_sgm.py --help.")
+    return settings
+
+
+def choose_tasks(model_args: ModelArguments, training_args: SGMTrainingArguments) -> None:
+    """Without any --do_… option, do all there is data for; evaluate in training only if there is training."""
+    if not (training_args.do_train or training_args.do_eval or training_args.do_predict):
+        training_args.do_train = model_args.model_name_or_path is None
+        training_args.do_eval = training_args.do_predict = True
+    if not training_args.do_train:
+        training_args.eval_strategy = training_args.save_strategy = "no"
+        training_args.load_best_model_at_end = False
+
+
+def check_settings(model_args: ModelArguments, data_args: DataArguments, training_args: SGMTrainingArguments) -> None:
+    """Refuse settings that cannot work before anything is read or written.
+
+    Raises:
+        ValueError: If data or model is missing or given twice.
+        FileExistsError: If the output folder is in use.
+    """
+    files = (data_args.train_file, data_args.validation_file, data_args.test_file)
+    if (data_args.dataset_name is None) == (not any(files)):
+        raise ValueError(
+            f"give either --dataset_name ({', '.join(CORPORA)}) or --train_file, --validation_file, --test_file."
+        )
+    if not training_args.do_train and model_args.model_name_or_path is None:
+        raise ValueError("there is nothing to evaluate: give --model_name_or_path, or --do_train.")
+    if training_args.do_train and data_args.dataset_name is None and data_args.train_file is None:
+        raise ValueError("--do_train needs --train_file or --dataset_name.")
+    check_output_dir(training_args)
+
+
+def check_output_dir(training_args: SGMTrainingArguments) -> None:
+    """Refuse to train into a folder that holds something, unless training is resumed there."""
+    output_dir = Path(training_args.output_dir)
+    if not training_args.do_train or training_args.resume_from_checkpoint:
+        return
+    if output_dir.is_dir() and any(output_dir.iterdir()):
+        raise FileExistsError(
+            f"the output folder {output_dir} is not empty; choose another --output_dir, or go on with the training "
+            "in it with --resume_from_checkpoint true."
+        )
+
+
+def prepare_cpu(num_threads: int | None) -> None:
+    """Flush denormal numbers, which slow recurrent layers, and set the number of threads; before any thread starts."""
+    torch.set_flush_denormal(True)
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+
+
+# ---- data ----
+
+
+def load_splits(data_args: DataArguments, label_names: Sequence[str] | None) -> DatasetDict:
+    """The published splits of a named corpus, or those of the user's files.
+
+    Args:
+        data_args: The data settings.
+        label_names: The labels of the checkpoint to evaluate, needed where there is no training file.
+    """
+    if data_args.dataset_name is not None:
+        return load(data_args.dataset_name, config=data_args.dataset_config, data_dir=data_args.data_dir)
+    return load_files(
+        data_args.train_file,
+        data_args.validation_file,
+        data_args.test_file,
+        text_column=data_args.text_column,
+        labels_column=data_args.labels_column,
+        label_separator=data_args.label_separator,
+        label_names=label_names if data_args.train_file is None else None,
+        unknown_labels=data_args.unknown_labels,
+    )
+
+
+def split_off(dataset: Dataset, size: float, seed: int, name: str) -> tuple[Dataset, Dataset]:
+    """Split a random part off a data set.
+
+    Args:
+        dataset: The data.
+        size: Share (below 1) or number of documents of the part.
+        seed: Seed of the choice.
+        name: Setting that gave the size, for the error message.
+
+    Returns:
+        The rest and the part, both in the order of the data.
+
+    Raises:
+        ValueError: If the part or the rest would be empty.
+    """
+    count = round(size * len(dataset)) if size < 1 else int(size)
+    if not 0 < count < len(dataset):
+        raise ValueError(
+            f"--{name} {size:g} takes {count} of {len(dataset)} training documents; leave at least one on each side."
+        )
+    chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:count].tolist()
+    part = set(chosen)
+    rest = [row for row in range(len(dataset)) if row not in part]
+    return dataset.select(rest), dataset.select(sorted(part))
+
+
+def arrange_splits(splits: DatasetDict, data_args: DataArguments) -> dict[str, Dataset]:
+    """Add a validation split and a threshold split, both from the training split, and shorten splits where asked.
+
+    Returns:
+        Splits among "train", "validation", "threshold" and "test".
+    """
+    arranged = dict(splits)
+    if "train" in arranged and "validation" not in arranged:
+        arranged["train"], arranged["validation"] = split_off(
+            arranged["train"], data_args.validation_split_size, data_args.split_seed, "validation_split_size"
+        )
+    if "train" in arranged and data_args.threshold_split_size > 0:
+        arranged["train"], arranged["threshold"] = split_off(
+            arranged["train"], data_args.threshold_split_size, data_args.split_seed, "threshold_split_size"
+        )
+    limits = {
+        "train": data_args.max_train_samples,
+        "validation": data_args.max_eval_samples,
+        "test": data_args.max_predict_samples,
+    }
+    for split, limit in limits.items():
+        if split in arranged and limit is not None:
+            arranged[split] = arranged[split].select(range(min(limit, len(arranged[split]))))
+    return arranged
+
+
+def encode_splits(
+    splits: dict[str, Dataset],
+    tokenizer: SGMTokenizer,
+    label_names: Sequence[str],
+    data_args: DataArguments,
+    do_train: bool,
+) -> dict[str, Dataset]:
+    """Encode each split that is used: the training split only if it is trained on."""
+    return {
+        split: encode_dataset(
+            dataset,
+            tokenizer,
+            label_names,
+            max_length=min(data_args.max_length, tokenizer.model_max_length),
+            training=split in ("train", "threshold"),
+            unknown_labels=data_args.unknown_labels,
+        )
+        for split, dataset in splits.items()
+        if do_train or split not in ("train", "threshold")
+    }
+
+
+# ---- model ----
+
+
+def load_checkpoint(name: str) -> tuple[SGMForMultiLabelGeneration, SGMTokenizer]:
+    """Load a checkpoint's model and tokenizer.
+
+    Raises:
+        ValueError: If the tokenizer has words that the model has no embedding for.
+    """
+    model = SGMForMultiLabelGeneration.from_pretrained(name)
+    tokenizer = SGMTokenizer.from_pretrained(name)
+    if len(tokenizer) > model.config.vocab_size:
+        raise ValueError(
+            f"the tokenizer of {name} has {len(tokenizer)} words, its model {model.config.vocab_size}; "
+            "take both from the same training."
+        )
+    return model, tokenizer
+
+
+def build_tokenizer(train: Dataset, data_args: DataArguments) -> SGMTokenizer:
+    """A tokenizer with the vocabulary of the training split."""
+    return SGMTokenizer.train_from_texts(
+        train["text"],
+        vocab_size=data_args.vocab_size,
+        lowercase=data_args.lowercase,
+        mask_numbers=data_args.mask_numbers,
+        model_max_length=data_args.max_length,
+        min_frequency=data_args.min_frequency,
+    )
+
+
+def build_model(train: Dataset, tokenizer: SGMTokenizer, model_args: ModelArguments) -> SGMForMultiLabelGeneration:
+    """A new model for the labels of the training split."""
+    label_order = model_args.label_order or "frequency"
+    names = order_label_names(label_sets_of(train), train.features["labels"].feature.names, label_order)
+    own = {f.name for f in fields(ModelArguments)} & set(SGMConfig.__dataclass_fields__)
+    settings = {name: getattr(model_args, name) for name in own if getattr(model_args, name) is not None}
+    config = SGMConfig(
+        **settings,
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        id2label=dict(enumerate(names)),
+    )
+    return SGMForMultiLabelGeneration(config)
+
+
+def check_labels(splits: dict[str, Dataset], model: SGMForMultiLabelGeneration, name: str) -> None:
+    """Refuse to train a checkpoint on data whose labels it does not have.
+
+    Raises:
+        ValueError: If a label of the training split is not among the model's.
+    """
+    known = set(model.config.id2label.values())
+    unknown = sorted(set(splits["train"].features["labels"].feature.names) - known)
+    if unknown:
+        raise ValueError(
+            f"the training data has {len(unknown)} label(s) that the model {name} does not have, first "
+            f"{unknown[0]!r}; train a new model by leaving --model_name_or_path out."
+        )
+
+
+def set_generation(model: SGMForMultiLabelGeneration, model_args: ModelArguments) -> None:
+    """Keep the generation settings given on the command line in the model's generation config."""
+    for name in ("num_beams", "set_decoding", "label_threshold", "max_labels"):
+        value = getattr(model_args, name)
+        if value is not None:
+            setattr(model.generation_config, name, value)
+
+
+# ---- what is done ----
+
+
+def train(trainer: SGMTrainer) -> dict[str, float]:
+    """Train, save model and tokenizer, and return the training's metrics."""
+    resume = trainer.args.resume_from_checkpoint
+    if resume is not None and resume.lower() == "true":
+        resume = last_complete_checkpoint(trainer.args.output_dir)
+    metrics = dict(trainer.train(resume_from_checkpoint=resume).metrics)
+    trainer.save_model()
+    return metrics
+
+
+def write_predictions(
+    path: Path, dataset: Dataset, output: SGMPredictionOutput, trainer: SGMTrainer, names: Sequence[str]
+) -> None:
+    """Write a JSON line a document: id, labels in generated order with their scores, gold labels, both decodings.
+
+    Args:
+        path: The file.
+        dataset: The documents as they were before encoding.
+        output: Their predictions.
+        trainer: The trainer that made them.
+        names: Label names by id.
+    """
+    decodings = {decoding: trainer.label_sets(output.predictions, decoding) for decoding in SET_DECODINGS}
+    gold = label_sets_of(dataset) if "labels" in dataset.column_names else None
+    ids = dataset["id"] if "id" in dataset.column_names else range(len(dataset))
+    lines = []
+    for row, document in enumerate(ids):
+        labels = output.label_sets[row]
+        scores = output.predictions.label_scores[row]
+        record = {
+            "id": document,
+            "labels": [names[label] for label in labels],
+            "scores": [round(float(scores[label]), 6) for label in labels],
+            **({"gold": gold[row]} if gold is not None else {}),
+            **{decoding: [names[label] for label in sets[row]] for decoding, sets in decodings.items()},
+        }
+        lines.append(json.dumps(record, ensure_ascii=False))
+    write_text_atomically(path, "\n".join(lines) + "\n")
+
+
+def score_split(trainer: SGMTrainer, split: str, raw: Dataset, encoded: Dataset, write: bool) -> dict[str, float]:
+    """Predict one split, write its predictions if asked, and return its metrics without a prefix."""
+    output = trainer.predict(encoded, metric_key_prefix=split)
+    if write and trainer.is_world_process_zero():
+        path = Path(trainer.args.output_dir, f"predictions_{split}.jsonl")
+        names = [trainer.model.config.id2label[label] for label in range(trainer.model.config.num_labels)]
+        write_predictions(path, raw, output, trainer, names)
+        logger.info("predictions written to %s", path)
+    return {name.removeprefix(f"{split}_"): value for name, value in output.metrics.items()}
+
+
+def score_splits(trainer: SGMTrainer, raw: dict[str, Dataset], encoded: dict[str, Dataset]) -> dict[str, dict]:
+    """Evaluate the validation split (--do_eval) and predict the test split, or lacking one validation (--do_predict)."""
+    args = trainer.args
+    to_predict = "test" if "test" in encoded else "validation"
+    metrics = {}
+    for split in ("validation", "test"):
+        if split in encoded and (
+            (args.do_eval and split == "validation") or (args.do_predict and split == to_predict)
+        ):
+            metrics[split] = score_split(trainer, split, raw[split], encoded[split], args.do_predict)
+    return metrics
+
+
+def summarise(
+    arguments: tuple[ModelArguments, DataArguments, SGMTrainingArguments],
+    trainer: SGMTrainer,
+    splits: dict[str, Dataset],
+    train_metrics: dict[str, float],
+    metrics: dict[str, dict],
+) -> dict[str, Any]:
+    """Everything worth keeping of a run, in sections."""
+    model_args, data_args, training_args = arguments
+    config, generation = trainer.model.config, trainer.model.generation_config
+    model_fields = [name for name in SGMConfig.__annotations__ if hasattr(config, name)]
+    history = epoch_history(trainer.state.log_history)
+    best = trainer.state.best_global_step if training_args.do_train else None
+    training: dict[str, Any] = {}
+    if training_args.do_train:
+        seconds = train_metrics["train_runtime"]
+        training = {
+            "seconds": seconds,
+            "documents_per_second": train_metrics.get("train_samples_per_second"),
+            "updates": trainer.state.global_step,
+            "epochs": trainer.state.epoch,
+            "best_epoch": next((record["epoch"] for record in history if record["step"] == best), None),
+            "loss": train_metrics.get("train_loss"),
+        }
+    return {
+        "data": {
+            "name": data_args.dataset_name or data_args.train_file or data_args.test_file or data_args.validation_file,
+            **{f"{split}_documents": len(dataset) for split, dataset in splits.items()},
+            "labels": config.num_labels,
+            "words": config.vocab_size,
+        },
+        "model": {
+            **{name: getattr(config, name) for name in model_fields},
+            "parameters": trainer.model.num_parameters(),
+        },
+        "generation": {name: getattr(generation, name, None) for name in GENERATION_FIELDS},
+        "settings": {
+            **{name: value for name, value in vars(model_args).items() if value is not None},
+            **{name: value for name, value in vars(data_args).items() if value is not None},
+            **{name: value for name, value in training_args.to_dict().items() if name in TRAINING_FIELDS},
+        },
+        "training": training,
+        "machine": describe_machine(),
+        "versions": package_versions(),
+        "metrics": metrics,
+        "history": history,
+    }
+
+
+GENERATION_FIELDS = ("num_beams", "set_decoding", "label_threshold", "max_labels")
+TRAINING_FIELDS = (
+    "seed",
+    "num_train_epochs",
+    "learning_rate",
+    "lr_scheduler_type",
+    "halve_from_epoch",
+    "label_smoothing_factor",
+    "max_grad_norm",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "max_tokens_per_batch",
+    "bf16",
+    "early_stopping_patience",
+)
+
+
+def write_results(
+    output_dir: Path, train_metrics: dict[str, float], metrics: dict[str, dict], summary: dict[str, Any]
+) -> None:
+    """Write `all_results.json` (flat, as Transformers' examples do), `summary.json` and `summary.txt`."""
+    flat = dict(train_metrics)
+    for split, values in metrics.items():
+        flat |= {f"{split}_{name}": value for name, value in values.items()}
+    write_text_atomically(output_dir / "all_results.json", json.dumps(flat, indent=2) + "\n")
+    write_summary(summary, output_dir)
+
+
+def build_trainer(
+    arguments: tuple[ModelArguments, DataArguments, SGMTrainingArguments],
+) -> tuple[SGMTrainer, dict[str, Dataset], dict[str, Dataset]]:
+    """Load the data and the model, or make a new one, and put them into a trainer.
+
+    Returns:
+        The trainer, the splits as loaded, and the splits as encoded.
+    """
+    model_args, data_args, training_args = arguments
+    checkpoint = model_args.model_name_or_path
+    model = tokenizer = names = None
+    if checkpoint is not None:
+        model, tokenizer = load_checkpoint(checkpoint)
+        names = list(model.config.id2label.values())
+    splits = arrange_splits(load_splits(data_args, names), data_args)
+    if model is None:
+        tokenizer = build_tokenizer(splits["train"], data_args)
+        model = build_model(splits["train"], tokenizer, model_args)
+    elif training_args.do_train:
+        check_labels(splits, model, checkpoint)
+    set_generation(model, model_args)
+    label_names = [model.config.id2label[label] for label in range(model.config.num_labels)]
+    encoded = encode_splits(splits, tokenizer, label_names, data_args, training_args.do_train)
+    trainer = SGMTrainer(
+        model,
+        training_args,
+        train_dataset=encoded.get("train"),
+        eval_dataset=encoded.get("validation"),
+        threshold_dataset=encoded.get("threshold"),
+        processing_class=tokenizer,
+    )
+    return trainer, splits, encoded
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, dict]:
+    """Run the program.
+
+    Args:
+        arguments: The command line without the program's name; default the process' own.
+
+    Returns:
+        The metrics of each split that was evaluated or predicted.
+    """
+    parsed = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+    model_args, data_args, training_args = parsed
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S", level="INFO")
+    transformers_logging.set_verbosity_warning()
+    transformers_logging.disable_progress_bar()
+    choose_tasks(model_args, training_args)
+    check_settings(model_args, data_args, training_args)
+    prepare_cpu(data_args.num_threads)
+    set_seed(training_args.seed)
+    trainer, splits, encoded = build_trainer(parsed)
+    logger.info("documents: %s", ", ".join(f"{split} {len(dataset):,}" for split, dataset in encoded.items()))
+    train_metrics = train(trainer) if training_args.do_train else {}
+    metrics = score_splits(trainer, splits, encoded)
+    if trainer.is_world_process_zero():
+        summary = summarise(parsed, trainer, encoded, train_metrics, metrics)
+        write_results(Path(training_args.output_dir), train_metrics, metrics, summary)
+        print(summary_text(summary))
+    return metrics
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""Configuration of the SGM family of generative multi-label text classifiers."""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+
+@strict
+class SGMConfig(PreTrainedConfig):
+    r"""
+    Describes one model of the SGM family: the systems of Yang et al. (2018), "SGM: Sequence Generation Model for
+    Multi-label Classification", are values of this configuration. All sizes default to the paper's AAPD setting (§3.3).
+
+    The labels are those of `id2label` (or `num_labels` nameless ones). In the decoder, label *i* has the id *i*; three
+    ids that are not labels follow: end of sequence (`eos_label_id`), start (`bos_label_id`) and padding
+    (`pad_label_id`). Generation defaults (beam width, constraints, set decoding) are in the `GenerationConfig`.
+
+    Args:
+        vocab_size (`int`, *optional*, defaults to 30000):
+            Number of words, special tokens included (paper: 30,000 AAPD, 50,000 RCV1-V2).
+        embedding_size (`int`, *optional*, defaults to 256):
+            Size *k* of the word embeddings (paper: 256 AAPD, 512 RCV1-V2).
+        encoder_hidden_size (`int`, *optional*, defaults to 256):
+            Size of one direction of the encoder LSTM; a word's state has twice this size.
+        encoder_layers (`int`, *optional*, defaults to 2):
+            Number of encoder LSTM layers.
+        decoder_hidden_size (`int`, *optional*, defaults to 512):
+            Size of the decoder LSTM.
+        decoder_layers (`int`, *optional*, defaults to 1):
+            Number of decoder LSTM layers (paper: 1 AAPD, 2 RCV1-V2).
+        label_embedding_size (`int`, *optional*):
+            Size of the label embeddings fed back to the decoder; `embedding_size` when not given.
+        attention (`"word"` or `"none"`, *optional*, defaults to `"word"`):
+            `"word"`: additive attention over the words (eq. 4-6). `"none"`: plain S2S; the decoder sees the text through
+            its first state only.
+        attention_size (`int`, *optional*):
+            Size of the hidden layer of the attention (the length of *v_a* in eq. 4); `decoder_hidden_size` when not given.
+        label_feedback (`"previous_label"`, `"global_embedding"` or `"fixed_mixture"`, *optional*, defaults to `"previous_label"`):
+            What g(y_{t-1}) of eq. 7 is: the embedding of the previous label (SGM), the global embedding with the
+            adaptive gate (SGM+GE, eq. 11-13), or a mixture with the fixed coefficient λ (eq. 14).
+        mixture_lambda (`float`, *optional*, defaults to 0.5):
+            λ of eq. 14, between 0 and 1; used by `label_feedback="fixed_mixture"`.
+        gate_activation (`"linear"` or `"sigmoid"`, *optional*, defaults to `"linear"`):
+            Activation of the transform gate H of eq. 13: `"linear"` as the paper writes it, `"sigmoid"` as the authors'
+            released code has it.
+        label_mask (`bool`, *optional*, defaults to `True`):
+            Whether labels already produced are masked (I_t of eq. 9-10), in training and in decoding.
+        dropout (`float`, *optional*, defaults to 0.5):
+            Dropout probability on word embeddings, between recurrent layers, and before the output layer.
+        initializer_range (`float`, *optional*, defaults to 0.1):
+            Standard deviation of the initial word and label embeddings.
+        label_order (`"frequency"`, `"alphabetical"`, `"shuffled"` or `"given"`, *optional*, defaults to `"frequency"`):
+            Order of the labels in the training targets. A record only: the data pipeline produces the order.
+        pad_token_id (`int`, *optional*, defaults to 0):
+            Id of the padding *word* (decoder padding is `pad_label_id`).
+
+    Raises:
+        ValueError: When a size is not positive, or a probability or λ is outside its range.
+
+    Example:
+
+    ```python
+    >>> from sgm_hf import SGMConfig, SGMForMultiLabelGeneration
+
+    >>> config = SGMConfig(id2label={0: "economy", 1: "markets", 2: "sport"}, label_feedback="global_embedding")
+    >>> model = SGMForMultiLabelGeneration(config)
+    >>> config.num_labels, config.eos_label_id, config.bos_label_id, config.pad_label_id
+    (3, 3, 4, 5)
+    ```
+    """
+
+    model_type = "sgm"
+    keys_to_ignore_at_inference = ["past_key_values"]
+    attribute_map = {"hidden_size": "decoder_hidden_size", "num_hidden_layers": "encoder_layers"}
+
+    vocab_size: int = 30000
+    embedding_size: int = 256
+    encoder_hidden_size: int = 256
+    encoder_layers: int = 2
+    decoder_hidden_size: int = 512
+    decoder_layers: int = 1
+    label_embedding_size: int | None = None
+    attention: Literal["word", "none"] = "word"
+    attention_size: int | None = None
+    label_feedback: Literal["previous_label", "global_embedding", "fixed_mixture"] = "previous_label"
+    mixture_lambda: float | int = 0.5
+    gate_activation: Literal["linear", "sigmoid"] = "linear"
+    label_mask: bool = True
+    dropout: float | int = 0.5
+    initializer_range: float | int = 0.1
+    label_order: Literal["frequency", "alphabetical", "shuffled", "given"] = "frequency"
+    use_cache: bool = True
+    is_encoder_decoder: bool = True
+    tie_word_embeddings: bool = False
+    pad_token_id: int | None = 0
+
+    def __post_init__(self, **kwargs):
+        if self.label_embedding_size is None:
+            self.label_embedding_size = self.embedding_size
+        if self.attention_size is None:
+            self.attention_size = self.decoder_hidden_size
+        super().__post_init__(**kwargs)
+        if self.id2label is not None:
+            self.label2id = {name: label_id for label_id, name in self.id2label.items()}
+
+    def validate_labels(self):
+        """Part of `@strict` validation: label ids run from 0 without a gap and no name stands twice."""
+        names = self.id2label or {}
+        if sorted(map(int, names)) != list(range(len(names))):
+            raise ValueError(f"id2label must have the ids 0 to {len(names) - 1}, got {sorted(names)}.")
+        if len(set(names.values())) < len(names):
+            twice = sorted({name for name in names.values() if list(names.values()).count(name) > 1})
+            raise ValueError(f"id2label must name each label once, but these stand twice: {twice}.")
+
+    def validate_sizes(self):
+        """Part of `@strict` validation: every size is at least 1, every probability within its range."""
+        sizes = (
+            "vocab_size",
+            "embedding_size",
+            "encoder_hidden_size",
+            "encoder_layers",
+            "decoder_hidden_size",
+            "decoder_layers",
+            "label_embedding_size",
+            "attention_size",
+        )
+        for name in sizes:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if not 0.0 <= self.mixture_lambda <= 1.0:
+            raise ValueError(f"mixture_lambda must lie between 0 and 1 (eq. 14), got {self.mixture_lambda}.")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout}.")
+
+    @property
+    def eos_label_id(self) -> int:
+        """Decoder id that ends a label sequence: L."""
+        return self.num_labels
+
+    @property
+    def bos_label_id(self) -> int:
+        """Decoder id that starts a label sequence: L + 1."""
+        return self.num_labels + 1
+
+    @property
+    def pad_label_id(self) -> int:
+        """Decoder id that pads finished label sequences: L + 2."""
+        return self.num_labels + 2
+
+
+__all__ = ["SGMConfig"]

@@ -1,0 +1,597 @@
+"""
+The SGM family: a text encoder, an attention decoder that generates labels, and the model around them.
+
+Read it from top to bottom, in the order of the data:
+
+1. `SGMEncoder` turns words into states h (Yang et al. 2018, eq. 2-3).
+2. `SGMAttention` gathers the states into a context vector c_t (eq. 4-6).
+3. `SGMLabelFeedback` is g(y_{t-1}): what the decoder is told about the label before (eq. 7, 11-14).
+4. `SGMDecoder` makes one step s_t, y_t after the other (eq. 7-10); `SGMDecoderState` is what it remembers between steps.
+5. `SGMForMultiLabelGeneration` computes the loss; its `generate()` is in `generation_sgm.py`.
+
+Shapes: B documents, T words, L labels, n decoder steps, R decoder rows (B times the number of beams or samples),
+H_e encoder state size (both directions), H_d decoder size, A attention size, E label embedding size.
+"""
+
+import torch
+from torch import nn
+from transformers import Cache, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+
+from .configuration_sgm import SGMConfig
+from .generation_sgm import SGMGenerationMixin, default_generation_config
+
+
+class SGMPreTrainedModel(PreTrainedModel):
+    """Base class: weight initialisation and loading."""
+
+    config: SGMConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    _is_stateful = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        """Xavier for linear maps, orthogonal recurrences with an open forget gate, small normal embeddings."""
+        if isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, mean=0.0, std=self.config.initializer_range)
+            if module.padding_idx is not None and not getattr(module.weight, "_is_hf_initialized", False):
+                init.zeros_(module.weight[module.padding_idx])
+        elif isinstance(module, nn.LSTM | nn.LSTMCell):
+            for name, parameter in module.named_parameters():
+                if name.startswith("weight_ih"):
+                    init.xavier_uniform_(parameter)
+                elif name.startswith("weight_hh"):
+                    init.orthogonal_(parameter)
+                elif not getattr(parameter, "_is_hf_initialized", False):
+                    init.zeros_(parameter)
+                    if name.startswith("bias_ih"):
+                        hidden_size = parameter.shape[0] // 4
+                        parameter[hidden_size : 2 * hidden_size] = 1.0  # forget gate
+
+
+class SGMBidirectionalLSTM(nn.Module):
+    """
+    One bidirectional LSTM layer over padded texts (eq. 2-3).
+
+    The backward direction runs forward over each text reversed within its own length, so padding comes last for it too
+    and never changes a result. This equals a packed `nn.LSTM` and runs many times faster on a CPU.
+
+    Args:
+        input_size (`int`): Size of the inputs.
+        hidden_size (`int`): Size of one direction.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int):
+        super().__init__()
+        self.forward_lstm = nn.LSTM(input_size, hidden_size, batch_first=True)
+        self.backward_lstm = nn.LSTM(input_size, hidden_size, batch_first=True)
+
+    def forward(self, inputs: torch.Tensor, reversal: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            inputs (`torch.Tensor` of shape `(B, T, input_size)`): Padded on the right.
+            reversal (`torch.LongTensor` of shape `(B * T,)`): Result of [`reversal_index`].
+
+        Returns:
+            `torch.Tensor` of shape `(B, T, 2 * hidden_size)`: Forward and backward states of each word; positions of
+            padding hold values without meaning.
+        """
+        ahead, _ = self.forward_lstm(inputs)  # (B, T, hidden_size)
+        behind, _ = self.backward_lstm(reorder_words(inputs, reversal))  # (B, T, hidden_size)
+        return torch.cat([ahead, reorder_words(behind, reversal)], dim=-1)  # (B, T, 2 * hidden_size)
+
+
+def reversal_index(lengths: torch.Tensor, num_words: int) -> torch.Tensor:
+    """
+    The permutation of all positions of a batch that reverses each text within its own length; its own inverse.
+
+    Args:
+        lengths (`torch.LongTensor` of shape `(B,)`): Number of words of each text.
+        num_words (`int`): T, the padded length.
+
+    Returns:
+        `torch.LongTensor` of shape `(B * T,)`: Indices into the flattened `(B * T)` positions; padding stays in place.
+    """
+    position = torch.arange(num_words, device=lengths.device)  # (T)
+    mirrored = lengths[:, None] - 1 - position  # (B, T)
+    within = torch.where(mirrored >= 0, mirrored, position)  # (B, T)
+    first = torch.arange(lengths.shape[0], device=lengths.device)[:, None] * num_words  # (B, 1)
+    return (within + first).flatten()  # (B * T)
+
+
+def reorder_words(states: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Takes the `(B, T, size)` states in the order of a flat `(B * T,)` index; returns `(B, T, size)`."""
+    return states.flatten(0, 1).index_select(0, index).view_as(states)
+
+
+class SGMEncoder(nn.Module):
+    """
+    Word embeddings and a bidirectional LSTM (eq. 2-3).
+
+    Args:
+        config (`SGMConfig`): Sizes, number of layers and dropout.
+    """
+
+    main_input_name = "input_ids"
+
+    def __init__(self, config: SGMConfig):
+        super().__init__()
+        self.pad_token_id = config.pad_token_id
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id)
+        sizes = [config.embedding_size] + [2 * config.encoder_hidden_size] * (config.encoder_layers - 1)
+        self.layers = nn.ModuleList(SGMBidirectionalLSTM(size, config.encoder_hidden_size) for size in sizes)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs,
+    ) -> BaseModelOutput:
+        """
+        Args:
+            input_ids (`torch.LongTensor` of shape `(B, T)`): Word ids, padded on the right.
+            attention_mask (`torch.Tensor` of shape `(B, T)`, *optional*): 1 for words, 0 for padding; by default, what
+                is not the padding word.
+            inputs_embeds (`torch.Tensor` of shape `(B, T, embedding_size)`, *optional*): In place of `input_ids`.
+            output_hidden_states (`bool`, *optional*): Whether to return the output of each layer.
+
+        Returns:
+            [`~transformers.modeling_outputs.BaseModelOutput`]: `last_hidden_state` h of shape `(B, T, H_e)`, and
+            `hidden_states` (embeddings, then one a layer) on request.
+
+        Raises:
+            ValueError: When neither or both of `input_ids` and `inputs_embeds` are given, or padding is not on the right.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Give the encoder either input_ids or inputs_embeds, not both and not neither.")
+        if attention_mask is None and input_ids is not None:
+            attention_mask = input_ids.ne(self.pad_token_id)  # (B, T)
+        embeddings = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds  # (B, T, embedding_size)
+        if attention_mask is None:
+            attention_mask = embeddings.new_ones(embeddings.shape[:2], dtype=torch.bool)  # (B, T)
+        attention_mask = attention_mask.bool()  # (B, T)
+        if (attention_mask[:, 1:] & ~attention_mask[:, :-1]).any():
+            raise ValueError("The attention mask must have its padding on the right: tokenizer.padding_side='right'.")
+        reversal = reversal_index(attention_mask.sum(dim=1), attention_mask.shape[1])  # (B * T)
+
+        states = embeddings  # (B, T, embedding_size)
+        hidden_states = (states,)
+        for layer in self.layers:
+            states = layer(self.dropout(states), reversal)  # (B, T, H_e)
+            hidden_states += (states,)
+        return BaseModelOutput(last_hidden_state=states, hidden_states=hidden_states if output_hidden_states else None)
+
+
+class SGMAttention(nn.Module):
+    """
+    Additive attention of the decoder state over the words (eq. 4-6).
+
+    Args:
+        config (`SGMConfig`): Sizes.
+    """
+
+    def __init__(self, config: SGMConfig):
+        super().__init__()
+        self.query = nn.Linear(config.decoder_hidden_size, config.attention_size)  # W_a
+        self.key = nn.Linear(2 * config.encoder_hidden_size, config.attention_size, bias=False)  # U_a
+        self.energy = nn.Linear(config.attention_size, 1, bias=False)  # v_a
+
+    def forward(
+        self, decoder_state: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Args:
+            decoder_state (`torch.Tensor` of shape `(R, H_d)`): s_t; R is a multiple of B, a document's rows adjacent.
+            keys (`torch.Tensor` of shape `(B, T, A)`): U_a h, projected once per document.
+            values (`torch.Tensor` of shape `(B, T, H_e)`): h.
+            mask (`torch.BoolTensor` of shape `(B, T)`): True for words.
+
+        Returns:
+            `tuple[torch.Tensor, torch.Tensor]`: The context c_t of shape `(R, H_e)` and the weights α_t of shape
+            `(R, T)`, zero on padding.
+        """
+        num_documents, num_words, _ = keys.shape
+        query = self.query(decoder_state).view(num_documents, -1, 1, keys.shape[-1])  # (B, R/B, 1, A)
+        energy = self.energy(torch.tanh(query + keys[:, None])).squeeze(-1).float()  # (B, R/B, T), eq. 4
+        energy = energy.masked_fill(~mask[:, None], torch.finfo(energy.dtype).min)  # (B, R/B, T)
+        weights = energy.softmax(dim=-1)  # (B, R/B, T), eq. 5
+        context = torch.bmm(weights.to(values.dtype), values)  # (B, R/B, H_e), eq. 6
+        return context.flatten(0, 1), weights.view(-1, num_words)
+
+
+class SGMLabelFeedback(nn.Module):
+    """
+    g(y_{t-1}): the vector that tells the decoder about the label before (eq. 7, 11-14).
+
+    Args:
+        config (`SGMConfig`): `label_feedback`, `gate_activation`, `mixture_lambda`, sizes.
+    """
+
+    def __init__(self, config: SGMConfig):
+        super().__init__()
+        self.kind = config.label_feedback
+        self.mixture_lambda = config.mixture_lambda
+        self.sigmoid_gate = config.gate_activation == "sigmoid"
+        self.num_labels = config.num_labels
+        # Labels, then eos, bos and padding.
+        self.embed_labels = nn.Embedding(config.num_labels + 3, config.label_embedding_size)
+        if self.kind == "global_embedding":
+            # The paper writes L x L; only embedding x embedding fits eq. 12-13.
+            self.gate_label = nn.Linear(config.label_embedding_size, config.label_embedding_size, bias=False)  # W_1
+            self.gate_average = nn.Linear(config.label_embedding_size, config.label_embedding_size, bias=False)  # W_2
+
+    @property
+    def uses_distribution(self) -> bool:
+        """Whether the whole distribution y_{t-1} is fed back, not the label alone."""
+        return self.kind != "previous_label"
+
+    def average(self, probabilities: torch.Tensor) -> torch.Tensor:
+        """The average label embedding ē (eq. 11) of `probabilities` `(R, L + 1)`; shape `(R, E)`."""
+        return probabilities[:, : self.num_labels] @ self.embed_labels.weight[: self.num_labels]  # (R, E), eq. 11
+
+    def forward(self, label_ids: torch.LongTensor, average: torch.Tensor | None) -> torch.Tensor:
+        """
+        Args:
+            label_ids (`torch.LongTensor` of shape `(R,)`): The labels (or bos) of the step before.
+            average (`torch.Tensor` of shape `(R, E)`): ē of the step before; `None` at the first step, where y_0 is bos
+                with certainty and so ē = e.
+
+        Returns:
+            `torch.Tensor` of shape `(R, E)`: g(y_{t-1}).
+        """
+        label = self.embed_labels(label_ids)  # (R, E)
+        if not self.uses_distribution or average is None and self.kind == "fixed_mixture":
+            return label
+        average = label if average is None else average  # (R, E)
+        if self.kind == "fixed_mixture":
+            return (1 - self.mixture_lambda) * label + self.mixture_lambda * average  # (R, E), eq. 14
+        gate = self.gate_label(label) + self.gate_average(average)  # (R, E), eq. 13
+        gate = gate.sigmoid() if self.sigmoid_gate else gate  # (R, E)
+        return (1 - gate) * label + gate * average  # (R, E), eq. 12
+
+
+class SGMDecoderState(Cache):
+    """
+    What the decoder remembers between two steps, in the place where Transformers keeps key-value caches.
+
+    Tensors over decoder rows follow their beam (`reorder_cache`); those over documents are kept once per document.
+
+    Args:
+        hidden (`list[torch.Tensor]` of shape `(R, H_d)`): Hidden state s of each decoder layer.
+        cell (`list[torch.Tensor]` of shape `(R, H_d)`): Cell state of each decoder layer.
+        keys (`torch.Tensor` of shape `(B, T, A)`, *optional*): Projected encoder states; `None` without attention.
+        values (`torch.Tensor` of shape `(B, T, H_e)`): Encoder states.
+        mask (`torch.BoolTensor` of shape `(B, T)`): True for words.
+        produced (`torch.BoolTensor` of shape `(R, L + 1)`): Labels already produced; never True for eos.
+    """
+
+    def __init__(self, hidden, cell, keys, values, mask, produced):
+        super().__init__(layers=[])
+        self.hidden = hidden
+        self.cell = cell
+        self.keys = keys
+        self.values = values
+        self.mask = mask
+        self.produced = produced
+        self.context = None  # (R, H_e), c_{t-1}
+        self.average = None  # (R, E), ē_{t-1}
+        self.num_steps = 0
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Number of decoder steps made."""
+        return self.num_steps
+
+    def reorder_cache(self, beam_idx: torch.LongTensor):
+        """Row r takes over what row `beam_idx[r]` remembers; `beam_idx` has the shape `(R,)`."""
+        self.hidden = [state.index_select(0, beam_idx) for state in self.hidden]
+        self.cell = [state.index_select(0, beam_idx) for state in self.cell]
+        self.produced = self.produced.index_select(0, beam_idx)
+        self.context = None if self.context is None else self.context.index_select(0, beam_idx)
+        self.average = None if self.average is None else self.average.index_select(0, beam_idx)
+
+
+class SGMDecoder(nn.Module):
+    """
+    Generates labels one by one (eq. 7-10).
+
+    Args:
+        config (`SGMConfig`): Sizes, attention, label feedback and mask.
+    """
+
+    def __init__(self, config: SGMConfig):
+        super().__init__()
+        hidden_size, encoder_size = config.decoder_hidden_size, 2 * config.encoder_hidden_size
+        self.num_labels = config.num_labels
+        self.label_mask = config.label_mask
+        self.feedback = SGMLabelFeedback(config)
+        self.attention = SGMAttention(config) if config.attention == "word" else None
+        context_size = encoder_size if self.attention is not None else 0
+        self.initial_hidden = nn.Linear(encoder_size, config.decoder_layers * hidden_size)
+        self.initial_cell = nn.Linear(encoder_size, config.decoder_layers * hidden_size)
+        sizes = [config.label_embedding_size + context_size] + [hidden_size] * (config.decoder_layers - 1)
+        self.cells = nn.ModuleList(nn.LSTMCell(size, hidden_size) for size in sizes)
+        self.state_projection = nn.Linear(hidden_size, hidden_size)  # W_d
+        if self.attention is not None:
+            self.context_projection = nn.Linear(encoder_size, hidden_size, bias=False)  # V_d
+        self.output = nn.Linear(hidden_size, config.num_labels + 1)  # W_o: labels and eos
+        self.dropout = nn.Dropout(config.dropout)
+
+    def start(self, encoder_states: torch.Tensor, attention_mask: torch.Tensor, num_rows: int) -> SGMDecoderState:
+        """
+        The state before the first step: s_0 from the encoder's final states through a learned projection.
+
+        Args:
+            encoder_states (`torch.Tensor` of shape `(B, T, H_e)`): h.
+            attention_mask (`torch.Tensor` of shape `(B, T)`): 1 for words.
+            num_rows (`int`): R, a multiple of B: how many sequences are decoded in parallel.
+
+        Returns:
+            [`SGMDecoderState`]: Its rows are `num_rows / B` equal copies per document.
+        """
+        mask = attention_mask.bool()  # (B, T)
+        final = final_encoder_states(encoder_states, mask)  # (B, H_e)
+        rows_per_document = num_rows // encoder_states.shape[0]
+        num_layers = len(self.cells)
+        hidden = torch.tanh(self.initial_hidden(final))  # (B, layers * H_d)
+        cell = self.initial_cell(final)  # (B, layers * H_d)
+        return SGMDecoderState(
+            hidden=list(hidden.repeat_interleave(rows_per_document, dim=0).chunk(num_layers, dim=-1)),
+            cell=list(cell.repeat_interleave(rows_per_document, dim=0).chunk(num_layers, dim=-1)),
+            keys=None if self.attention is None else self.attention.key(encoder_states),  # (B, T, A)
+            values=encoder_states,
+            mask=mask,
+            produced=mask.new_zeros(num_rows, self.num_labels + 1),
+        )
+
+    def step(
+        self, label_ids: torch.LongTensor, state: SGMDecoderState
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """
+        One step: feed the label before, attend, score the next label. Updates `state`.
+
+        Args:
+            label_ids (`torch.LongTensor` of shape `(R,)`): Labels of the step before, bos at the first.
+            state ([`SGMDecoderState`]): What the steps before left.
+
+        Returns:
+            `tuple`: Masked logits o_t + I_t of shape `(R, L + 1)`; attention weights of shape `(R, T)` or `None`;
+            s_t of shape `(R, H_d)`.
+        """
+        if self.attention is not None and state.context is None:
+            state.context, _ = self.attention(state.hidden[-1], state.keys, state.values, state.mask)  # c_0: (R, H_e)
+        inputs = self.feedback(label_ids, state.average)  # (R, E)
+        if self.attention is not None:
+            inputs = torch.cat([inputs, state.context], dim=-1)  # (R, E + H_e)
+        for layer, cell in enumerate(self.cells):
+            hidden, memory = cell(self.dropout(inputs), (state.hidden[layer], state.cell[layer]))  # (R, H_d), eq. 7
+            state.hidden[layer], state.cell[layer] = hidden, memory
+            inputs = hidden  # (R, H_d)
+
+        features = self.state_projection(inputs)  # (R, H_d)
+        weights = None
+        if self.attention is not None:
+            state.context, weights = self.attention(inputs, state.keys, state.values, state.mask)  # (R, H_e), (R, T)
+            features = features + self.context_projection(state.context)  # (R, H_d)
+        logits = self.output(self.dropout(torch.tanh(features))).float()  # (R, L + 1), eq. 8
+        if self.label_mask:
+            state.produced = state.produced | self._as_mask(label_ids)  # (R, L + 1)
+            logits = logits.masked_fill(state.produced, float("-inf"))  # (R, L + 1), eq. 9-10
+        if self.feedback.uses_distribution:
+            state.average = self.feedback.average(logits.softmax(dim=-1))  # (R, E)
+        state.num_steps += 1
+        return logits, weights, inputs
+
+    def forward(
+        self, decoder_input_ids: torch.LongTensor, state: SGMDecoderState
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """
+        Steps over known labels (teacher forcing), or over the one label that `generate()` has just chosen.
+
+        Args:
+            decoder_input_ids (`torch.LongTensor` of shape `(R, n)`): bos, then labels.
+            state ([`SGMDecoderState`]): Updated in place.
+
+        Returns:
+            `tuple`: Logits of shape `(R, n, L + 1)`; attention weights of shape `(R, n, T)` or `None`; decoder states
+            of shape `(R, n, H_d)`.
+        """
+        steps = [self.step(label_ids, state) for label_ids in decoder_input_ids.unbind(dim=1)]
+        logits, weights, hidden = zip(*steps, strict=True)
+        attention = None if self.attention is None else torch.stack(weights, dim=1)  # (R, n, T)
+        return torch.stack(logits, dim=1), attention, torch.stack(hidden, dim=1)
+
+    def _as_mask(self, label_ids: torch.LongTensor) -> torch.BoolTensor:
+        """True where a column is the label of the row; never for eos, bos and padding. Shape `(R, L + 1)`."""
+        columns = torch.arange(self.num_labels + 1, device=label_ids.device)  # (L + 1)
+        return (label_ids[:, None] == columns) & (columns < self.num_labels)  # (R, L + 1)
+
+
+def final_encoder_states(encoder_states: torch.Tensor, mask: torch.BoolTensor) -> torch.Tensor:
+    """
+    The forward state at each text's last word beside the backward state at its first.
+
+    Args:
+        encoder_states (`torch.Tensor` of shape `(B, T, H_e)`): h.
+        mask (`torch.BoolTensor` of shape `(B, T)`): True for words.
+
+    Returns:
+        `torch.Tensor` of shape `(B, H_e)`.
+    """
+    half = encoder_states.shape[-1] // 2
+    last = (mask.sum(dim=1) - 1).clamp(min=0)  # (B)
+    rows = torch.arange(encoder_states.shape[0], device=encoder_states.device)  # (B)
+    return torch.cat([encoder_states[rows, last, :half], encoder_states[:, 0, half:]], dim=-1)  # (B, H_e)
+
+
+class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
+    """
+    Reads a text and generates its labels one by one (Yang et al. 2018, §2).
+
+    Args:
+        config ([`SGMConfig`]): Which system of the family, and its sizes.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from sgm_hf import SGMConfig, SGMForMultiLabelGeneration
+
+    >>> model = SGMForMultiLabelGeneration(SGMConfig(vocab_size=100, num_labels=4))
+    >>> output = model(input_ids=torch.tensor([[5, 8, 3]]), labels=torch.tensor([[2, 0, 4]]))  # labels 2 and 0, then eos
+    >>> output.logits.shape
+    torch.Size([1, 3, 5])
+    ```
+    """
+
+    # The loss divides by `num_items_in_batch` itself, so Trainer must not scale it again.
+    accepts_loss_kwargs = True
+
+    def __init__(self, config: SGMConfig):
+        super().__init__(config)
+        self.encoder = SGMEncoder(config)
+        self.decoder = SGMDecoder(config)
+        self.generation_config = default_generation_config(config)
+        self.post_init()
+
+    def get_encoder(self, *args, **kwargs) -> SGMEncoder:
+        """The text encoder."""
+        return self.encoder
+
+    def get_decoder(self, *args, **kwargs) -> SGMDecoder:
+        """The label decoder."""
+        return self.decoder
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The word embeddings."""
+        return self.encoder.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Embedding):
+        """Replaces the word embeddings by `value`."""
+        self.encoder.embed_tokens = value
+
+    def prepare_decoder_input_ids_from_labels(self, labels: torch.LongTensor) -> torch.LongTensor:
+        """Shifts `labels` `(B, n)` to the right behind bos; -100 becomes decoder padding. Shape `(B, n)`."""
+        start = labels.new_full((labels.shape[0], 1), self.config.bos_label_id)  # (B, 1)
+        shifted = torch.cat([start, labels[:, :-1]], dim=1)  # (B, n)
+        return shifted.masked_fill(shifted == -100, self.config.pad_label_id)  # (B, n)
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        encoder_outputs: BaseModelOutput | tuple | None = None,
+        past_key_values: SGMDecoderState | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        label_smoothing: float = 0.0,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs,
+    ) -> Seq2SeqLMOutput | tuple:
+        """
+        Args:
+            input_ids (`torch.LongTensor` of shape `(B, T)`): Word ids, padded on the right.
+            attention_mask (`torch.Tensor` of shape `(B, T)`, *optional*): 1 for words, 0 for padding; by default, what
+                is not the padding word.
+            decoder_input_ids (`torch.LongTensor` of shape `(R, n)`, *optional*): bos, then labels; by default `labels`
+                shifted. R is a multiple of B: a document's rows (beams, samples) are adjacent.
+            labels (`torch.LongTensor` of shape `(B, n)`, *optional*): Gold labels, then eos, then -100.
+            encoder_outputs (`BaseModelOutput` or `tuple`, *optional*): What the encoder returned for these texts.
+            past_key_values ([`SGMDecoderState`], *optional*): Continue from this state, which is updated.
+            inputs_embeds (`torch.Tensor` of shape `(B, T, embedding_size)`, *optional*): In place of `input_ids`.
+            use_cache (`bool`, *optional*): Whether to return the decoder state; `config.use_cache` by default.
+            output_attentions (`bool`, *optional*): Whether to return the attention weights.
+            output_hidden_states (`bool`, *optional*): Whether to return encoder and decoder states.
+            return_dict (`bool`, *optional*): Whether to return a `ModelOutput` (default) or a tuple.
+            label_smoothing (`float`, *optional*, defaults to 0.0): Share of the target spread evenly over the labels
+                that the mask allows.
+            num_items_in_batch (`int`, *optional*): Divide the summed loss by this, not by the number of target labels;
+                `Trainer` gives it under gradient accumulation.
+
+        Returns:
+            [`~transformers.modeling_outputs.Seq2SeqLMOutput`]: `loss` (token cross-entropy, nats); `logits` of shape
+            `(R, n, L + 1)`, -inf for masked labels; `past_key_values`; `encoder_last_hidden_state` `(B, T, H_e)`;
+            on request `cross_attentions` (one tensor `(R, n, T)`), `decoder_hidden_states` (one tensor `(R, n, H_d)`)
+            and `encoder_hidden_states`.
+
+        Raises:
+            ValueError: When there is nothing to decode: neither `labels` nor `decoder_input_ids`.
+        """
+        if decoder_input_ids is None:
+            if labels is None:
+                raise ValueError("forward() needs labels or decoder_input_ids; to predict labels call generate().")
+            decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)  # (B, n)
+        if encoder_outputs is None and past_key_values is None:
+            encoder_outputs = self.encoder(
+                input_ids, attention_mask, inputs_embeds, output_hidden_states=output_hidden_states
+            )
+        if past_key_values is None:
+            encoder_states = encoder_outputs[0]  # (B, T, H_e)
+            attention_mask = self._word_mask(input_ids, attention_mask, encoder_states)  # (B, T)
+            past_key_values = self.decoder.start(encoder_states, attention_mask, decoder_input_ids.shape[0])
+        logits, attentions, hidden = self.decoder(decoder_input_ids, past_key_values)  # (R, n, L + 1), ...
+
+        output = Seq2SeqLMOutput(
+            loss=None if labels is None else label_loss(logits, labels, label_smoothing, num_items_in_batch),
+            logits=logits,
+            past_key_values=past_key_values if (self.config.use_cache if use_cache is None else use_cache) else None,
+            decoder_hidden_states=(hidden,) if output_hidden_states else None,
+            cross_attentions=(attentions,) if output_attentions and attentions is not None else None,
+            encoder_last_hidden_state=past_key_values.values,
+            encoder_hidden_states=getattr(encoder_outputs, "hidden_states", None),
+        )
+        return output if return_dict is None or return_dict else output.to_tuple()
+
+    def _word_mask(self, input_ids, attention_mask, encoder_states) -> torch.Tensor:
+        """The given mask, or what is not padding, or all words; `(B, T)`."""
+        if attention_mask is not None:
+            return attention_mask
+        if input_ids is not None:
+            return input_ids.ne(self.config.pad_token_id)
+        return encoder_states.new_ones(encoder_states.shape[:2], dtype=torch.bool)
+
+
+def label_loss(
+    logits: torch.Tensor,
+    labels: torch.LongTensor,
+    label_smoothing: float = 0.0,
+    num_items_in_batch: torch.Tensor | int | None = None,
+) -> torch.Tensor:
+    """
+    Token cross-entropy of the gold labels and eos (Yang et al. 2018, §2.2).
+
+    Args:
+        logits (`torch.Tensor` of shape `(B, n, L + 1)`): -inf for masked labels.
+        labels (`torch.LongTensor` of shape `(B, n)`): Targets; -100 is ignored.
+        label_smoothing (`float`, *optional*, defaults to 0.0): Share of the target spread evenly over what is not masked.
+        num_items_in_batch (`int`, *optional*): Divisor of the sum; the number of targets by default.
+
+    Returns:
+        `torch.Tensor`: A scalar, in nats.
+    """
+    log_probs = logits.float().log_softmax(dim=-1)  # (B, n, L + 1)
+    is_target = labels != -100  # (B, n)
+    target = labels.where(is_target, 0)  # (B, n)
+    losses = -log_probs.gather(-1, target[..., None]).squeeze(-1)  # (B, n)
+    if label_smoothing:
+        is_masked = logits == float("-inf")  # (B, n, L + 1)
+        spread = -log_probs.masked_fill(is_masked, 0.0).sum(dim=-1) / (~is_masked).sum(dim=-1)  # (B, n)
+        losses = (1 - label_smoothing) * losses + label_smoothing * spread  # (B, n)
+    total = losses.masked_fill(~is_target, 0.0).sum()
+    return total / (is_target.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
+
+
+__all__ = ["SGMForMultiLabelGeneration", "SGMPreTrainedModel"]

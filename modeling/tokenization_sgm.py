@@ -1,0 +1,167 @@
+"""Word-level tokenizer of the SGM models: built here, carried whole by `tokenizer.json`.
+
+How a text becomes words, and why:
+
+1. NFKC, so that full-width letters, ligatures and composed accents have one spelling; the curly apostrophe becomes the
+   straight one; invisible format characters (zero-width joiners, soft hyphens) go.
+2. Lower case (SGM §3.2 uses lower-cased words; in the ready-made AAPD texts they are so already).
+3. Each digit becomes 0, unless it touches a letter: `1987` is `0000`, `155,221` is `000,000`, but `3d` and `5g` stay.
+   The value of a number says little about a topic, and every value would claim a row of the vocabulary; its shape (a
+   year, an amount, a rate) costs few rows. Digit by digit, because the offsets then still cover the whole number:
+   `tokenizers` maps a longer replacement (one `<num>` for all digits) back to the number's last character only.
+4. Words are cut at white space and at punctuation, so that raw text (`week.`) and text that comes tokenised (`week .`)
+   give the same words. Each punctuation mark or symbol (emoji too) is a word of its own. Kept whole are numbers
+   (`5.93`), escaped marks (`\\(` of the AAPD texts), abbreviations (`u.s.`) and English clitics (`don 't`, `fund 's`).
+   Chinese and Japanese characters, which no space separates, are words one by one.
+
+A word outside the vocabulary is `<unk>`. Offsets always refer to the text as it was given.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
+from tokenizers.models import WordLevel
+from tokenizers.trainers import WordLevelTrainer
+from transformers import TokenizersBackend
+
+PAD_TOKEN = "<pad>"
+UNK_TOKEN = "<unk>"
+
+_LETTER_OR_DIGIT = r"\p{L}\p{M}\p{N}"
+_UNSPACED_SCRIPT = r"\p{Han}\p{Hiragana}\p{Katakana}"
+_MASKED_DIGIT = r"(?<!\p{L})\p{Nd}(?!\p{L})"
+_WORD = "|".join(
+    (
+        r"\p{Nd}+(?:[.,]\p{Nd}+)+(?!\p{L})",  # 155,221 5.93
+        rf"\\[^\s{_LETTER_OR_DIGIT}]",  # \( \) \?
+        r"'(?:s|t|re|ve|ll|d|m)(?![\p{L}\p{N}])",
+        r"(?:(?<!\p{L})\p{L}\.){2,}",  # u.s. e.g.
+        rf"[{_UNSPACED_SCRIPT}]\p{{M}}*",
+        rf"[{_LETTER_OR_DIGIT}&&[^{_UNSPACED_SCRIPT}]]+",
+        rf"[^\s\p{{C}}{_LETTER_OR_DIGIT}]\p{{M}}*",
+    )
+)
+
+
+class SGMTokenizer(TokenizersBackend):
+    """Word-level tokenizer for SGM models.
+
+    All behaviour lies in `tokenizer.json`, so `AutoTokenizer.from_pretrained(folder)` loads a saved tokenizer without
+    this class. Build a new one with `train_from_texts`.
+
+    Example:
+        >>> tokenizer = SGMTokenizer.train_from_texts(["Shipments of cocoa rose to 5.93 mln bags."])
+        >>> tokenizer.tokenize("Cocoa fell to 4.27 mln")
+        ['cocoa', '<unk>', 'to', '0.00', 'mln']
+    """
+
+    # No __init__ here: with one, transformers would rebuild the vocabulary and renumber the ids.
+    model_input_names = ["input_ids", "attention_mask"]
+
+    @classmethod
+    def train_from_texts(
+        cls,
+        texts: Iterable[str],
+        vocab_size: int = 30000,
+        lowercase: bool = True,
+        mask_numbers: bool = True,
+        model_max_length: int = 500,
+        min_frequency: int = 1,
+    ) -> "SGMTokenizer":
+        """Build a tokenizer whose vocabulary is the most frequent words of the texts.
+
+        The same texts, in any order, give the same vocabulary: words are ranked by count, ties alphabetically.
+
+        Args:
+            texts: The training texts, not those of the evaluation: their new words must stay unknown. May be a
+                generator.
+            vocab_size: Most words the vocabulary may hold, `<pad>` (id 0) and `<unk>` (id 1) among them.
+                Default 30000 (SGM §3.3 for AAPD; 50000 for RCV1-V2).
+            lowercase: Whether case is ignored. Default True.
+            mask_numbers: Whether the digits of numbers become 0 (rule 3 of this module). Default True.
+            model_max_length: Length in words at which `truncation=True` cuts a text. Default 500 (SGM §3.1).
+            min_frequency: Occurrences a word needs to enter the vocabulary. Default 1.
+
+        Returns:
+            The tokenizer.
+
+        Raises:
+            TypeError: If `texts` is a single string, or one of them is not a string.
+            ValueError: If there is no text or no word in them, or a size makes no vocabulary.
+        """
+        _check_sizes(vocab_size, model_max_length, min_frequency)
+        if isinstance(texts, str):
+            raise TypeError(
+                f"texts must be an iterable of strings, got the single string {texts[:50]!r}; pass [text]."
+            )
+        backend = _untrained_backend(lowercase, mask_numbers)
+        trainer = WordLevelTrainer(
+            vocab_size=vocab_size,
+            min_frequency=min_frequency,
+            special_tokens=[PAD_TOKEN, UNK_TOKEN],
+            show_progress=False,
+        )
+        counted = _CountedTexts(texts)
+        backend.train_from_iterator(counted, trainer)
+        if counted.number == 0:
+            raise ValueError("No texts: a vocabulary needs at least one training text; check the training split.")
+        if backend.get_vocab_size() <= 2:
+            raise ValueError(
+                f"The {counted.number} texts hold no word that occurs at least {min_frequency} times; "
+                "check that the text column is not empty, or lower min_frequency."
+            )
+        # split_special_tokens: a "<pad>" that stands in a text is three ordinary words, not padding.
+        return cls(
+            tokenizer_object=backend,
+            pad_token=PAD_TOKEN,
+            unk_token=UNK_TOKEN,
+            model_max_length=model_max_length,
+            split_special_tokens=True,
+        )
+
+
+class _CountedTexts:
+    """Iterates over texts once, counting them and refusing what is not a string."""
+
+    def __init__(self, texts: Iterable[str]):
+        self.texts = texts
+        self.number = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for index, text in enumerate(self.texts):
+            if not isinstance(text, str):
+                raise TypeError(
+                    f"Text {index} is {text!r} of type {type(text).__name__}; every text must be a string."
+                )
+            self.number += 1
+            yield text
+
+
+def _check_sizes(vocab_size: int, model_max_length: int, min_frequency: int) -> None:
+    """Refuse sizes that leave no room for a word."""
+    if vocab_size < 3:
+        raise ValueError(
+            f"vocab_size is {vocab_size}; expected at least 3 ({PAD_TOKEN}, {UNK_TOKEN} and one word), usually 30000."
+        )
+    if model_max_length < 1:
+        raise ValueError(f"model_max_length is {model_max_length} words; it must be at least 1, usually 500.")
+    if min_frequency < 1:
+        raise ValueError(f"min_frequency is {min_frequency}; it must be at least 1.")
+
+
+def _untrained_backend(lowercase: bool, mask_numbers: bool) -> Tokenizer:
+    """Return a `tokenizers` tokenizer with the word rules of this module and no vocabulary yet."""
+    backend = Tokenizer(WordLevel(unk_token=UNK_TOKEN))
+    steps = [
+        normalizers.NFKC(),
+        normalizers.Replace("\u2019", "'"),
+        normalizers.Replace(Regex(r"\p{Cf}+"), ""),
+    ]
+    if lowercase:
+        steps.append(normalizers.Lowercase())
+    if mask_numbers:
+        steps.append(normalizers.Replace(Regex(_MASKED_DIGIT), "0"))
+    backend.normalizer = normalizers.Sequence(steps)
+    # invert: the pattern names what is kept, everything else (white space, control characters) is removed.
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True)
+    return backend

@@ -1,0 +1,70 @@
+"""Packaging of sgm_hf: the metadata, the dependencies, and where each package lies in this repository.
+
+`modeling/` and `datasets_scripts/` stand at the top of the repository and are installed as `sgm_hf.modeling` and
+`sgm_hf.datasets_scripts`, so that no package of such a general name reaches site-packages.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+# Every bound is a release the tests were run with; CONTRIBUTING.md, "Dependency ranges", says how to move one.
+RUNTIME = [
+    "torch>=2.13,<2.14",
+    "transformers>=5.23,<5.24",
+    "tokenizers>=0.23,<0.24",
+    "datasets>=5.2,<5.3",
+    "accelerate>=1.15,<1.16",
+    "evaluate>=0.4.6,<0.5",
+    "huggingface_hub>=2.4,<2.5",
+    "safetensors>=0.8,<0.9",
+    "numpy>=2.4,<2.5",
+    "pyarrow>=26,<27",
+    "tqdm>=4.70,<5",
+]
+DEVELOPMENT = [
+    "build>=1.6,<2",
+    "hypothesis>=6.170,<7",
+    "mypy>=2.4,<2.5",
+    "pytest>=9.2,<10",
+    "ruff>=0.17.5,<0.18",
+    "scikit-learn>=1.9,<1.10",
+    "setuptools>=84,<85",
+]
+MAPPED = {"sgm_hf.modeling": "modeling", "sgm_hf.datasets_scripts": "datasets_scripts"}
+
+
+def long_description() -> str:
+    """The README, or nothing while it is not written."""
+    readme = Path(__file__).with_name("README.md")
+    return readme.read_text(encoding="utf-8") if readme.exists() else ""
+
+
+setup(
+    name="sgm_hf",
+    version="0.1.0",
+    description="Multi-label text classification by sequence generation (SGM) on Hugging Face libraries",
+    long_description=long_description(),
+    long_description_content_type="text/markdown",
+    author="The sgm_hf authors",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords=["multi-label classification", "text classification", "sequence generation", "transformers"],
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+    python_requires=">=3.11,<3.12",
+    packages=find_packages(include=["sgm_hf", "sgm_hf.*"]) + list(MAPPED),
+    package_dir=MAPPED,
+    package_data={
+        "sgm_hf": ["py.typed"],
+        "sgm_hf.metrics": ["multilabel_metrics/*"],
+        "sgm_hf.datasets_scripts": ["cards/*.md"],
+    },
+    install_requires=RUNTIME,
+    extras_require={"dev": DEVELOPMENT},
+)

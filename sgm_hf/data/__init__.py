@@ -1,0 +1,1 @@
+"""From corpora to batches: label order, encoding, length-bucketed batches, collation."""

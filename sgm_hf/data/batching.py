@@ -1,0 +1,147 @@
+"""Batches of documents of similar length, capped by padded words and by documents."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from torch.utils.data import Sampler
+
+BUCKET_GROWTH = 1.08
+
+
+def bucket_lengths(lengths: Sequence[int], growth: float = BUCKET_GROWTH) -> np.ndarray:
+    """Round each length up to the end of its length bucket; the buckets' ends grow geometrically.
+
+    Documents of one bucket are interchangeable: whichever of them share a batch, at most a share `growth - 1` of the
+    batch is padding.
+
+    Args:
+        lengths: Words of each document, (N,).
+        growth: Ratio of one bucket's end to the end before it, above 1.
+
+    Returns:
+        The end of each document's bucket, (N,) int64: at least the document's length, never above the greatest one.
+    """
+    values = np.asarray(lengths, dtype=np.int64)
+    if values.size == 0:
+        return values
+    longest = int(values.max())
+    ends = [1]
+    while ends[-1] < longest:
+        ends.append(max(ends[-1] + 1, int(ends[-1] * growth)))
+    ends[-1] = max(longest, 1)
+    return np.asarray(ends, dtype=np.int64)[np.searchsorted(ends, values)]
+
+
+def cut_batches(lengths: Sequence[int], max_tokens: int, max_documents: int) -> list[tuple[int, int]]:
+    """Cut a list of documents, sorted by length, into runs that obey both caps.
+
+    Args:
+        lengths: Ascending lengths in words, (N,).
+        max_tokens: Greatest product of a run's document count and its longest length; a document longer than this
+            is a run of its own.
+        max_documents: Greatest number of documents in a run.
+
+    Returns:
+        The runs as half-open ranges (first, last) over the list, in order.
+    """
+    runs, first = [], 0
+    for position, length in enumerate(lengths):
+        count = position - first + 1
+        if count > 1 and (count > max_documents or count * length > max_tokens):
+            runs.append((first, position))
+            first = position
+    if len(lengths) > 0:
+        runs.append((first, len(lengths)))
+    return runs
+
+
+def split_runs(runs: list[tuple[int, int]], multiple_of: int) -> list[tuple[int, int]]:
+    """Halve the largest runs until their number is a multiple of `multiple_of`; repeat runs of one document if need be.
+
+    Args:
+        runs: Half-open ranges.
+        multiple_of: Number of processes that share the runs.
+
+    Returns:
+        The runs, in order; a run is repeated only where every run holds a single document.
+    """
+    runs = list(runs)
+    while runs and len(runs) % multiple_of:
+        largest = max(range(len(runs)), key=lambda i: runs[i][1] - runs[i][0])
+        first, last = runs[largest]
+        if last - first > 1:
+            middle = (first + last) // 2
+            runs[largest : largest + 1] = [(first, middle), (middle, last)]
+        else:
+            runs.append(runs[len(runs) % multiple_of])
+    return runs
+
+
+class LengthBucketBatchSampler(Sampler[list[int]]):
+    """Yield batches of document indices of similar length, drawn anew each epoch.
+
+    Documents are shuffled within buckets of nearly equal length, the sorted list is cut into batches under both caps,
+    and the batches come in random order. Bucket ends, not lengths, decide where the list is cut, so every epoch has
+    the same number of batches. The epoch's batches depend on `seed` and the epoch alone.
+
+    Args:
+        lengths: Words of each document, (N,).
+        max_tokens: Greatest number of words of a batch after padding (documents times longest document). A document
+            longer than this gets a batch of its own.
+        max_documents: Greatest number of documents in a batch.
+        seed: Seed of the shuffling.
+        shuffle: Whether to shuffle; without it, batches come longest first and are the same in every epoch.
+        multiple_of: The number of batches is a multiple of this: the number of processes that share them.
+
+    Raises:
+        ValueError: If a cap is below 1 or there is no document.
+    """
+
+    # accelerate reads these two; a batch size of None tells it that batches differ in size.
+    batch_size = None
+    drop_last = False
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        max_tokens: int,
+        max_documents: int,
+        seed: int = 0,
+        shuffle: bool = True,
+        multiple_of: int = 1,
+    ):
+        for name, value in (
+            ("max_tokens", max_tokens),
+            ("max_documents", max_documents),
+            ("multiple_of", multiple_of),
+        ):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1.")
+        if len(lengths) == 0:
+            raise ValueError("there is no document to make batches of; check the split that was passed.")
+        self.keys = bucket_lengths(lengths) if shuffle else np.asarray(lengths, dtype=np.int64)
+        runs = cut_batches(np.sort(self.keys).tolist(), max_tokens, max_documents)
+        self.runs = split_runs(runs, multiple_of)
+        self.seed, self.shuffle, self.epoch = seed, shuffle, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch (counted from 0) whose batches the next iteration yields."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """The number of batches of an epoch, the same for every epoch."""
+        return len(self.runs)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield the epoch's batches as lists of document indices."""
+        if self.shuffle:
+            random = np.random.default_rng((self.seed, self.epoch))
+            shuffled = random.permutation(len(self.keys))
+            order = shuffled[np.argsort(self.keys[shuffled], kind="stable")]
+            sequence = random.permutation(len(self.runs))
+        else:
+            order = np.argsort(self.keys, kind="stable")
+            sequence = np.arange(len(self.runs))[::-1]
+        for run in sequence:
+            first, last = self.runs[run]
+            yield order[first:last].tolist()

@@ -1,0 +1,129 @@
+"""What a run did, for a person and for a program."""
+
+import json
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sgm_hf.training.checkpoints import write_text_atomically
+
+PACKAGES = ("sgm_hf", "torch", "transformers", "datasets", "tokenizers", "accelerate")
+
+
+def describe_machine() -> dict[str, Any]:
+    """The processor, its logical cores, PyTorch's threads, the accelerator and the operating system."""
+    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "cpu": cpu_model(),
+        "cores": len(_usable_cores()),
+        "threads": torch.get_num_threads(),
+        "accelerator": accelerator,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
+
+
+def _usable_cores() -> Sequence[int]:
+    """The cores this process may run on."""
+    import os
+
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+
+
+def cpu_model() -> str:
+    """The processor's name."""
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def package_versions() -> dict[str, str]:
+    """The versions of this package and of those it rests on."""
+    return {package: version(package) for package in PACKAGES}
+
+
+def epoch_history(log_history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The evaluations of a training, each with the mean training loss logged since the one before.
+
+    Args:
+        log_history: `trainer.state.log_history`.
+
+    Returns:
+        For each evaluation: `epoch`, `step`, `loss` (None where none was logged) and its metrics.
+    """
+    history, losses = [], []
+    for record in log_history:
+        if "loss" in record:
+            losses.append(record["loss"])
+        if any(name.startswith("eval_") for name in record):
+            loss = sum(losses) / len(losses) if losses else None
+            history.append({"epoch": record.get("epoch"), "step": record["step"], "loss": loss, **record})
+            losses = []
+    return history
+
+
+def summary_text(summary: dict[str, Any]) -> str:
+    """A run's summary as aligned lines for a person.
+
+    Args:
+        summary: Sections (name to dictionary) of plain values; `history` a list of evaluations, `metrics` a
+            dictionary of splits with their metrics by set decoding.
+    """
+    lines = []
+    for section, values in summary.items():
+        if section == "history":
+            lines += ["", "history", *_history_lines(values)]
+        elif section == "metrics":
+            for split, metrics in values.items():
+                lines += ["", f"metrics, {split}", *_metrics_lines(metrics)]
+        else:
+            width = max((len(name) for name in values), default=0)
+            lines += ["", section, *(f"  {name:<{width}}  {_shown(value)}" for name, value in values.items())]
+    return "\n".join(lines[1:]) + "\n"
+
+
+def _history_lines(history: Sequence[dict[str, Any]]) -> list[str]:
+    """The evaluations of a training as a table."""
+    columns = ("epoch", "step", "loss", "eval_best_sequence_micro_f1", "eval_max_f1_micro_f1", "eval_micro_f1")
+    titles = ("epoch", "step", "loss", "best_sequence F1", "max_f1 F1", "chosen F1")
+    rows = [titles, *([_shown(record.get(column)) for column in columns] for record in history)]
+    return ["  " + "  ".join(f"{cell:>16}" for cell in row) for row in rows]
+
+
+def _metrics_lines(metrics: dict[str, float]) -> list[str]:
+    """One split's metrics, a column a set decoding."""
+    decodings = ("best_sequence", "max_f1")
+    names = [name.removeprefix("best_sequence_") for name in metrics if name.startswith("best_sequence_")]
+    if not names:
+        return [f"  {name:<22}{_shown(value):>16}" for name, value in metrics.items()]
+    lines = ["  " + f"{'':<22}" + "".join(f"{decoding:>16}" for decoding in decodings)]
+    for name in names:
+        lines.append(
+            f"  {name:<22}" + "".join(f"{_shown(metrics.get(f'{decoding}_{name}')):>16}" for decoding in decodings)
+        )
+    return lines
+
+
+def _shown(value: Any) -> str:
+    """A value as text: floats with at most five significant digits."""
+    if value is None:
+        return "-"
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def write_summary(summary: dict[str, Any], output_dir: str | Path) -> None:
+    """Write `summary.json` and `summary.txt`.
+
+    Args:
+        summary: Sections, see `summary_text`.
+        output_dir: The run's folder.
+    """
+    write_text_atomically(Path(output_dir, "summary.json"), json.dumps(summary, indent=2, default=str) + "\n")
+    write_text_atomically(Path(output_dir, "summary.txt"), summary_text(summary))

@@ -1,0 +1,444 @@
+"""Maximum-likelihood training of SGM models, evaluated by generation."""
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch.utils.data import DataLoader
+from transformers import (
+    EarlyStoppingCallback,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+)
+from transformers.trainer_utils import TrainOutput
+
+from sgm_hf.data.batching import LengthBucketBatchSampler
+from sgm_hf.data.collation import MultiLabelCollator
+from sgm_hf.data.labels import label_matrix
+from sgm_hf.metrics import compute_metrics, fit_threshold
+from sgm_hf.training.arguments import SGMTrainingArguments
+from sgm_hf.training.checkpoints import last_complete_checkpoint
+from sgm_hf.training.prediction import SET_DECODINGS, LabelPredictions, generate_predictions
+
+
+@dataclass
+class SGMPredictionOutput:
+    """What `SGMTrainer.predict` returns.
+
+    Args:
+        predictions: Best sequences and label scores of the N documents.
+        label_sets: Their label ids under the model's set decoding.
+        references: The true label sets, (N, L or more) bool, or None where the data has no labels.
+        metrics: The metrics, empty where the data has no labels, and the speed.
+    """
+
+    predictions: LabelPredictions
+    label_sets: list[list[int]]
+    references: np.ndarray | None
+    metrics: dict[str, float]
+
+
+class SGMTrainer(Trainer):
+    """A Transformers `Trainer` for multi-label generation.
+
+    Training batches hold documents of similar length, capped by words and by documents. Evaluation generates: one
+    `generate` call a batch gives the best sequences and the label scores, and the metrics of both set decodings.
+
+    Args:
+        model: The model to train.
+        args: The settings.
+        train_dataset: Encoded training documents, see `sgm_hf.data.encoding.encode_dataset`.
+        eval_dataset: Encoded documents to evaluate on.
+        threshold_dataset: Encoded documents held out of the training split, on which the label threshold of "max_f1"
+            is fitted before each evaluation of a training and at its end; default None: the threshold of the model's
+            generation config is used as it is.
+        processing_class: The tokenizer, saved with each checkpoint.
+        data_collator: Default a `MultiLabelCollator` in the model's label order.
+        **keywords: Passed to `Trainer`.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: SGMTrainingArguments,
+        train_dataset: Dataset | None = None,
+        eval_dataset: Dataset | None = None,
+        threshold_dataset: Dataset | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        data_collator: MultiLabelCollator | None = None,
+        **keywords: Any,
+    ):
+        # Denormal numbers slow recurrent layers on CPUs several times over.
+        torch.set_flush_denormal(True)
+        collator = data_collator or MultiLabelCollator(
+            model.config.pad_token_id, model.config.num_labels, model.config.label_order, args.seed
+        )
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=collator,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            **keywords,
+        )
+        # Not handed to Trainer as its processing_class: it would set the generation config's pad id, which is a label
+        # id here, to the word pad's.
+        self.tokenizer = processing_class
+        # The model's loss takes num_items_in_batch and label_smoothing. Transformers' own LabelSmoother would average
+        # over all logits, of which masked labels have -inf.
+        self.model_accepts_loss_kwargs = True
+        self.label_smoother = None
+        self.threshold_dataset = threshold_dataset
+        self.train_batch_sampler: LengthBucketBatchSampler | None = None
+        self._add_callbacks()
+
+    def _add_callbacks(self) -> None:
+        """Add epoch counting and early stopping, and replace the log printer by a readable one."""
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+        self.add_callback(_LogCallback() if self.args.disable_tqdm else _ProgressCallback())
+        self.add_callback(_EpochCallback(self))
+        if self.args.early_stopping_patience is not None:
+            self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
+
+    # ---- training ----
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The training batches, dealt to the processes.
+
+        Raises:
+            ValueError: If there is no training data.
+        """
+        if self.train_dataset is None:
+            raise ValueError("SGMTrainer has no train_dataset; pass one to train.")
+        self.train_batch_sampler = LengthBucketBatchSampler(
+            self.train_dataset["length"],
+            self.args.max_tokens_per_batch,
+            self._train_batch_size,
+            seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
+            multiple_of=self.args.world_size,
+        )
+        loader = DataLoader(
+            self.train_dataset,
+            batch_sampler=self.train_batch_sampler,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+        )
+        return self.accelerator.prepare(loader)
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
+        """The token cross-entropy of one batch, as the model computes it.
+
+        Args:
+            model: The model, wrapped or not.
+            inputs: `input_ids`, `attention_mask` (B, T), `labels` (B, n).
+            return_outputs: Whether to return the model's output too.
+            num_items_in_batch: Target tokens of all batches of this update, on all processes; the loss is the sum
+                over this batch's tokens divided by it.
+
+        Returns:
+            The loss, or the loss and the model's output.
+        """
+        outputs = model(
+            **inputs, label_smoothing=self.args.label_smoothing_factor, num_items_in_batch=num_items_in_batch
+        )
+        loss = outputs["loss"]
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            # The processes' gradients are averaged, but num_items_in_batch counts the tokens of all of them.
+            loss = loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """The learning-rate schedule: halved after epochs where `halve_from_epoch` is set, else one of Transformers.
+
+        Args:
+            num_training_steps: Updates of the whole training.
+            optimizer: Default the trainer's.
+        """
+        if self.args.halve_from_epoch is None or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        batches = len(self.train_batch_sampler) // self.args.world_size
+        factor = partial(
+            halving_factor,
+            updates_per_epoch=-(-batches // self.args.gradient_accumulation_steps),
+            halve_from_epoch=self.args.halve_from_epoch,
+            warmup_updates=self.args.get_warmup_steps(num_training_steps),
+        )
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **keywords: Any) -> TrainOutput:
+        """Train, and end with the best checkpoint's weights and label threshold if `load_best_model_at_end`.
+
+        Args:
+            resume_from_checkpoint: A checkpoint folder to go on from, or True for the last complete one of
+                `output_dir`.
+            **keywords: Passed to `Trainer.train`.
+
+        Returns:
+            Transformers' `TrainOutput`: updates, mean loss, speed.
+
+        Raises:
+            FileNotFoundError: If there is no complete checkpoint to resume from.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir)
+        output = super().train(resume_from_checkpoint=resume_from_checkpoint, **keywords)
+        best = self.state.best_model_checkpoint
+        if self.args.load_best_model_at_end and best is not None:
+            # Transformers reloads the weights only; the threshold belongs to them.
+            self.model.generation_config.label_threshold = GenerationConfig.from_pretrained(best).label_threshold
+        return output
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save model, tokenizer and generation config so that a kill never leaves half a file.
+
+        Args:
+            output_dir: The folder; default `args.output_dir`.
+        """
+        target = Path(output_dir or self.args.output_dir)
+        if not self.args.should_save:
+            super().save_model(str(target), _internal_call)
+            return
+        target.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.mkdtemp(prefix=".saving-", dir=target)
+        try:
+            super().save_model(temporary, _internal_call)
+            if self.tokenizer is not None:
+                self.tokenizer.save_pretrained(temporary)
+            for file in sorted(Path(temporary).iterdir()):
+                # training_args.bin is a pickle; the settings are in summary.json.
+                if file.name != "training_args.bin":
+                    os.replace(file, target / file.name)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    # ---- evaluation ----
+
+    def generate_predictions(self, dataset: Dataset, description: str = "Generating") -> LabelPredictions:
+        """Best sequences and label scores of every document, in the data set's order.
+
+        Args:
+            dataset: Encoded documents.
+            description: Title of the progress bar.
+        """
+        arguments = {}
+        if self.args.generation_num_beams is not None:
+            arguments["num_beams"] = self.args.generation_num_beams
+        return generate_predictions(
+            self.model,
+            dataset,
+            max_tokens=self.args.max_tokens_per_eval_batch,
+            max_documents=self.args.per_device_eval_batch_size,
+            bf16=self.args.bf16,
+            show_progress=not self.args.disable_tqdm and self.is_world_process_zero(),
+            description=description,
+            **arguments,
+        )
+
+    def fit_label_threshold(self, dataset: Dataset | None = None) -> float:
+        """Fit the label threshold of "max_f1" and store it in the model's generation config.
+
+        Args:
+            dataset: Encoded documents to fit on; default the trainer's `threshold_dataset`. Fit on documents that
+                are neither trained nor reported on.
+
+        Returns:
+            The threshold that maximises micro-F1.
+
+        Raises:
+            ValueError: If there is no data to fit on.
+        """
+        dataset = dataset if dataset is not None else self.threshold_dataset
+        if dataset is None:
+            raise ValueError(
+                "no data to fit the label threshold on; pass a data set or the trainer's threshold_dataset."
+            )
+        predictions = self.generate_predictions(dataset, "Fitting threshold")
+        references = label_matrix(dataset["labels"], self.model.config.num_labels)
+        threshold = fit_threshold(references, predictions.label_scores)
+        self.model.generation_config.label_threshold = float(threshold)
+        return float(threshold)
+
+    def evaluate(
+        self,
+        eval_dataset: Dataset | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Generate labels for a data set and compare them with the true ones.
+
+        Args:
+            eval_dataset: Encoded documents; default the trainer's `eval_dataset`.
+            ignore_keys: Not used; kept for Transformers' interface.
+            metric_key_prefix: Put before each metric's name.
+
+        Returns:
+            The metrics of each set decoding (`eval_best_sequence_micro_f1`, `eval_max_f1_micro_f1`, …), those of the
+            decoding the generation config chooses once more without its name (`eval_micro_f1`, …), the threshold,
+            and the speed.
+
+        Raises:
+            ValueError: If there is no data to evaluate on.
+        """
+        dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
+        if dataset is None:
+            raise ValueError("SGMTrainer has no eval_dataset; pass one to evaluate.")
+        if self.is_in_train and self.threshold_dataset is not None:
+            self.fit_label_threshold()
+        output = self._predict(dataset, "Evaluating", metric_key_prefix)
+        self.log(dict(output.metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, output.metrics)
+        return output.metrics
+
+    def predict(
+        self, test_dataset: Dataset, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
+    ) -> SGMPredictionOutput:
+        """Generate the labels of a data set, with metrics where it has labels.
+
+        Args:
+            test_dataset: Encoded documents.
+            ignore_keys: Not used; kept for Transformers' interface.
+            metric_key_prefix: Put before each metric's name.
+
+        Returns:
+            Predictions, label sets, references and metrics.
+        """
+        output = self._predict(test_dataset, "Predicting", metric_key_prefix)
+        self.control = self.callback_handler.on_predict(self.args, self.state, self.control, output.metrics)
+        return output
+
+    def label_sets(self, predictions: LabelPredictions, set_decoding: str | None = None) -> list[list[int]]:
+        """Each document's label ids under one set decoding and the model's generation config.
+
+        Args:
+            predictions: From `generate_predictions`.
+            set_decoding: "best_sequence" or "max_f1"; default that of the generation config.
+        """
+        settings = self.model.generation_config
+        return predictions.label_sets(
+            set_decoding or settings.set_decoding,
+            threshold=settings.label_threshold,
+            min_labels=getattr(settings, "min_labels", None) or 0,
+            max_labels=getattr(settings, "max_labels", None),
+        )
+
+    def _predict(self, dataset: Dataset, description: str, prefix: str) -> SGMPredictionOutput:
+        """Generate, and compute the metrics of both set decodings where the data has labels."""
+        start = time.perf_counter()
+        predictions = self.generate_predictions(dataset, description)
+        seconds = time.perf_counter() - start
+        metrics: dict[str, float] = {}
+        references = None
+        if "labels" in dataset.column_names:
+            # An unknown gold label has an id of L or above: a column that no prediction fills.
+            highest = max((label for labels in dataset["labels"] for label in labels), default=-1)
+            columns = max(self.model.config.num_labels, highest + 1)
+            references = label_matrix(dataset["labels"], columns)
+            metrics = self._metrics(predictions, references, prefix)
+        metrics[f"{prefix}_runtime"] = round(seconds, 3)
+        metrics[f"{prefix}_documents_per_second"] = round(len(dataset) / seconds, 1)
+        return SGMPredictionOutput(predictions, self.label_sets(predictions), references, metrics)
+
+    def _metrics(self, predictions: LabelPredictions, references: np.ndarray, prefix: str) -> dict[str, float]:
+        """The metrics of both set decodings; those of the chosen one also under their bare names."""
+        metrics: dict[str, float] = {}
+        for set_decoding in SET_DECODINGS:
+            matrix = label_matrix(self.label_sets(predictions, set_decoding), references.shape[1])
+            values = compute_metrics(references, matrix)
+            if set_decoding == self.model.generation_config.set_decoding:
+                metrics |= {f"{prefix}_{name}": float(value) for name, value in values.items()}
+            metrics |= {f"{prefix}_{set_decoding}_{name}": float(value) for name, value in values.items()}
+        metrics[f"{prefix}_label_threshold"] = float(self.model.generation_config.label_threshold)
+        return metrics
+
+
+def halving_factor(update: int, updates_per_epoch: int, halve_from_epoch: int, warmup_updates: int = 0) -> float:
+    """The factor on the learning rate before an update.
+
+    Args:
+        update: Updates already made.
+        updates_per_epoch: Updates of one epoch.
+        halve_from_epoch: Epoch (from 1) at whose end the rate is halved for the first time.
+        warmup_updates: Updates over which the rate grows from 0; default none.
+
+    Example:
+        >>> [halving_factor(epoch * 10, updates_per_epoch=10, halve_from_epoch=2) for epoch in range(4)]
+        [1.0, 1.0, 0.5, 0.25]
+    """
+    if update < warmup_updates:
+        return update / warmup_updates
+    finished_epochs = update // updates_per_epoch
+    return 0.5 ** max(0, finished_epochs - halve_from_epoch + 1)
+
+
+class _EpochCallback(TrainerCallback):
+    """Tells the batch sampler and the collator the epoch, also where accelerate's wrappers would hide it."""
+
+    def __init__(self, trainer: SGMTrainer):
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args: SGMTrainingArguments, state: Any, control: Any, **keywords: Any) -> None:
+        epoch = int(state.epoch or 0)
+        for part in (self.trainer.train_batch_sampler, self.trainer.data_collator):
+            if hasattr(part, "set_epoch"):
+                part.set_epoch(epoch)
+
+    def on_epoch_end(self, args: SGMTrainingArguments, state: Any, control: Any, **keywords: Any) -> None:
+        # The epoch's remaining losses are logged before its evaluation.
+        control.should_log = True
+
+
+def format_log(logs: dict[str, Any]) -> str:
+    """One readable line of the values that a training logs.
+
+    Args:
+        logs: Names and values, as Transformers' callbacks get them.
+    """
+    hidden = ("total_flos", "train_samples_per_second", "train_steps_per_second")
+    names = [name for name in logs if name not in hidden and "_best_sequence_" not in name and "_max_f1_" not in name]
+    names += [name for name in logs if name.endswith(("best_sequence_micro_f1", "max_f1_micro_f1"))]
+    return "  ".join(
+        f"{name} {logs[name]:.4g}" if isinstance(logs[name], float) else f"{name} {logs[name]}" for name in names
+    )
+
+
+class _LogCallback(TrainerCallback):
+    """Prints a line a log."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **keywords: Any) -> None:
+        if state.is_world_process_zero and logs:
+            print(f"step {state.global_step}  {format_log(logs)}", file=sys.stderr, flush=True)
+
+
+class _ProgressCallback(ProgressCallback):
+    """A progress bar, and a line a log above it."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **keywords: Any) -> None:
+        if state.is_world_process_zero and logs and self.training_bar is not None:
+            self.training_bar.write(f"step {state.global_step}  {format_log(logs)}", file=sys.stderr)

@@ -1,0 +1,201 @@
+"""Properties of the metrics, with scikit-learn as the oracle."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score, hamming_loss, precision_recall_fscore_support, zero_one_loss
+
+from sgm_hf.metrics import compute_metrics, fit_threshold, label_report
+
+NAMES = ("precision", "recall", "f1")
+
+
+def random_sets(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """References and predictions of a random size and density, some rows and columns emptied."""
+    generator = np.random.default_rng(seed)
+    shape = generator.integers(1, 40), generator.integers(2, 12)
+    matrices = [generator.random(shape) < generator.random() for _ in range(2)]
+    for matrix in matrices:
+        matrix[generator.random(shape[0]) < 0.2] = False
+        matrix[:, generator.random(shape[1]) < 0.2] = False
+    return matrices[0], matrices[1]
+
+
+def micro_f1(references: np.ndarray, predictions: np.ndarray) -> float:
+    return compute_metrics(references, predictions)["micro_f1"]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_metrics_equal_those_of_scikit_learn(seed):
+    references, predictions = random_sets(seed)
+    expected = {
+        "hamming_loss": hamming_loss(references, predictions),
+        "zero_one_loss": zero_one_loss(references, predictions),
+        # zero_division speaks of the documents without any label here, which count as 1.
+        "samples_f1": f1_score(references, predictions, average="samples", zero_division=1.0),
+    }
+    for average in ("micro", "macro"):
+        values = precision_recall_fscore_support(references, predictions, average=average, zero_division=0)
+        expected |= {f"{average}_{name}": value for name, value in zip(NAMES, values[:3], strict=True)}
+    metrics = compute_metrics(references, predictions)
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_metrics_of_a_single_label_equal_the_binary_ones_of_scikit_learn(seed):
+    references, predictions = (matrix[:, :1] for matrix in random_sets(seed))
+    values = precision_recall_fscore_support(references, predictions, average="binary", zero_division=0)
+    expected = dict(zip(NAMES, values[:3], strict=True))
+    metrics = compute_metrics(references, predictions)
+    for average in ("micro", "macro"):
+        assert {name: metrics[f"{average}_{name}"] for name in NAMES} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_label_report_equals_that_of_scikit_learn(seed):
+    references, predictions = random_sets(seed)
+    names = [f"label {i}" for i in range(references.shape[1])]
+    expected = precision_recall_fscore_support(references, predictions, zero_division=0)
+    rows = label_report(references, predictions, names)
+    assert [row["label"] for row in rows] == names
+    for name, values in zip((*NAMES, "support"), expected, strict=True):
+        assert [row[name] for row in rows] == pytest.approx(list(values))
+
+
+def test_the_two_macro_f1_definitions_differ_as_worked_out_by_hand():
+    # Label 0: precision 1, recall 1/4, F1 0.4. Label 1: precision 1/4, recall 1, F1 0.4.
+    references = np.array([[1, 1], [1, 0], [1, 0], [1, 0]], dtype=bool)
+    predictions = np.array([[1, 1], [0, 1], [0, 1], [0, 1]], dtype=bool)
+    metrics = compute_metrics(references, predictions)
+    assert metrics["macro_precision"] == metrics["macro_recall"] == 0.625
+    assert metrics["macro_f1"] == pytest.approx(0.4)
+    assert metrics["macro_f1_of_means"] == pytest.approx(0.625)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_macro_f1_of_means_is_never_the_smaller_one(seed):
+    metrics = compute_metrics(*random_sets(seed))
+    assert metrics["macro_f1_of_means"] >= metrics["macro_f1"] - 1e-12
+
+
+def test_nothing_expected_and_nothing_predicted_is_right_per_document_and_zero_per_label():
+    empty = np.zeros((3, 2), dtype=bool)
+    metrics = compute_metrics(empty, empty)
+    assert metrics["samples_f1"] == 1.0
+    assert metrics["hamming_loss"] == metrics["zero_one_loss"] == 0.0
+    assert metrics["micro_f1"] == metrics["macro_f1"] == metrics["macro_f1_of_means"] == 0.0
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_perfect_prediction_of_every_label_scores_one(seed):
+    references = np.concatenate([random_sets(seed)[0], np.ones((1, random_sets(seed)[0].shape[1]), dtype=bool)])
+    metrics = compute_metrics(references, references.copy())
+    losses = {"hamming_loss", "zero_one_loss"}
+    assert all(value == (0.0 if name in losses else 1.0) for name, value in metrics.items())
+
+
+def test_metrics_are_plain_floats_and_leave_their_inputs_alone():
+    references, predictions = random_sets(3)
+    copies = references.copy(), predictions.copy()
+    assert all(type(value) is float for value in compute_metrics(references, predictions).values())
+    assert np.array_equal(references, copies[0]) and np.array_equal(predictions, copies[1])
+
+
+def test_an_unknown_label_in_a_further_column_lowers_recall_and_not_precision():
+    references = np.array([[1, 0], [0, 1]], dtype=bool)
+    before = compute_metrics(references, references)
+    unknown = np.array([[True], [False]])
+    after = compute_metrics(np.hstack([references, unknown]), np.hstack([references, np.zeros((2, 1), dtype=bool)]))
+    assert after["micro_precision"] == before["micro_precision"] == 1.0
+    assert after["micro_recall"] == pytest.approx(2 / 3)
+    assert after["zero_one_loss"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("references", "predictions", "error", "message"),
+    [
+        ([[True]], np.ones((1, 1), bool), TypeError, "references must be a numpy array.*got list"),
+        (np.ones((1, 1), int), np.ones((1, 1), bool), TypeError, "references must be bool, got int64.*astype"),
+        (np.ones((1, 1), bool), np.full((1, 1), 0.5), TypeError, "predictions must be bool, got float64.*threshold"),
+        (np.ones(3, bool), np.ones(3, bool), ValueError, r"references must have the shape .*got \(3,\)"),
+        (np.ones((2, 3), bool), np.ones((2, 4), bool), ValueError, r"\(2, 3\), predictions \(2, 4\)"),
+        (np.ones((0, 3), bool), np.ones((0, 3), bool), ValueError, r"\(0, 3\): there is no document"),
+    ],
+)
+def test_wrong_matrices_are_refused_by_name(references, predictions, error, message):
+    with pytest.raises(error, match=message):
+        compute_metrics(references, predictions)
+
+
+def test_a_report_needs_a_name_for_each_column():
+    with pytest.raises(ValueError, match="1 names, but the matrices have 2 columns"):
+        label_report(np.ones((1, 2), bool), np.ones((1, 2), bool), ["a"])
+
+
+def random_scores(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and scores that agree with them to some degree, with many equal scores, zeros and ones."""
+    generator = np.random.default_rng(seed)
+    shape = generator.integers(1, 12), generator.integers(1, 6)
+    references = generator.random(shape) < 0.4
+    scores = (generator.random(shape) + 0.4 * references).clip(0, 1)
+    if seed % 2:
+        scores = scores.round(1)
+    return references, scores.astype(np.float32 if seed % 3 else np.float64)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_threshold_beats_the_fitted_one(seed):
+    references, scores = random_scores(seed)
+    threshold = fit_threshold(references, scores)
+    assert 0 < threshold <= 1
+    every = np.unique(np.concatenate([scores.ravel(), np.linspace(0.01, 1, 50, dtype=scores.dtype)]))
+    best = max(micro_f1(references, scores >= t) for t in every[every > 0])
+    assert micro_f1(references, scores >= threshold) == best
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_among_equally_good_intervals_the_one_around_the_middle_is_chosen(seed):
+    references, scores = random_scores(seed)
+    edges = np.unique(np.concatenate([[0, 1], scores.ravel()]))
+    middles = (edges[:-1] + edges[1:]) / 2
+    values = np.array([micro_f1(references, scores >= t) for t in middles])
+    distance = np.abs(middles[values == values.max()] - 0.5).min()
+    assert abs(fit_threshold(references, scores) - 0.5) == pytest.approx(distance, abs=1e-6)
+
+
+def test_the_threshold_stands_in_the_middle_between_selected_and_rejected_scores():
+    references = np.array([[1, 1, 0, 0]], dtype=bool)
+    assert fit_threshold(references, np.array([[0.9, 0.5, 0.25, 0.0]])) == 0.375
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_threshold_separates_even_two_adjacent_numbers(dtype):
+    low = dtype(0.7)
+    high = np.nextafter(low, dtype(1))
+    scores = np.array([[high, low]], dtype=dtype)
+    threshold = fit_threshold(np.array([[True, False]]), scores)
+    assert (scores >= threshold).tolist() == [[True, False]]
+    assert dtype(threshold) == threshold
+
+
+@pytest.mark.parametrize("scores", [[0.0, 0.0], [1.0, 1.0], [1e-45, 0.0]])
+def test_a_threshold_exists_for_extreme_scores(scores):
+    threshold = fit_threshold(np.array([[True, False]]), np.array([scores], dtype=np.float32))
+    assert 0 < threshold <= 1
+
+
+def test_a_score_that_rounding_carried_past_one_counts_as_one():
+    assert fit_threshold(np.array([[True, False]]), np.array([[1.0000001, 0.5]], dtype=np.float32)) == 0.75
+
+
+@pytest.mark.parametrize(
+    ("scores", "error", "message"),
+    [
+        (np.array([[2.0, -1.0]]), ValueError, "span -1.0 to 2.0: give probabilities"),
+        (np.array([[np.nan, 0.0]]), ValueError, "span nan to nan"),
+        (np.array([[1, 0]]), TypeError, "label_scores must be floating point, got int64"),
+        (np.array([[0.5]]), ValueError, r"\(1, 2\), label_scores \(1, 1\)"),
+    ],
+)
+def test_wrong_scores_are_refused(scores, error, message):
+    with pytest.raises(error, match=message):
+        fit_threshold(np.array([[True, False]]), scores)

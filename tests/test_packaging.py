@@ -1,0 +1,145 @@
+"""What reaches a user's machine: the wheel, the sdist, and the cost of importing the package.
+
+The distributions are built offline from a copy of the sources, so that no build product lands in the repository.
+"""
+
+import ast
+import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+from email.parser import Parser
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+# Folder in the repository -> folder in a user's site-packages.
+INSTALLED_AS = {"sgm_hf": "sgm_hf", "modeling": "sgm_hf/modeling", "datasets_scripts": "sgm_hf/datasets_scripts"}
+PASSED_ON = {".py", ".md", ".typed"}
+
+
+def source_files(folder: str) -> list[Path]:
+    """The files of a source folder that a user needs, relative to the repository."""
+    files = (path.relative_to(ROOT) for path in (ROOT / folder).rglob("*") if path.suffix in PASSED_ON)
+    return sorted(path for path in files if "__pycache__" not in path.parts)
+
+
+def copy_sources(target: Path) -> None:
+    """Copy what a build may read, test and example files included: they must not be packaged."""
+    top_level = [path.relative_to(ROOT) for path in ROOT.iterdir() if path.is_file() and path.name != ".git"]
+    folders = ("sgm_hf", "modeling", "datasets_scripts", "tests", "examples", "docs")
+    for path in top_level + [path for folder in folders for path in source_files(folder)]:
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        (target / path).write_bytes((ROOT / path).read_bytes())
+
+
+def run(*command: str, cwd: Path) -> str:
+    finished = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout
+
+
+def run_python(code: str, cwd: Path) -> str:
+    # -I: neither the working directory nor the environment adds to sys.path.
+    return run(sys.executable, "-I", "-c", code, cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory) -> dict[str, Path]:
+    """The sdist, a wheel built from it, and a wheel built from the sources."""
+    sources = tmp_path_factory.mktemp("sources")
+    copy_sources(sources)
+    build = (sys.executable, "-m", "build", "--no-isolation")
+    run(*build, "--outdir", "dist", cwd=sources)
+    run(*build, "--outdir", "direct", "--wheel", cwd=sources)
+    return {
+        "sdist": next(sources.glob("dist/*.tar.gz")),
+        "wheel": next(sources.glob("dist/*.whl")),
+        "direct wheel": next(sources.glob("direct/*.whl")),
+    }
+
+
+@pytest.fixture(scope="module")
+def wheel_names(distributions) -> list[str]:
+    return sorted(zipfile.ZipFile(distributions["wheel"]).namelist())
+
+
+@pytest.fixture(scope="module")
+def unpacked(distributions, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("unpacked")
+    zipfile.ZipFile(distributions["wheel"]).extractall(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def metadata(unpacked):
+    return Parser().parsestr(next(unpacked.glob("*.dist-info/METADATA")).read_text(encoding="utf-8"))
+
+
+def test_a_wheel_puts_only_sgm_hf_into_site_packages(wheel_names, metadata):
+    top_level = {name.split("/")[0] for name in wheel_names}
+    assert top_level == {"sgm_hf", f"sgm_hf-{metadata['Version']}.dist-info"}
+
+
+def test_a_wheel_holds_every_module_and_card_and_nothing_else(wheel_names):
+    expected = {
+        str(Path(installed) / path.relative_to(folder))
+        for folder, installed in INSTALLED_AS.items()
+        for path in source_files(folder)
+    }
+    assert "sgm_hf/py.typed" in expected
+    assert {name for name in wheel_names if name.startswith("sgm_hf/")} == expected
+
+
+def test_an_sdist_builds_the_same_wheel_as_the_sources(distributions, wheel_names):
+    assert sorted(zipfile.ZipFile(distributions["direct wheel"]).namelist()) == wheel_names
+
+
+def test_an_sdist_has_the_licence_the_tests_and_no_build_product(distributions):
+    with tarfile.open(distributions["sdist"]) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"LICENSE", "CITATION.cff", "CHANGELOG.md", "Makefile", "tests/test_packaging.py"} <= names
+    assert not [name for name in names if "__pycache__" in name or name.split("/")[0] in ("build", "dist", ".venv")]
+
+
+def test_an_unpacked_wheel_imports_from_its_own_files(unpacked):
+    modules = ("sgm_hf.modeling", "sgm_hf.datasets_scripts", "sgm_hf.data", "sgm_hf.training", "sgm_hf.metrics")
+    code = f"import sys; sys.path.insert(0, {str(unpacked)!r})\n"
+    code += "".join(f"import {module}; print({module}.__file__)\n" for module in modules)
+    files = run_python(code, cwd=unpacked).split()
+    assert [Path(file) for file in files] == [
+        unpacked / module.replace(".", "/") / "__init__.py" for module in modules
+    ]
+
+
+@pytest.mark.parametrize("module", ["torch", "transformers.trainer", "datasets"])
+def test_importing_sgm_hf_does_not_load(module, tmp_path):
+    assert run_python(f"import sys, sgm_hf; print({module!r} in sys.modules)", cwd=tmp_path).strip() == "False"
+
+
+def test_every_imported_distribution_is_declared(metadata):
+    imported = set()
+    for path in (path for folder in INSTALLED_AS for path in source_files(folder) if path.suffix == ".py"):
+        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                imported.add(node.module.split(".")[0])
+    third_party = imported - set(sys.stdlib_module_names) - {"sgm_hf"}
+    distribution_of = packages_distributions()
+    needed = {normalise(distribution_of[module][0]) for module in third_party}
+    requirements = [line for line in metadata.get_all("Requires-Dist") if "extra ==" not in line]
+    assert needed <= {normalise(re.match(r"[\w.-]+", line)[0]) for line in requirements}
+
+
+def normalise(distribution: str) -> str:
+    return distribution.lower().replace("_", "-")
+
+
+def test_the_version_is_the_same_wherever_it_is_written(metadata):
+    version = metadata["Version"]
+    assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
