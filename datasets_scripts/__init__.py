@@ -73,9 +73,9 @@ def load(
 ) -> datasets.Dataset | datasets.DatasetDict | datasets.IterableDataset | datasets.IterableDatasetDict:
     """Load a corpus with the columns `id`, `text` and `labels`.
 
-    Without streaming the corpus is generated once into the cache; a changed source file is noticed (by size and time of
-    modification) and read anew. If a split's size is not the published one, a warning says so. With streaming nothing
-    is written, and sizes are not checked.
+    Without streaming the corpus is generated once into the cache; a changed source file is noticed (by size and time
+    of modification) and read anew. If a split's size is not that of the complete published files, a warning says so.
+    With streaming nothing is written, and sizes are not checked.
 
     Args:
         name: one of `CORPORA`.
@@ -105,7 +105,7 @@ def load(
 def _check_split(builder: CorpusBuilder, split: str) -> None:
     """Raise where a split of the corpus is asked for whose files are not there."""
     present = builder.config.find_sources()
-    for part in re.findall(r"[a-z]+(?=\[|\+|$)", split):
+    for part in re.findall(r"[a-z]+(?=\[|\+|$)", str(split)):
         if part in builder.config.split_files and part not in present:
             files = ", ".join(builder.config.split_files[part])
             raise builder.config.missing(

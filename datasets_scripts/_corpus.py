@@ -1,4 +1,4 @@
-"""What the builders of published corpora share: how a configuration finds its files, and checks on labels and counts."""
+"""What the builders of published corpora share: finding their files, and checks on labels, texts and counts."""
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
@@ -22,13 +22,13 @@ class CorpusConfig(datasets.BuilderConfig):
         split_files: for each split the names, without `.gz`, of the files it is read from. A split exists where its
             files do.
         common_files: names of the files that every split needs besides.
-        published_documents: for each split the number of documents of the published corpus.
+        expected_documents: for each split the number of documents in the complete published files.
         how_to_obtain: address, licence and file names, for the error that says a file is missing.
     """
 
     split_files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     common_files: tuple[str, ...] = ()
-    published_documents: Mapping[str, int] = field(default_factory=dict)
+    expected_documents: Mapping[str, int] = field(default_factory=dict)
     how_to_obtain: str = ""
 
     def find_sources(self) -> dict[str, tuple[Path, ...]]:
@@ -160,29 +160,29 @@ def prepare(builder: datasets.DatasetBuilder, **kwargs: Any) -> None:
         builder.download_and_prepare(**kwargs)
     except DatasetGenerationError as error:
         # `datasets` hides the sentence about the file and line behind a general one.
-        if isinstance(error.__cause__, ValueError | FileNotFoundError):
+        if isinstance(error.__cause__, ValueError | OSError):
             raise error.__cause__ from None
         raise
     verify_counts(builder)
 
 
 def verify_counts(builder: datasets.DatasetBuilder) -> None:
-    """Log a warning for every split whose number of documents is not the published one.
+    """Log a warning for every split whose number of documents is not that of the complete published files.
 
     Args:
         builder: a prepared corpus.
     """
-    published = getattr(builder.config, "published_documents", {})
+    expected = getattr(builder.config, "expected_documents", {})
     for name, split in (builder.info.splits or {}).items():
-        if name in published and split.num_examples != published[name]:
+        if name in expected and split.num_examples != expected[name]:
             logger.warning(
-                "%s, configuration %s: the %s split has %s documents, the published corpus has %s; figures from this "
-                "copy are not comparable with published ones",
+                "%s, configuration %s: the %s split has %s documents, the complete published files have %s; figures "
+                "from this copy are not comparable with published ones",
                 builder.dataset_name,
                 builder.config.name,
                 name,
                 f"{split.num_examples:,}",
-                f"{published[name]:,}",
+                f"{expected[name]:,}",
             )
 
 
@@ -202,8 +202,8 @@ def check_labels(labels: Sequence[str], known: Collection[str], place: str) -> N
     for label in labels:
         if label not in known:
             raise ValueError(
-                f"{place}: unknown label {label!r}, expected some of the corpus' {len(known)} labels; correct the line or "
-                "fetch the file again"
+                f"{place}: unknown label {label!r}, expected some of the corpus' {len(known)} labels; correct the "
+                "line or fetch the file again"
             )
 
 

@@ -13,8 +13,8 @@ from ._files import read_lines
 LABEL_NAMES = tuple(
     """
     cs.IT math.IT cs.LG cs.AI stat.ML cs.DS cs.DM cs.SI cs.LO math.CO physics.soc-ph cs.NI cs.CC math.OC cs.CL cs.CV
-    cs.CR cs.DC cs.SY cs.NE cs.IR cs.GT quant-ph cs.CY cs.PL cs.DB cs.SE math.PR cs.CG cs.NA cs.HC cs.MA math.NA cs.CE
-    cs.RO cs.FL math.ST stat.TH cs.DL cmp-lg cs.MM cs.PF math.LO cond-mat.stat-mech stat.AP stat.ME cs.MS
+    cs.CR cs.DC cs.SY cs.NE cs.IR cs.GT quant-ph cs.CY cs.PL cs.DB cs.SE math.PR cs.CG cs.NA cs.HC cs.MA math.NA
+    cs.CE cs.RO cs.FL math.ST stat.TH cs.DL cmp-lg cs.MM cs.PF math.LO cond-mat.stat-mech stat.AP stat.ME cs.MS
     cond-mat.dis-nn q-bio.NC cs.SC math.NT physics.data-an q-bio.QM nlin.AO
     """.split()
 )
@@ -37,11 +37,12 @@ class AAPD(CorpusBuilder):
                 "validation": ("text_val", "label_val"),
                 "test": ("text_test", "label_test"),
             },
-            published_documents={"train": 53_840, "validation": 1_000, "test": 1_000},
+            expected_documents={"train": 53_840, "validation": 1_000, "test": 1_000},
             how_to_obtain=(
                 "AAPD: follow the download link at https://github.com/lancopku/SGM (no licence is stated for the "
                 "corpus; the abstracts are arXiv metadata); put text_train and label_train, text_val and label_val, "
-                "text_test and label_test (any of the three pairs, plain or .gz) into one folder and pass it as data_dir"
+                "text_test and label_test (any of the three pairs, plain or .gz) into one folder and pass it as "
+                "data_dir"
             ),
         )
     ]

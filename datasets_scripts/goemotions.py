@@ -11,9 +11,9 @@ from ._files import read_lines
 # The order of emotions.txt, to which the data's indices refer.
 LABEL_NAMES = tuple(
     """
-    admiration amusement anger annoyance approval caring confusion curiosity desire disappointment disapproval disgust
-    embarrassment excitement fear gratitude grief joy love nervousness optimism pride realization relief remorse sadness
-    surprise neutral
+    admiration amusement anger annoyance approval caring confusion curiosity desire disappointment disapproval
+    disgust embarrassment excitement fear gratitude grief joy love nervousness optimism pride realization relief
+    remorse sadness surprise neutral
     """.split()
 )
 
@@ -32,11 +32,11 @@ class GoEmotions(CorpusBuilder):
             description="The official split of the comments on whose labels at least two raters agree",
             split_files={"train": ("train.tsv",), "validation": ("dev.tsv",), "test": ("test.tsv",)},
             common_files=("emotions.txt",),
-            published_documents={"train": 43_410, "validation": 5_426, "test": 5_427},
+            expected_documents={"train": 43_410, "validation": 5_426, "test": 5_427},
             how_to_obtain=(
                 "GoEmotions: fetch train.tsv, dev.tsv, test.tsv and emotions.txt from "
-                "https://github.com/google-research/google-research/tree/master/goemotions/data (Apache-2.0), put them, "
-                "plain or .gz, into one folder and pass it as data_dir"
+                "https://github.com/google-research/google-research/tree/master/goemotions/data (Apache-2.0), put "
+                "them, plain or .gz, into one folder and pass it as data_dir"
             ),
         )
     ]
@@ -60,6 +60,7 @@ class GoEmotions(CorpusBuilder):
 
 def _check_emotions(path: Path) -> None:
     """Raise ValueError where emotions.txt is not the published list, since indices would then mean other labels."""
+    number = 0
     for number, name in read_lines(path):
         expected = LABEL_NAMES[number - 1] if number <= len(LABEL_NAMES) else "the end of the file"
         if name != expected:
@@ -86,7 +87,9 @@ def _parse_line(line: str, place: str) -> tuple[str, list[int], str]:
     last = len(LABEL_NAMES) - 1
     for index in indices.split(","):
         if not (index.isascii() and index.isdigit() and int(index) <= last):
-            raise ValueError(f"{place}: unknown label index {index!r}, expected numbers from 0 to {last} between commas")
+            raise ValueError(
+                f"{place}: unknown label index {index!r}, expected numbers from 0 to {last} between commas"
+            )
     labels = [int(index) for index in indices.split(",")]
     check_distinct([LABEL_NAMES[label] for label in labels], place)
     return text, labels, comment_id

@@ -23,11 +23,11 @@ logger = logging.getLogger(__name__)
 # The order of rcv1.topics.hier, which is by name.
 LABEL_NAMES = tuple(
     """
-    C11 C12 C13 C14 C15 C151 C1511 C152 C16 C17 C171 C172 C173 C174 C18 C181 C182 C183 C21 C22 C23 C24 C31 C311 C312 C313
-    C32 C33 C331 C34 C41 C411 C42 CCAT E11 E12 E121 E13 E131 E132 E14 E141 E142 E143 E21 E211 E212 E31 E311 E312 E313 E41
-    E411 E51 E511 E512 E513 E61 E71 ECAT G15 G151 G152 G153 G154 G155 G156 G157 G158 G159 GCAT GCRIM GDEF GDIP GDIS GENT
-    GENV GFAS GHEA GJOB GMIL GOBIT GODD GPOL GPRO GREL GSCI GSPO GTOUR GVIO GVOTE GWEA GWELF M11 M12 M13 M131 M132 M14
-    M141 M142 M143 MCAT
+    C11 C12 C13 C14 C15 C151 C1511 C152 C16 C17 C171 C172 C173 C174 C18 C181 C182 C183 C21 C22 C23 C24 C31 C311 C312
+    C313 C32 C33 C331 C34 C41 C411 C42 CCAT E11 E12 E121 E13 E131 E132 E14 E141 E142 E143 E21 E211 E212 E31 E311 E312
+    E313 E41 E411 E51 E511 E512 E513 E61 E71 ECAT G15 G151 G152 G153 G154 G155 G156 G157 G158 G159 GCAT GCRIM GDEF
+    GDIP GDIS GENT GENV GFAS GHEA GJOB GMIL GOBIT GODD GPOL GPRO GREL GSCI GSPO GTOUR GVIO GVOTE GWEA GWELF M11 M12
+    M13 M131 M132 M14 M141 M142 M143 MCAT
     """.split()
 )
 _TOP_LEVEL = ("CCAT", "ECAT", "GCAT", "MCAT")
@@ -36,8 +36,8 @@ TOPIC_PARENTS = {
     name: name[:-1] if name[:-1] in LABEL_NAMES else f"{name[0]}CAT" for name in LABEL_NAMES if name not in _TOP_LEVEL
 }
 
-LAST_TRAINING_ID = 26_150  # LYRL2004, section 6: training stories have the ids 2286 to 26150
-HELD_OUT = 1_000  # SGM, table 2: 1,000 validation and 1,000 test documents
+LAST_TRAINING_ID = 26_150  # LYRL2004: the training stories are those with the ids 2286 to 26150
+HELD_OUT = 1_000  # documents in each of validation and test; the sizes are stated by Lin et al. 2018, section 5.1
 
 _TRAIN_FILE = "lyrl2004_tokens_train.dat"
 _TEST_FILES = tuple(f"lyrl2004_tokens_test_pt{part}.dat" for part in range(4))
@@ -47,8 +47,8 @@ _LYRL2004_COUNTS = {"train": 23_149, "test": 781_265}
 _SGM_COUNTS = {"train": 802_414, "validation": HELD_OUT, "test": HELD_OUT}
 _README = "http://www.ai.mit.edu/projects/jmlr/papers/volume5/lewis04a/lyrl2004_rcv1v2_README.htm"
 _OBTAIN_TOKENS = (
-    f"RCV1-V2 token files: fetch {_TRAIN_FILE}, {_TEST_FILES[0]} to pt3 and {_QRELS_FILE} from the appendices 12 and 8 at "
-    f"{_README} (free for research, see its section A.2), put them, plain or .gz, into one folder and pass it as data_dir"
+    f"RCV1-V2 token files: fetch {_TRAIN_FILE}, {_TEST_FILES[0]} to pt3 and {_QRELS_FILE} from appendices 12 and 8 of "
+    f"{_README} (for the terms see its section A.2), put them, plain or .gz, into one folder and pass it as data_dir"
 )
 _OBTAIN_CDS = (
     "RCV1 newsitem XML: request Reuters Corpus Volume 1 at https://trec.nist.gov/data/reuters/reuters.html (under a "
@@ -81,22 +81,23 @@ class NewsitemConfig(RCV1V2Config):
             raise self.missing(f"{folder} has neither zip files nor files named NNNNnewsML.xml")
         qrels = find_file(folder, _QRELS_FILE)
         files = tuple(sources) + ((qrels,) if qrels else ())
-        return {split: files for split in self.published_documents}
+        return {split: files for split in self.expected_documents}
 
 
 class RCV1V2(CorpusBuilder):
     """Builder of RCV1-V2.
 
-    Configurations `lyrl2004` and `sgm` read the LYRL2004 token files, `lyrl2004_xml` and `sgm_xml` the newsitem XML, and
-    `sample` a token file named lyrl2004_tokens_sample.dat, with rcv1-v2.topics.sample.qrels, as one split.
+    Configurations `lyrl2004` and `sgm` read the LYRL2004 token files, `lyrl2004_xml` and `sgm_xml` the newsitem XML,
+    and `sample` a token file named lyrl2004_tokens_sample.dat, with rcv1-v2.topics.sample.qrels, as one split.
 
-    LYRL2004's split: document ids up to 26150 are the training split, those above the test split. The SGM paper holds out
-    1,000 + 1,000 documents at random and does not publish which; here the document ids are ordered by the SHA-256 of
-    "rcv1-v2 <id>", the first 1,000 are the validation split, the next 1,000 the test split.
+    LYRL2004's split: document ids up to 26150 are the training split, those above the test split. The split of the SGM
+    paper (sizes: Lin et al. 2018, section 5.1) is random and which documents it holds out is not published; here the
+    document ids are ordered by the SHA-256 of "rcv1-v2 <id>", the first 1,000 are the validation split, the next 1,000
+    the test split.
 
     From XML the text is the headline, a line break and the paragraphs. Labels and the choice of documents come from
-    rcv1-v2.topics.qrels. Where that file is absent they are made as RCV1-V2 was made from the CDs: a story without a topic
-    or without a region code is left out, and the ancestors of its topics are added.
+    rcv1-v2.topics.qrels. Where that file is absent they are made as RCV1-V2 was made from the CDs: a story without a
+    topic or without a region code is left out, and the ancestors of its topics are added.
 
     A document without text is kept, with a warning.
     """
@@ -110,7 +111,7 @@ class RCV1V2(CorpusBuilder):
             description="Token files, split of LYRL2004",
             split_files={"train": (_TRAIN_FILE,), "test": _TEST_FILES},
             common_files=(_QRELS_FILE,),
-            published_documents=_LYRL2004_COUNTS,
+            expected_documents=_LYRL2004_COUNTS,
             how_to_obtain=_OBTAIN_TOKENS,
         ),
         RCV1V2Config(
@@ -119,7 +120,7 @@ class RCV1V2(CorpusBuilder):
             description="Token files, random split of the SGM paper's sizes",
             split_files={split: (_TRAIN_FILE, *_TEST_FILES) for split in _SGM_COUNTS},
             common_files=(_QRELS_FILE,),
-            published_documents=_SGM_COUNTS,
+            expected_documents=_SGM_COUNTS,
             how_to_obtain=_OBTAIN_TOKENS,
             partition="sgm",
         ),
@@ -127,14 +128,14 @@ class RCV1V2(CorpusBuilder):
             name="lyrl2004_xml",
             version="1.0.0",
             description="Newsitem XML, split of LYRL2004",
-            published_documents=_LYRL2004_COUNTS,
+            expected_documents=_LYRL2004_COUNTS,
             how_to_obtain=_OBTAIN_CDS,
         ),
         NewsitemConfig(
             name="sgm_xml",
             version="1.0.0",
             description="Newsitem XML, random split of the SGM paper's sizes",
-            published_documents=_SGM_COUNTS,
+            expected_documents=_SGM_COUNTS,
             how_to_obtain=_OBTAIN_CDS,
             partition="sgm",
         ),
@@ -154,7 +155,7 @@ class RCV1V2(CorpusBuilder):
     LABEL_NAMES = LABEL_NAMES
     DESCRIPTION = "Reuters newswire stories of 1996 and 1997 with 103 topics in a hierarchy."
     HOMEPAGE = _README
-    LICENSE = "Token files: free for research. Newsitem XML: under a signed agreement with NIST."
+    LICENSE = "Token files: terms in section A.2 of the LYRL2004 README. Newsitem XML: signed agreement with NIST."
     CITATION = (
         "David D. Lewis, Yiming Yang, Tony G. Rose, Fan Li. RCV1: A New Benchmark Collection for Text Categorization "
         "Research. Journal of Machine Learning Research 5 (2004), pages 361-397."
@@ -171,9 +172,7 @@ class RCV1V2(CorpusBuilder):
         if empty:
             logger.warning("%d document(s) have no text (first: %s); leave them out of training", len(empty), empty[0])
 
-    def _token_documents(
-        self, split: str, files: Sequence[Path]
-    ) -> Iterator[tuple[str, int, str, Sequence[str]]]:
+    def _token_documents(self, split: str, files: Sequence[Path]) -> Iterator[tuple[str, int, str, Sequence[str]]]:
         """Yield place, id, text and labels of the split's documents in the token files."""
         *token_paths, qrels_path = files
         topics = read_topics(qrels_path)
@@ -181,7 +180,9 @@ class RCV1V2(CorpusBuilder):
         for path in token_paths:
             for place, number, text in _read_tokens(path):
                 if number not in topics:
-                    raise ValueError(f"{place}: document {number} has no topic in {qrels_path}; fetch both files again")
+                    raise ValueError(
+                        f"{place}: document {number} has no topic in {qrels_path}; fetch both files again"
+                    )
                 if number in in_split:
                     yield place, number, text, topics[number]
                 elif self.config.partition == "lyrl2004":
@@ -190,9 +191,7 @@ class RCV1V2(CorpusBuilder):
                         f"{'at most' if split == 'train' else 'above'} {LAST_TRAINING_ID}; check the name of the file"
                     )
 
-    def _newsitems(
-        self, split: str, files: Sequence[Path]
-    ) -> Iterator[tuple[str, int, str, Sequence[str]]]:
+    def _newsitems(self, split: str, files: Sequence[Path]) -> Iterator[tuple[str, int, str, Sequence[str]]]:
         """Yield place, id, text and labels of the split's documents in the newsitem files."""
         sources = [path for path in files if not path.name.startswith(_QRELS_FILE)]
         topics = read_topics(files[-1]) if len(sources) < len(files) else None
@@ -250,7 +249,9 @@ def read_topic_hierarchy(path: str | Path) -> dict[str, str]:
     for number, line in read_lines(Path(path)):
         fields = line.split()
         if len(fields) < 4 or fields[0] != "parent:" or fields[2] != "child:":
-            raise ValueError(f"{path}, line {number}: got {line!r}, expected 'parent: P child: C'; fetch the file again")
+            raise ValueError(
+                f"{path}, line {number}: got {line!r}, expected 'parent: P child: C'; fetch the file again"
+            )
         parent, child = fields[1], fields[3]
         if child == "Root" or parent == "Root":
             continue
@@ -274,20 +275,22 @@ def read_topics(path: str | Path) -> dict[int, list[str]]:
     names = {name: name for name in LABEL_NAMES}  # one string object a topic, not one a line
     topics: dict[int, list[str]] = {}
     for line_number, line in read_lines(Path(path)):
-        fields = line.split(" ")
-        place = f"{path}, line {line_number}"
-        if len(fields) != 3 or not fields[1].isdecimal() or fields[2] != "1":
-            raise ValueError(f"{place}: got {line!r}, expected 'TOPIC ID 1' with blanks between; fetch the file again")
-        check_labels(fields[:1], names, place)
-        labels = topics.setdefault(int(fields[1]), [])
-        labels.append(names[fields[0]])
-        if len(set(labels)) < len(labels):
-            check_distinct(labels, place)
+        topic, _, rest = line.partition(" ")
+        number, _, judgement = rest.partition(" ")
+        if judgement != "1" or not number.isdecimal():
+            raise ValueError(
+                f"{path}, line {line_number}: got {line!r}, expected 'TOPIC ID 1' with blanks between; fetch it again"
+            )
+        labels = topics.setdefault(int(number), [])
+        if topic not in names or topic in labels:
+            check_labels([topic], names, f"{path}, line {line_number}")
+            check_distinct([*labels, topic], f"{path}, line {line_number}")
+        labels.append(names[topic])
     return topics
 
 
 def with_ancestors(topics: Sequence[str]) -> list[str]:
-    """Add the ancestors of topics, as RCV1-V2 was made from the original codes (LYRL2004, section 4).
+    """Add the ancestors of topics, as RCV1-V2 was made from the original codes (LYRL2004).
 
     Args:
         topics: topic names.
@@ -304,7 +307,8 @@ def with_ancestors(topics: Sequence[str]) -> list[str]:
 
 def _read_tokens(path: Path) -> Iterator[tuple[str, int, str]]:
     """Yield place, id and text of each document of a token file: ".I <id>", ".W", lines of tokens."""
-    number, place, lines = -1, "", None
+    number, place = -1, ""
+    lines: list[str] | None = None
     for line_number, line in read_lines(path):
         if line.startswith(".I"):
             if number >= 0:
@@ -320,7 +324,9 @@ def _read_tokens(path: Path) -> Iterator[tuple[str, int, str]]:
             lines.append(line)
         elif line.strip():
             expected = "'.W'" if number >= 0 else "'.I <document id>'"
-            raise ValueError(f"{path}, line {line_number}: got {line[:40]!r}, expected {expected}; fetch the file again")
+            raise ValueError(
+                f"{path}, line {line_number}: got {line[:40]!r}, expected {expected}; fetch the file again"
+            )
     if number < 0:
         raise ValueError(f"{path} has no document; fetch the file again")
     yield _token_document(place, number, lines)
@@ -329,7 +335,9 @@ def _read_tokens(path: Path) -> Iterator[tuple[str, int, str]]:
 def _token_document(place: str, number: int, lines: list[str] | None) -> tuple[str, int, str]:
     """Join a document's lines of tokens; None where no '.W' came."""
     if lines is None:
-        raise ValueError(f"{place}: document {number} has no '.W' line; the file is cut off or damaged, fetch it again")
+        raise ValueError(
+            f"{place}: document {number} has no '.W' line; the file is cut off or damaged, fetch it again"
+        )
     return place, number, " ".join(" ".join(lines).split())
 
 
@@ -375,8 +383,8 @@ def _parse_newsitem(content: bytes, place: str, number: int) -> _Newsitem:
         ) from error
     if root.tag != "newsitem" or root.get("itemid") != str(number) or root.find("text") is None:
         raise ValueError(
-            f"{place}: got <{root.tag} itemid={root.get('itemid')!r}>, expected <newsitem itemid='{number}'> with a <text> "
-            "element; copy the file from the CD again"
+            f"{place}: got <{root.tag} itemid={root.get('itemid')!r}>, expected <newsitem itemid='{number}'> with a "
+            "<text> element; copy the file from the CD again"
         )
     headline = root.findtext("headline") or root.findtext("title") or ""
     parts = [headline, *("".join(paragraph.itertext()) for paragraph in root.iterfind("text/p"))]

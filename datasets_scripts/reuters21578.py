@@ -1,4 +1,4 @@
-"""Reuters-21578: newswire stories of 1987 with the topics that indexers gave them, in the ModApte split (Lewis 1997)."""
+"""Reuters-21578: newswire stories of 1987 with their topics, in the ModApte split (Lewis 1997)."""
 
 import html
 import re
@@ -14,19 +14,20 @@ from ._files import naming_damage, read_bytes
 # The topics with at least one training and one test document in the ModApte split, by name.
 LABEL_NAMES = tuple(
     """
-    acq alum barley bop carcass castor-oil cocoa coconut coconut-oil coffee copper copra-cake corn cotton cotton-oil cpi
-    cpu crude dfl dlr dmk earn fuel gas gnp gold grain groundnut groundnut-oil heat hog housing income instal-debt
-    interest ipi iron-steel jet jobs l-cattle lead lei lin-oil livestock lumber meal-feed money-fx money-supply naphtha
-    nat-gas nickel nkr nzdlr oat oilseed orange palladium palm-oil palmkernel pet-chem platinum potato propane rand
-    rape-oil rapeseed reserves retail rice rubber rye ship silver sorghum soy-meal soy-oil soybean strategic-metal sugar
-    sun-meal sun-oil sunseed tea tin trade veg-oil wheat wpi yen zinc
+    acq alum barley bop carcass castor-oil cocoa coconut coconut-oil coffee copper copra-cake corn cotton cotton-oil
+    cpi cpu crude dfl dlr dmk earn fuel gas gnp gold grain groundnut groundnut-oil heat hog housing income
+    instal-debt interest ipi iron-steel jet jobs l-cattle lead lei lin-oil livestock lumber meal-feed money-fx
+    money-supply naphtha nat-gas nickel nkr nzdlr oat oilseed orange palladium palm-oil palmkernel pet-chem platinum
+    potato propane rand rape-oil rapeseed reserves retail rice rubber rye ship silver sorghum soy-meal soy-oil
+    soybean strategic-metal sugar sun-meal sun-oil sunseed tea tin trade veg-oil wheat wpi yen zinc
     """.split()
 )
 # The other topics that occur in the 22 files: not labels, but no fault in the data either.
 OTHER_TOPICS = tuple(
     """
-    austdlr bfr can castorseed citruspulp corn-oil cornglutenfeed cottonseed cruzado dkr f-cattle fishmeal hk inventories
-    lin-meal linseed lit peseta plywood pork-belly rape-meal red-bean ringgit rupiah saudriyal sfr skr stg tapioca wool
+    austdlr bfr can castorseed citruspulp corn-oil cornglutenfeed cottonseed cruzado dkr f-cattle fishmeal hk
+    inventories lin-meal linseed lit peseta plywood pork-belly rape-meal red-bean ringgit rupiah saudriyal sfr skr
+    stg tapioca wool
     """.split()
 )
 ARCHIVE = "reuters21578.tar.gz"
@@ -53,12 +54,13 @@ class ReutersConfig(CorpusConfig):
 class Reuters21578(CorpusBuilder):
     """Builder of Reuters-21578.
 
-    ModApte: training stories have LEWISSPLIT="TRAIN" and TOPICS="YES", test stories LEWISSPLIT="TEST" and TOPICS="YES".
-    Of these the ones with at least one of the 90 labels are kept; other topics are left out of their label lists.
+    ModApte: training stories have LEWISSPLIT="TRAIN" and TOPICS="YES", test stories LEWISSPLIT="TEST" and
+    TOPICS="YES". Of these the ones with at least one of the 90 labels are kept; other topics are left out of their
+    label lists.
 
-    The text is the title, a line break and the body. A BRIEF story (926 of those kept) has no body and is its title; in
-    an UNPROC story (61) neither is marked, and its whole text is taken. So no story has an empty text. Two stories name
-    a topic twice: the repetition is dropped, with a warning.
+    The text is the title, a line break and the body. A BRIEF story (926 of those kept) has no body and is its title;
+    in an UNPROC story (61) neither is marked, and its whole text is taken. So no story has an empty text. Two stories
+    name a topic twice: the repetition is dropped, with a warning.
     """
 
     BUILDER_CONFIG_CLASS = ReutersConfig
@@ -67,12 +69,13 @@ class Reuters21578(CorpusBuilder):
             name="modapte",
             version="1.0.0",
             description="The ModApte split, 90 labels",
-            published_documents={"train": 7_770, "test": 3_019},
+            expected_documents={"train": 7_770, "test": 3_019},
             how_to_obtain=(
                 "Reuters-21578: fetch reuters21578.tar.gz from "
                 "http://www.daviddlewis.com/resources/testcollections/reuters21578/ or "
                 "https://archive.ics.uci.edu/dataset/137 (free for research; copyright Reuters Ltd.) and pass the "
-                "archive, or a folder with it or with its files reut2-000.sgm to reut2-021.sgm (plain or .gz), as data_dir"
+                "archive, or a folder with it or with its files reut2-000.sgm to reut2-021.sgm (plain or .gz), as "
+                "data_dir"
             ),
         )
     ]
@@ -124,13 +127,17 @@ def _stories(name: str, content: str) -> Iterator[tuple[str, dict[str, str], str
     """Yield place (file and line), attributes and inner SGML of each story of one file."""
     end = content.find("<REUTERS")
     if end < 0 or not content.lstrip().startswith(("<!DOCTYPE", "<REUTERS")):
-        raise ValueError(f"{name}, line 1: no Reuters-21578 SGML, expected <!DOCTYPE lewis …> and <REUTERS …> elements")
+        raise ValueError(
+            f"{name}, line 1: no Reuters-21578 SGML, expected <!DOCTYPE lewis …> and <REUTERS …> elements"
+        )
     line, counted_to = 1, 0
     for match in _STORY.finditer(content):
         line, counted_to = line + content.count("\n", counted_to, match.start()), match.start()
         place = f"{name}, line {line}"
         if content[end : match.start()].strip() or "<REUTERS" in match[2]:
-            raise ValueError(f"{place}: text outside <REUTERS …>…</REUTERS>, or one that is not closed; fetch it again")
+            raise ValueError(
+                f"{place}: text outside <REUTERS …>…</REUTERS>, or one that is not closed; fetch it again"
+            )
         attributes = dict(_ATTRIBUTE.findall(match[1]))
         absent = [key for key in ("LEWISSPLIT", "TOPICS", "NEWID") if key not in attributes]
         if absent:
@@ -139,7 +146,9 @@ def _stories(name: str, content: str) -> Iterator[tuple[str, dict[str, str], str
         end = match.end()
     if content[end:].strip():
         line += content.count("\n", counted_to, end + 1)
-        raise ValueError(f"{name}, line {line}: the file ends within a <REUTERS> element; it is cut off, fetch it again")
+        raise ValueError(
+            f"{name}, line {line}: the file ends within a <REUTERS> element; it is cut off, fetch it again"
+        )
 
 
 def _element(story: str, tag: str) -> str | None:

@@ -28,16 +28,24 @@ from transformers.utils import logging as transformers_logging
 from sgm_hf.data.encoding import encode_dataset
 from sgm_hf.data.files import load_files
 from sgm_hf.data.labels import label_sets_of, order_label_names
-from sgm_hf.datasets_scripts import load
+from sgm_hf.datasets_scripts import CORPORA, load
 from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration, SGMTokenizer
 from sgm_hf.training import SGMPredictionOutput, SGMTrainer, SGMTrainingArguments
 from sgm_hf.training.checkpoints import last_complete_checkpoint, write_text_atomically
 from sgm_hf.training.prediction import SET_DECODINGS
-from sgm_hf.training.summary import describe_machine, epoch_history, package_versions, summary_text, write_summary
+from sgm_hf.training.summary import (
+    TRAINING_FIELDS,
+    describe_generation,
+    describe_machine,
+    describe_model,
+    describe_training,
+    epoch_history,
+    package_versions,
+    summary_text,
+    write_summary,
+)
 
 logger = logging.getLogger("run_sgm")
-
-CORPORA = ("aapd", "rcv1_v2", "reuters21578", "goemotions", "generated")
 
 
 def option(help_text: str, default: Any = None, **metadata: Any) -> Any:
@@ -207,7 +215,7 @@ def load_splits(data_args: DataArguments, label_names: Sequence[str] | None) -> 
 
     Args:
         data_args: The data settings.
-        label_names: The labels of the checkpoint to evaluate, needed where there is no training file.
+        label_names: The labels of the checkpoint to start from; default those of the training data.
     """
     if data_args.dataset_name is not None:
         return load(data_args.dataset_name, config=data_args.dataset_config, data_dir=data_args.data_dir)
@@ -218,7 +226,7 @@ def load_splits(data_args: DataArguments, label_names: Sequence[str] | None) -> 
         text_column=data_args.text_column,
         labels_column=data_args.labels_column,
         label_separator=data_args.label_separator,
-        label_names=label_names if data_args.train_file is None else None,
+        label_names=label_names,
         unknown_labels=data_args.unknown_labels,
     )
 
@@ -238,7 +246,7 @@ def split_off(dataset: Dataset, size: float, seed: int, name: str) -> tuple[Data
     Raises:
         ValueError: If the part or the rest would be empty.
     """
-    count = round(size * len(dataset)) if size < 1 else int(size)
+    count = max(1, round(size * len(dataset))) if 0 < size < 1 else int(size)
     if not 0 < count < len(dataset):
         raise ValueError(
             f"--{name} {size:g} takes {count} of {len(dataset)} training documents; leave at least one on each side."
@@ -304,11 +312,18 @@ def load_checkpoint(name: str) -> tuple[SGMForMultiLabelGeneration, SGMTokenizer
     """Load a checkpoint's model and tokenizer.
 
     Raises:
-        ValueError: If the tokenizer has words that the model has no embedding for.
+        FileNotFoundError: If there is no such checkpoint.
+        ValueError: If tokenizer and model do not have the same number of words.
     """
-    model = SGMForMultiLabelGeneration.from_pretrained(name)
-    tokenizer = SGMTokenizer.from_pretrained(name)
-    if len(tokenizer) > model.config.vocab_size:
+    try:
+        model = SGMForMultiLabelGeneration.from_pretrained(name)
+        tokenizer = SGMTokenizer.from_pretrained(name)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"--model_name_or_path {name} is neither a folder with a model and its tokenizer nor a model on the Hub "
+            f"that can be reached: {error}"
+        ) from error
+    if len(tokenizer) != model.config.vocab_size:
         raise ValueError(
             f"the tokenizer of {name} has {len(tokenizer)} words, its model {model.config.vocab_size}; "
             "take both from the same training."
@@ -343,18 +358,18 @@ def build_model(train: Dataset, tokenizer: SGMTokenizer, model_args: ModelArgume
     return SGMForMultiLabelGeneration(config)
 
 
-def check_labels(splits: dict[str, Dataset], model: SGMForMultiLabelGeneration, name: str) -> None:
+def check_labels(train: Dataset, model: SGMForMultiLabelGeneration) -> None:
     """Refuse to train a checkpoint on data whose labels it does not have.
 
     Raises:
         ValueError: If a label of the training split is not among the model's.
     """
     known = set(model.config.id2label.values())
-    unknown = sorted(set(splits["train"].features["labels"].feature.names) - known)
+    unknown = sorted(set(train.features["labels"].feature.names) - known)
     if unknown:
         raise ValueError(
-            f"the training data has {len(unknown)} label(s) that the model {name} does not have, first "
-            f"{unknown[0]!r}; train a new model by leaving --model_name_or_path out."
+            f"the training data has {len(unknown)} label(s) that the model of --model_name_or_path does not have, "
+            f"first {unknown[0]!r}; train a new model by leaving --model_name_or_path out."
         )
 
 
@@ -421,16 +436,18 @@ def score_split(trainer: SGMTrainer, split: str, raw: Dataset, encoded: Dataset,
 
 
 def score_splits(trainer: SGMTrainer, raw: dict[str, Dataset], encoded: dict[str, Dataset]) -> dict[str, dict]:
-    """Evaluate the validation split (--do_eval) and predict the test split, or lacking one validation (--do_predict)."""
-    args = trainer.args
-    to_predict = "test" if "test" in encoded else "validation"
-    metrics = {}
-    for split in ("validation", "test"):
-        if split in encoded and (
-            (args.do_eval and split == "validation") or (args.do_predict and split == to_predict)
-        ):
-            metrics[split] = score_split(trainer, split, raw[split], encoded[split], args.do_predict)
-    return metrics
+    """Evaluate the validation split (--do_eval) and predict the test split (--do_predict), else the validation split.
+
+    Returns:
+        The metrics of each split.
+    """
+    wanted = {"validation": trainer.args.do_eval, "test": False}
+    wanted["test" if "test" in encoded else "validation"] |= trainer.args.do_predict
+    return {
+        split: score_split(trainer, split, raw[split], encoded[split], trainer.args.do_predict)
+        for split in wanted
+        if wanted[split] and split in encoded
+    }
 
 
 def summarise(
@@ -442,61 +459,23 @@ def summarise(
 ) -> dict[str, Any]:
     """Everything worth keeping of a run, in sections."""
     model_args, data_args, training_args = arguments
-    config, generation = trainer.model.config, trainer.model.generation_config
-    model_fields = [name for name in SGMConfig.__annotations__ if hasattr(config, name)]
-    history = epoch_history(trainer.state.log_history)
-    best = trainer.state.best_global_step if training_args.do_train else None
-    training: dict[str, Any] = {}
-    if training_args.do_train:
-        seconds = train_metrics["train_runtime"]
-        training = {
-            "seconds": seconds,
-            "documents_per_second": train_metrics.get("train_samples_per_second"),
-            "updates": trainer.state.global_step,
-            "epochs": trainer.state.epoch,
-            "best_epoch": next((record["epoch"] for record in history if record["step"] == best), None),
-            "loss": train_metrics.get("train_loss"),
-        }
+    given = {**vars(model_args), **vars(data_args)}
+    trained = training_args.to_dict() if training_args.do_train else {}
     return {
         "data": {
             "name": data_args.dataset_name or data_args.train_file or data_args.test_file or data_args.validation_file,
             **{f"{split}_documents": len(dataset) for split, dataset in splits.items()},
-            "labels": config.num_labels,
-            "words": config.vocab_size,
         },
-        "model": {
-            **{name: getattr(config, name) for name in model_fields},
-            "parameters": trainer.model.num_parameters(),
-        },
-        "generation": {name: getattr(generation, name, None) for name in GENERATION_FIELDS},
-        "settings": {
-            **{name: value for name, value in vars(model_args).items() if value is not None},
-            **{name: value for name, value in vars(data_args).items() if value is not None},
-            **{name: value for name, value in training_args.to_dict().items() if name in TRAINING_FIELDS},
-        },
-        "training": training,
+        "model": describe_model(trainer.model),
+        "generation": describe_generation(trainer.model),
+        "settings": {name: value for name, value in given.items() if value is not None}
+        | {name: value for name, value in trained.items() if name in TRAINING_FIELDS},
+        "training": describe_training(trainer.state, train_metrics),
         "machine": describe_machine(),
         "versions": package_versions(),
         "metrics": metrics,
-        "history": history,
+        "history": epoch_history(trainer.state.log_history),
     }
-
-
-GENERATION_FIELDS = ("num_beams", "set_decoding", "label_threshold", "max_labels")
-TRAINING_FIELDS = (
-    "seed",
-    "num_train_epochs",
-    "learning_rate",
-    "lr_scheduler_type",
-    "halve_from_epoch",
-    "label_smoothing_factor",
-    "max_grad_norm",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "max_tokens_per_batch",
-    "bf16",
-    "early_stopping_patience",
-)
 
 
 def write_results(
@@ -529,7 +508,7 @@ def build_trainer(
         tokenizer = build_tokenizer(splits["train"], data_args)
         model = build_model(splits["train"], tokenizer, model_args)
     elif training_args.do_train:
-        check_labels(splits, model, checkpoint)
+        check_labels(splits["train"], model)
     set_generation(model, model_args)
     label_names = [model.config.id2label[label] for label in range(model.config.num_labels)]
     encoded = encode_splits(splits, tokenizer, label_names, data_args, training_args.do_train)

@@ -56,7 +56,8 @@ class SGMConfig(PreTrainedConfig):
             Id of the padding *word* (decoder padding is `pad_label_id`).
 
     Raises:
-        ValueError: When a size is not positive, or a probability or λ is outside its range.
+        huggingface_hub.errors.StrictDataclassError: When a value has the wrong type, a size is not positive, a
+            probability or λ is outside its range, or `id2label` has a gap or names a label twice.
 
     Example:
 

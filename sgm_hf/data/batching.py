@@ -8,7 +8,7 @@ from torch.utils.data import Sampler
 BUCKET_GROWTH = 1.08
 
 
-def bucket_lengths(lengths: Sequence[int], growth: float = BUCKET_GROWTH) -> np.ndarray:
+def bucket_lengths(lengths: Sequence[int] | np.ndarray, growth: float = BUCKET_GROWTH) -> np.ndarray:
     """Round each length up to the end of its length bucket; the buckets' ends grow geometrically.
 
     Documents of one bucket are interchangeable: whichever of them share a batch, at most a share `growth - 1` of the
@@ -56,7 +56,7 @@ def cut_batches(lengths: Sequence[int], max_tokens: int, max_documents: int) -> 
 
 
 def split_runs(runs: list[tuple[int, int]], multiple_of: int) -> list[tuple[int, int]]:
-    """Halve the largest runs until their number is a multiple of `multiple_of`; repeat runs of one document if need be.
+    """Halve the largest runs until their number is a multiple of `multiple_of`.
 
     Args:
         runs: Half-open ranges.
@@ -73,7 +73,7 @@ def split_runs(runs: list[tuple[int, int]], multiple_of: int) -> list[tuple[int,
             middle = (first + last) // 2
             runs[largest : largest + 1] = [(first, middle), (middle, last)]
         else:
-            runs.append(runs[len(runs) % multiple_of])
+            runs.append(runs[0])
     return runs
 
 
@@ -103,7 +103,7 @@ class LengthBucketBatchSampler(Sampler[list[int]]):
 
     def __init__(
         self,
-        lengths: Sequence[int],
+        lengths: Sequence[int] | np.ndarray,
         max_tokens: int,
         max_documents: int,
         seed: int = 0,

@@ -44,7 +44,7 @@ def encode_dataset(
     if unknown_labels not in UNKNOWN_LABELS:
         raise ValueError(f"unknown_labels is {unknown_labels!r}; choose one of {', '.join(UNKNOWN_LABELS)}.")
     max_length = max_length or tokenizer.model_max_length
-    # A call sets the tokenizer's truncation; made before its state is hashed, datasets' cache finds the same key again.
+    # A call changes the tokenizer's truncation: done before datasets hashes it, the cache key is the same each time.
     tokenizer("", truncation=True, max_length=max_length)
     encoded = dataset.map(
         _encode_texts,

@@ -6,6 +6,7 @@ Every fault is reported with its file and line (in Parquet: row), counted from 1
 import csv
 import gzip
 import json
+import uuid
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from .labels import check_label_names, encode_labels
 _Records = Iterator[tuple[int, Mapping[str, Any]]]
 
 _EXTENSIONS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+_TYPED_TAB = ("\\t", "\t")  # a shell passes a backslash and a t on as they are
 _RIVAL_SEPARATORS = (",", ";", "|", "\t")
 _JSON_EXAMPLE = '{"text": "…", "labels": ["…", "…"]}'
 # The longest cell that the csv module may read. Its default, 131,072 characters, is less than a book.
@@ -80,7 +82,8 @@ def load_files(
         text_column: Column of the text.
         labels_column: Column of the labels.
         label_separator: What stands between two labels where the labels are one string. Blanks around a name go.
-        delimiter: What stands between two cells; default: a comma in `.csv`, a tab in `.tsv`. "\\t" means a tab.
+        delimiter: What stands between two cells; default: a comma in `.csv`, a tab in `.tsv`. In this and
+            in `label_separator`, a backslash and a t mean a tab.
         id_column: Column of the documents' ids; without it a document is called after its line, as "train.csv:17".
         label_names: All labels, in place of the training file's; needed if there are labels and no training file.
         unknown_labels: What to do with any other label in the validation or test file: "error", or "count", which
@@ -101,7 +104,8 @@ def load_files(
         raise ValueError("No file given: give at least one of --train_file, --validation_file and --test_file.")
     if not label_separator:
         raise ValueError("The label separator is empty: give the text between two labels, e.g. --label_separator '|'.")
-    layout = _Layout(text_column, labels_column, id_column, label_separator, delimiter)
+    separators = label_separator.replace(*_TYPED_TAB), delimiter and delimiter.replace(*_TYPED_TAB)
+    layout = _Layout(text_column, labels_column, id_column, *separators)
     documents = {split: _read_documents(path, layout, split) for split, path in paths.items()}
     names = _label_names(documents, label_names)
     return DatasetDict(
@@ -138,8 +142,9 @@ def _to_dataset(documents: _Documents, names: Sequence[str], unknown_labels: str
     features: dict[str, Any] = {"id": Value("string"), "text": Value("string")}
     if documents.labels is not None:
         label2id = {name: i for i, name in enumerate(names)}
+        file = f"{documents.path}, {_unit(documents.path)}"
         encoded = [
-            encode_labels(labels, label2id, _where(documents.path, place), unknown_labels)
+            encode_labels(labels, label2id, f"{file} {place}", unknown_labels)
             for place, labels in zip(documents.places, documents.labels, strict=True)
         ]
         columns["labels"] = [known for known, _ in encoded]
@@ -147,7 +152,9 @@ def _to_dataset(documents: _Documents, names: Sequence[str], unknown_labels: str
         if unknown_labels == "count":
             columns["unknown_labels"] = [unknown for _, unknown in encoded]
             features["unknown_labels"] = List(Value("string"))
-    return Dataset.from_dict(columns, features=Features(features))
+    # Not Dataset.from_dict: to name the data it pickles it, which took four times its size in memory.
+    table = pa.Table.from_pydict(columns, schema=Features(features).arrow_schema)
+    return Dataset(table, fingerprint=uuid.uuid4().hex)
 
 
 # --- from the records of a file to documents -------------------------------------------------------------------------
@@ -182,7 +189,7 @@ def _read_documents(path: Path, layout: _Layout, split: str) -> _Documents:
         elif layout.labels_column in record:
             _fault(path, place, f"has {layout.labels_column!r}, but the first record has not: give it to all or none.")
     if not documents.ids:
-        raise ValueError(f"{path} holds no documents: expected one or more after the header.")
+        _no_documents(path)
     _check_separator(path, [cell for cell in joined_labels if cell.strip()], layout.label_separator)
     return documents
 
@@ -281,8 +288,10 @@ def _extension(path: Path) -> str:
 
 def _csv_records(path: Path, layout: _Layout) -> tuple[list[str], _Records]:
     delimiter = layout.delimiter or ("\t" if _extension(path) == ".tsv" else ",")
-    rows = _csv_rows(path, "\t" if delimiter == "\\t" else delimiter)
-    _, header = next(rows, (1, []))
+    rows = _csv_rows(path, delimiter)
+    _, header = next(rows, (1, None))
+    if header is None:
+        _no_documents(path)
     _check_delimiter(path, header, (layout.text_column, layout.labels_column))
 
     def records() -> _Records:
@@ -337,7 +346,7 @@ def _jsonl_records(path: Path) -> tuple[list[str], _Records]:
     records = _jsonl_rows(path)
     first = next(records, None)
     if first is None:
-        return [], records
+        _no_documents(path)
     return list(first[1]), chain([first], records)
 
 
@@ -347,10 +356,12 @@ def _jsonl_rows(path: Path) -> _Records:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = json.loads(line.strip())
             json.dumps(record, ensure_ascii=False).encode()  # a lone half of a surrogate pair is JSON, but no text
         except ValueError as error:
-            _fault(path, number, f"not valid JSON ({error}). Expected an object a line, e.g. {_JSON_EXAMPLE}.", error)
+            # The place in a JSON error counts lines from the start of this line, which would confuse.
+            what = f"{error.msg} at character {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+            _fault(path, number, f"not valid JSON ({what}). Expected an object a line, e.g. {_JSON_EXAMPLE}.", error)
         if not isinstance(record, dict):
             _fault(path, number, f"a JSON {type(record).__name__}. Expected an object a line, e.g. {_JSON_EXAMPLE}.")
         yield number, record
@@ -416,12 +427,16 @@ def _check_column(path: Path, columns: Sequence[str], wanted: str, option: str) 
         raise ValueError(f"{path} has {columns.count(wanted)} columns {wanted!r}. Rename or remove all but one.")
 
 
-def _where(path: Path, place: int) -> str:
-    return f"{path}, {'row' if _extension(path) == '.parquet' else 'line'} {place}"
+def _no_documents(path: Path) -> NoReturn:
+    raise ValueError(f"{path} holds no documents: expected at least one, in CSV after the header.")
+
+
+def _unit(path: Path) -> str:
+    return "row" if _extension(path) == ".parquet" else "line"
 
 
 def _fault(path: Path, place: int, message: str, cause: Exception | None = None) -> NoReturn:
-    raise ValueError(f"{_where(path, place)}: {message}") from cause
+    raise ValueError(f"{path}, {_unit(path)} {place}: {message}") from cause
 
 
 def _found(record: Mapping[str, Any], column: str) -> str:

@@ -130,8 +130,8 @@ def fit_threshold(references: np.ndarray, label_scores: np.ndarray) -> float:
             "give probabilities, not logits."
         )
     ends = np.array([0, 1], dtype=label_scores.dtype)
-    scores = np.sort(label_scores.clip(0, 1), axis=None)
-    true_scores = np.sort(label_scores.clip(0, 1)[references])
+    label_scores = label_scores.clip(0, 1)
+    scores, true_scores = np.sort(label_scores, axis=None), np.sort(label_scores[references])
     bounds = np.unique(np.concatenate([ends, scores]))
     lower, upper = bounds[:-1], bounds[1:]
 

@@ -32,6 +32,7 @@ class SGMTrainingArguments(TrainingArguments):
         generation_num_beams: Beam width of evaluation; default None: the model's generation config.
         metric_for_best_model: Default "micro_f1", of the set decoding the model's generation config chooses.
         disable_tqdm: Default: whether the error output is not a terminal.
+        load_best_model_at_end: Default True; False where `eval_strategy` is "no".
         restore_callback_states_from_checkpoint: Default True, so that early stopping goes on counting on resume.
     """
 
@@ -68,13 +69,17 @@ class SGMTrainingArguments(TrainingArguments):
     restore_callback_states_from_checkpoint: bool = field(
         default=True, metadata={"help": "Go on counting early stopping's patience on resume."}
     )
+    disable_tqdm: bool | None = field(
+        default=None, metadata={"help": "No progress bars; default: none where the error output is no terminal."}
+    )
+    do_eval: bool = field(default=False, metadata={"help": "Evaluate the validation split."})
     use_cache: bool = field(default=True, metadata={"help": "Recorded in the model's config; decoding needs it."})
     logging_steps: float = field(default=100, metadata={"help": "Updates between two lines of training loss."})
     report_to: None | str | list[str] = field(
         default="none", metadata={"help": "Loggers of Transformers to report to."}
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Check our settings and choose the device.
 
         Raises:
@@ -93,6 +98,8 @@ class SGMTrainingArguments(TrainingArguments):
             self.use_cpu = True
         if self.disable_tqdm is None:
             self.disable_tqdm = not sys.stderr.isatty()
+        if self.eval_strategy == "no":
+            self.load_best_model_at_end = False  # nothing says which is best
         # It also sets do_eval wherever training evaluates; the command line must keep what the user asked for.
         do_eval = self.do_eval
         super().__post_init__()

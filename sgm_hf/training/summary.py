@@ -1,6 +1,7 @@
 """What a run did, for a person and for a program."""
 
 import json
+import os
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -8,10 +9,66 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel, TrainerState
 
 from sgm_hf.training.checkpoints import write_text_atomically
 
 PACKAGES = ("sgm_hf", "torch", "transformers", "datasets", "tokenizers", "accelerate")
+GENERATION_FIELDS = ("num_beams", "set_decoding", "label_threshold", "max_labels")
+TRAINING_FIELDS = (
+    "seed",
+    "num_train_epochs",
+    "max_steps",
+    "learning_rate",
+    "lr_scheduler_type",
+    "halve_from_epoch",
+    "warmup_steps",
+    "weight_decay",
+    "label_smoothing_factor",
+    "max_grad_norm",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "max_tokens_per_batch",
+    "bf16",
+    "early_stopping_patience",
+)
+
+
+def describe_model(model: PreTrainedModel) -> dict[str, Any]:
+    """The number of labels, the fields of a model's configuration that are its own, and its number of parameters."""
+    config = model.config
+    fields = {name: getattr(config, name) for name in type(config).__annotations__ if hasattr(config, name)}
+    return {"labels": config.num_labels, **fields, "parameters": model.num_parameters()}
+
+
+def describe_generation(model: PreTrainedModel) -> dict[str, Any]:
+    """The generation settings that decide a model's label sets."""
+    return {name: getattr(model.generation_config, name, None) for name in GENERATION_FIELDS}
+
+
+def describe_training(state: TrainerState, metrics: dict[str, float]) -> dict[str, Any]:
+    """Time, speed, length and best epoch of a training.
+
+    Args:
+        state: The trainer's state after it.
+        metrics: What `SGMTrainer.train` measured: of this call only where the training was resumed. Empty if there
+            was no training.
+    """
+    if not metrics:
+        return {}
+    best = next(
+        (record for record in epoch_history(state.log_history) if record["step"] == state.best_global_step), {}
+    )
+    return {
+        "seconds": metrics["train_runtime"],
+        "evaluation_seconds": metrics["train_evaluation_seconds"],
+        "documents_per_second": metrics["train_documents_per_second"],
+        "updates": state.global_step,
+        "epochs": state.epoch,
+        "best_epoch": best.get("epoch"),
+        "best_metric": state.best_metric,
+        "loss": metrics["train_loss"],
+    }
 
 
 def describe_machine() -> dict[str, Any]:
@@ -29,8 +86,6 @@ def describe_machine() -> dict[str, Any]:
 
 def _usable_cores() -> Sequence[int]:
     """The cores this process may run on."""
-    import os
-
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
 
 
@@ -78,6 +133,8 @@ def summary_text(summary: dict[str, Any]) -> str:
     """
     lines = []
     for section, values in summary.items():
+        if not values:
+            continue
         if section == "history":
             lines += ["", "history", *_history_lines(values)]
         elif section == "metrics":

@@ -23,6 +23,7 @@ from transformers import (
     ProgressCallback,
     Trainer,
     TrainerCallback,
+    TrainerControl,
 )
 from transformers.trainer_utils import TrainOutput
 
@@ -71,6 +72,9 @@ class SGMTrainer(Trainer):
         **keywords: Passed to `Trainer`.
     """
 
+    control: TrainerControl
+    lr_scheduler: Any
+
     def __init__(
         self,
         model: PreTrainedModel,
@@ -82,6 +86,8 @@ class SGMTrainer(Trainer):
         data_collator: MultiLabelCollator | None = None,
         **keywords: Any,
     ):
+        for name, dataset in (("train", train_dataset), ("eval", eval_dataset), ("threshold", threshold_dataset)):
+            check_encoded(dataset, f"{name}_dataset")
         # Denormal numbers slow recurrent layers on CPUs several times over.
         torch.set_flush_denormal(True)
         collator = data_collator or MultiLabelCollator(
@@ -98,6 +104,7 @@ class SGMTrainer(Trainer):
         # Not handed to Trainer as its processing_class: it would set the generation config's pad id, which is a label
         # id here, to the word pad's.
         self.tokenizer = processing_class
+        self.evaluation_seconds = 0.0
         # The model's loss takes num_items_in_batch and label_smoothing. Transformers' own LabelSmoother would average
         # over all logits, of which masked labels have -inf.
         self.model_accepts_loss_kwargs = True
@@ -107,7 +114,7 @@ class SGMTrainer(Trainer):
         self._add_callbacks()
 
     def _add_callbacks(self) -> None:
-        """Add epoch counting and early stopping, and replace the log printer by a readable one."""
+        """Add epoch counting and early stopping; print logs in a readable way."""
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
         self.add_callback(_LogCallback() if self.args.disable_tqdm else _ProgressCallback())
@@ -123,15 +130,7 @@ class SGMTrainer(Trainer):
         Raises:
             ValueError: If there is no training data.
         """
-        if self.train_dataset is None:
-            raise ValueError("SGMTrainer has no train_dataset; pass one to train.")
-        self.train_batch_sampler = LengthBucketBatchSampler(
-            self.train_dataset["length"],
-            self.args.max_tokens_per_batch,
-            self._train_batch_size,
-            seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
-            multiple_of=self.args.world_size,
-        )
+        self.train_batch_sampler = self._make_batch_sampler()
         loader = DataLoader(
             self.train_dataset,
             batch_sampler=self.train_batch_sampler,
@@ -141,6 +140,18 @@ class SGMTrainer(Trainer):
             prefetch_factor=self.args.dataloader_prefetch_factor,
         )
         return self.accelerator.prepare(loader)
+
+    def _make_batch_sampler(self) -> LengthBucketBatchSampler:
+        """The sampler of the training batches."""
+        if self.train_dataset is None:
+            raise ValueError("SGMTrainer has no train_dataset; pass one to train.")
+        return LengthBucketBatchSampler(
+            self.train_dataset["length"],
+            self.args.max_tokens_per_batch,
+            self._train_batch_size,
+            seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
+            multiple_of=self.args.world_size,
+        )
 
     def compute_loss(
         self,
@@ -162,7 +173,10 @@ class SGMTrainer(Trainer):
             The loss, or the loss and the model's output.
         """
         outputs = model(
-            **inputs, label_smoothing=self.args.label_smoothing_factor, num_items_in_batch=num_items_in_batch
+            **inputs,
+            label_smoothing=self.args.label_smoothing_factor,
+            num_items_in_batch=num_items_in_batch,
+            use_cache=False,
         )
         loss = outputs["loss"]
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
@@ -181,16 +195,20 @@ class SGMTrainer(Trainer):
         """
         if self.args.halve_from_epoch is None or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
-        batches = len(self.train_batch_sampler) // self.args.world_size
         factor = partial(
             halving_factor,
-            updates_per_epoch=-(-batches // self.args.gradient_accumulation_steps),
+            updates_per_epoch=self._updates_per_epoch(),
             halve_from_epoch=self.args.halve_from_epoch,
             warmup_updates=self.args.get_warmup_steps(num_training_steps),
         )
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
         self._created_lr_scheduler = True
         return self.lr_scheduler
+
+    def _updates_per_epoch(self) -> int:
+        """Updates of one epoch: batches of one process over the batches of one update, rounded up."""
+        sampler = self._make_batch_sampler()
+        return -(-len(sampler) // (self.args.world_size * self.args.gradient_accumulation_steps))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **keywords: Any) -> TrainOutput:
         """Train, and end with the best checkpoint's weights and label threshold if `load_best_model_at_end`.
@@ -208,12 +226,21 @@ class SGMTrainer(Trainer):
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir)
+        self.evaluation_seconds = 0.0
         output = super().train(resume_from_checkpoint=resume_from_checkpoint, **keywords)
+        self._add_speed(output.metrics)
         best = self.state.best_model_checkpoint
         if self.args.load_best_model_at_end and best is not None:
             # Transformers reloads the weights only; the threshold belongs to them.
             self.model.generation_config.label_threshold = GenerationConfig.from_pretrained(best).label_threshold
         return output
+
+    def _add_speed(self, metrics: dict[str, float]) -> None:
+        """Add the time spent on evaluation, and the documents a second of the rest, to the training's metrics."""
+        seconds = metrics["train_runtime"]
+        documents = metrics.pop("train_samples_per_second") * seconds
+        metrics["train_evaluation_seconds"] = round(self.evaluation_seconds, 3)
+        metrics["train_documents_per_second"] = round(documents / max(seconds - self.evaluation_seconds, 1e-9), 2)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save model, tokenizer and generation config so that a kill never leaves half a file.
@@ -309,9 +336,12 @@ class SGMTrainer(Trainer):
         dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
         if dataset is None:
             raise ValueError("SGMTrainer has no eval_dataset; pass one to evaluate.")
+        start = time.perf_counter()
         if self.is_in_train and self.threshold_dataset is not None:
             self.fit_label_threshold()
         output = self._predict(dataset, "Evaluating", metric_key_prefix)
+        if self.is_in_train:
+            self.evaluation_seconds += time.perf_counter() - start
         self.log(dict(output.metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, output.metrics)
         return output.metrics
@@ -350,6 +380,7 @@ class SGMTrainer(Trainer):
 
     def _predict(self, dataset: Dataset, description: str, prefix: str) -> SGMPredictionOutput:
         """Generate, and compute the metrics of both set decodings where the data has labels."""
+        check_encoded(dataset, "the data set")
         start = time.perf_counter()
         predictions = self.generate_predictions(dataset, description)
         seconds = time.perf_counter() - start
@@ -376,6 +407,23 @@ class SGMTrainer(Trainer):
             metrics |= {f"{prefix}_{set_decoding}_{name}": float(value) for name, value in values.items()}
         metrics[f"{prefix}_label_threshold"] = float(self.model.generation_config.label_threshold)
         return metrics
+
+
+def check_encoded(dataset: Dataset | None, name: str) -> None:
+    """Refuse a data set that is not encoded.
+
+    Args:
+        dataset: The data set, or None.
+        name: What it is called in the error.
+
+    Raises:
+        ValueError: If it lacks the columns of `encode_dataset`.
+    """
+    if dataset is not None and not {"input_ids", "length"} <= set(dataset.column_names):
+        raise ValueError(
+            f"{name} has the columns {', '.join(dataset.column_names)}, not input_ids and length; encode it with "
+            "sgm_hf.encode_dataset first."
+        )
 
 
 def halving_factor(update: int, updates_per_epoch: int, halve_from_epoch: int, warmup_updates: int = 0) -> float:
@@ -406,11 +454,16 @@ class _EpochCallback(TrainerCallback):
     def on_epoch_begin(self, args: SGMTrainingArguments, state: Any, control: Any, **keywords: Any) -> None:
         epoch = int(state.epoch or 0)
         for part in (self.trainer.train_batch_sampler, self.trainer.data_collator):
-            if hasattr(part, "set_epoch"):
-                part.set_epoch(epoch)
+            set_epoch = getattr(part, "set_epoch", None)
+            if set_epoch is not None:
+                set_epoch(epoch)
+
+    # The losses since the last log are logged before each evaluation.
+
+    def on_step_end(self, args: SGMTrainingArguments, state: Any, control: Any, **keywords: Any) -> None:
+        control.should_log |= control.should_evaluate
 
     def on_epoch_end(self, args: SGMTrainingArguments, state: Any, control: Any, **keywords: Any) -> None:
-        # The epoch's remaining losses are logged before its evaluation.
         control.should_log = True
 
 
@@ -418,14 +471,28 @@ def format_log(logs: dict[str, Any]) -> str:
     """One readable line of the values that a training logs.
 
     Args:
-        logs: Names and values, as Transformers' callbacks get them.
+        logs: Names and values, as Transformers' callbacks get them. Of an evaluation's many metrics only those that
+            tell how the training goes are shown.
     """
-    hidden = ("total_flos", "train_samples_per_second", "train_steps_per_second")
-    names = [name for name in logs if name not in hidden and "_best_sequence_" not in name and "_max_f1_" not in name]
-    names += [name for name in logs if name.endswith(("best_sequence_micro_f1", "max_f1_micro_f1"))]
-    return "  ".join(
-        f"{name} {logs[name]:.4g}" if isinstance(logs[name], float) else f"{name} {logs[name]}" for name in names
-    )
+    names = [name for name in LOGGED if name in logs]
+    return "  ".join(f"{name.removeprefix('eval_')} {logs[name]:.4g}" for name in names)
+
+
+LOGGED = (
+    "epoch",
+    "loss",
+    "grad_norm",
+    "learning_rate",
+    "eval_micro_f1",
+    "eval_best_sequence_micro_f1",
+    "eval_max_f1_micro_f1",
+    "eval_macro_f1",
+    "eval_hamming_loss",
+    "eval_label_threshold",
+    "eval_runtime",
+    "train_loss",
+    "train_runtime",
+)
 
 
 class _LogCallback(TrainerCallback):

@@ -185,6 +185,7 @@ def test_a_threshold_exists_for_extreme_scores(scores):
 
 def test_a_score_that_rounding_carried_past_one_counts_as_one():
     assert fit_threshold(np.array([[True, False]]), np.array([[1.0000001, 0.5]], dtype=np.float32)) == 0.75
+    assert fit_threshold(np.array([[True, False]]), np.array([[1.0000001, 1.0]], dtype=np.float32)) == 0.5
 
 
 @pytest.mark.parametrize(

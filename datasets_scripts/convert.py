@@ -1,0 +1,180 @@
+"""Write a corpus as Parquet files with a dataset card: `python -m sgm_hf.datasets_scripts.convert NAME …`.
+
+The folder needs no code of ours: `datasets.load_dataset(folder)` gives the same splits and features, and
+`huggingface_hub.upload_folder` publishes it.
+"""
+
+import argparse
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow.parquet as pq
+from datasets.info import DatasetInfosDict
+from huggingface_hub import DatasetCard
+
+from . import CORPORA, load_builder
+from ._corpus import prepare
+
+CARDS = Path(__file__).with_name("cards")
+STATISTICS_MARK = "<!-- statistics -->"  # where a card's template wants the table
+
+
+@dataclass
+class SplitStatistics:
+    """Counts of one split.
+
+    Args:
+        documents: number of documents.
+        words: number of words (parts between white space) in all texts.
+        label_counts: documents of each label, int (L,).
+    """
+
+    documents: int
+    words: int
+    label_counts: np.ndarray
+
+
+def convert(
+    name: str,
+    output_dir: str | os.PathLike[str],
+    config: str | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+) -> dict[str, SplitStatistics]:
+    """Write a corpus as Parquet files with a dataset card.
+
+    The folder appears only when it is complete.
+
+    Args:
+        name: one of `CORPORA`.
+        output_dir: folder to make; it may exist if it is empty.
+        config: name of a configuration; default: the builder's first.
+        data_dir: folder with the published files; the generated corpus needs none.
+
+    Returns:
+        The statistics of each split.
+
+    Raises:
+        FileExistsError: `output_dir` is a file, or a folder that is not empty.
+        ValueError: the corpus or configuration is unknown, or the data has a fault (the message names file and line).
+        FileNotFoundError: source files are missing.
+    """
+    output = Path(output_dir).expanduser().absolute()
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise FileExistsError(f"{output} exists and is not an empty folder; choose another output_dir or remove it")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the output, so that the last step is a rename within one file system.
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as scratch:
+        builder = load_builder(name, config, data_dir, cache_dir=Path(scratch, "cache"))
+        parquet, folder = Path(scratch, "parquet"), Path(scratch, "dataset")
+        prepare(builder, output_dir=str(parquet), file_format="parquet")
+        for record in set(parquet.iterdir()) - set(parquet.glob("*.parquet")):
+            record.unlink()  # what `datasets` notes beside the data; the card says it
+        folder.mkdir()
+        parquet.rename(folder / "data")
+        statistics = {split: _statistics(builder, split, folder / "data") for split in builder.info.splits or ()}
+        make_card(name, builder, statistics).save(folder / "README.md")
+        if output.exists():
+            output.rmdir()
+        folder.rename(output)
+    return statistics
+
+
+def make_card(
+    name: str, builder: datasets.GeneratorBasedBuilder, statistics: dict[str, SplitStatistics]
+) -> DatasetCard:
+    """Complete the corpus' card template with features, file names and statistics.
+
+    Args:
+        name: one of `CORPORA`.
+        builder: the prepared corpus.
+        statistics: of each split.
+
+    Returns:
+        The dataset card.
+    """
+    template = (CARDS / f"{name}.md").read_text(encoding="utf-8")
+    card = DatasetCard(template.replace(STATISTICS_MARK, _statistics_table(builder, statistics)))
+    config = builder.config.name
+    files = [{"split": split, "path": f"data/{_file_stem(builder, split)}*.parquet"} for split in statistics]
+    card.data["configs"] = [{"config_name": config, "data_files": files}]
+    DatasetInfosDict({config: builder.info}).to_dataset_card_data(card.data)
+    return card
+
+
+def _file_stem(builder: datasets.GeneratorBasedBuilder, split: str) -> str:
+    """What the names of a split's Parquet files begin with."""
+    return f"{builder.dataset_name}-{split}"
+
+
+def _statistics(builder: datasets.GeneratorBasedBuilder, split: str, folder: Path) -> SplitStatistics:
+    """Count documents, words and labels in the Parquet files of a split."""
+    features = builder.info.features or {}
+    total = SplitStatistics(0, 0, np.zeros(features["labels"].feature.num_classes, dtype=int))
+    documents = builder.info.splits[split].num_examples if builder.info.splits else None
+    with datasets.utils.tqdm(total=documents, desc=f"Counting {split} split", unit=" documents") as bar:
+        for texts, labels in _batches(folder, f"{_file_stem(builder, split)}*.parquet"):
+            total.documents += len(texts)
+            total.words += sum(len(text.split()) for text in texts)
+            total.label_counts += np.bincount(labels, minlength=len(total.label_counts))
+            bar.update(len(texts))
+    return total
+
+
+def _batches(folder: Path, pattern: str) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Yield texts and the label ids of all of them, int (number of labels,), some thousand texts at a time."""
+    for path in sorted(folder.glob(pattern)):
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=4096, columns=["text", "labels"]):
+                yield batch.column("text").to_pylist(), batch.column("labels").flatten().to_numpy()
+
+
+def _statistics_table(builder: datasets.GeneratorBasedBuilder, statistics: dict[str, SplitStatistics]) -> str:
+    """The counts of every split as a Markdown table, beside the expected numbers of documents."""
+    expected = getattr(builder.config, "expected_documents", {})
+    rows = [
+        f"Configuration `{builder.config.name}`, counted in the files here. Expected are the documents of the",
+        "complete published files.",
+        "",
+        "| split | documents | expected | labels in use | labels per document | words per document |",
+        "|---|---|---|---|---|---|",
+    ]
+    for split, counts in statistics.items():
+        documents = max(counts.documents, 1)  # an empty split has means of 0
+        rows.append(
+            f"| {split} | {counts.documents:,} | {f'{expected[split]:,}' if split in expected else '–'} "
+            f"| {np.count_nonzero(counts.label_counts)} of {len(counts.label_counts)} "
+            f"| {counts.label_counts.sum() / documents:.2f} | {counts.words / documents:.1f} |"
+        )
+    return "\n".join(rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        arguments: default: those of the process.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m sgm_hf.datasets_scripts.convert",
+        description="Write a corpus as Parquet files with a dataset card.",
+    )
+    parser.add_argument("name", choices=sorted(CORPORA), help="the corpus")
+    parser.add_argument("--data_dir", help="folder with the published files; the generated corpus needs none")
+    parser.add_argument("--output_dir", required=True, help="folder to make")
+    parser.add_argument("--config", help="configuration, if the corpus has several; default: its first")
+    options = parser.parse_args(arguments)
+    try:
+        statistics = convert(options.name, options.output_dir, options.config, options.data_dir)
+    except (ValueError, OSError) as error:
+        parser.exit(1, f"error: {error}\n")
+    counts = ", ".join(f"{split} {counts.documents:,}" for split, counts in statistics.items())
+    print(f"wrote {options.output_dir}: {counts} documents")
+
+
+if __name__ == "__main__":
+    main()

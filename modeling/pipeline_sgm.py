@@ -1,0 +1,333 @@
+"""The pipeline "multi-label-generation": from texts to label sets with scores, and the words each label looked at.
+
+It keeps the call conventions of Transformers' "text-classification" and differs in three points: the answer to one
+text is a list of labels (in the order the model generated them), keyword arguments that are not the pipeline's own go
+to `generate()`, and inputs whose number is known are batched by length.
+"""
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from itertools import islice
+from typing import Any, Literal
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
+from transformers import Pipeline
+
+from .generation_sgm import label_sets_from_sequences
+
+DEFAULT_BATCH_SIZE = 32
+SORTED_BATCHES = 64  # texts are sorted by length within as many batches, so that a large data set still streams
+
+Prediction = list[dict[str, Any]]
+
+
+class MultiLabelGenerationPipeline(Pipeline):
+    """Predicts the label sets of texts with an SGM model; task identifier `"multi-label-generation"`.
+
+    Args:
+        model (`SGMForMultiLabelGeneration`): The model; it is put into evaluation mode.
+        tokenizer (`SGMTokenizer` or what `AutoTokenizer` loads): The tokenizer of the same checkpoint.
+        batch_size (`int`, *optional*): Texts a forward pass; 32 by default, 1 for a generator.
+        device, task, ...: As of every Transformers pipeline. `num_workers` is accepted and not used.
+        **kwargs: Defaults for the arguments of a call.
+
+    Raises:
+        ValueError: When tokenizer and model do not have the same number of words.
+
+    Example:
+
+    ```python
+    >>> import sgm_hf
+    >>> from transformers import pipeline
+
+    >>> classifier = pipeline("multi-label-generation", model="path/to/checkpoint")
+    >>> classifier("Cocoa shipments rose while coffee fell.")
+    [{'label': 'cocoa', 'score': 0.98}, {'label': 'coffee', 'score': 0.91}]
+    >>> classifier(["First text.", "Second text."], top_k=3, num_beams=9, forbidden_labels=["coffee"])
+    ```
+    """
+
+    _load_tokenizer = True
+    _load_processor = False
+    _load_image_processor = False
+    _load_feature_extractor = False
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if len(self.tokenizer) != self.model.config.vocab_size:
+            raise ValueError(
+                f"The tokenizer has {len(self.tokenizer)} words, the model {self.model.config.vocab_size}; "
+                "load both from the same checkpoint."
+            )
+        self.model.eval()
+
+    def __call__(
+        self, inputs: str | Iterable[str], **kwargs: Any
+    ) -> Prediction | list[Prediction] | Iterator[Prediction]:
+        """Predict the labels of one text or of many.
+
+        Args:
+            inputs (`str`, a list or other collection of `str`, a torch `Dataset`, a generator): The text or texts. Of
+                a `datasets.Dataset` pass a column: `dataset["text"]`, or `KeyDataset(dataset, "text")` to stream.
+            top_k (`int`, `None` or `"generated"`, *optional*): `"generated"` (default): the generated label set, in
+                generated order. An integer: the k labels of highest score. `None`: all labels by descending score.
+            return_attention (`bool`, *optional*, defaults to `False`): Whether each label comes with `attention`, how
+                much the decoder looked at each word when it generated the label (α of SGM eq. 5).
+            truncation (`bool`, *optional*, defaults to `True`): Whether texts are cut at the tokenizer's
+                `model_max_length` words.
+            batch_size (`int`, *optional*): Texts a forward pass, in place of the pipeline's.
+            **kwargs: Arguments of `generate()`: `num_beams`, `set_decoding`, `label_threshold`, `allowed_labels`
+                (names or ids), `min_labels`, ... `max_length`, too, is that of the label sequence, not of the text.
+
+        Returns:
+            For one text a list of `{"label": str, "score": float}`; `score` is the probability that the label is in
+            the set. With `return_attention` each has `"attention"`, too: a list of `{"word", "start", "end",
+            "weight"}` with the word's place in the text, weights summing to 1; `None` for a label not generated.
+            For a collection a list of such lists. For a `Dataset` or generator an iterator over them, in input order.
+
+        Raises:
+            TypeError: When an input is not a string; names its index.
+            ValueError: When an argument has no such value, or the constraints exclude each other.
+        """
+        if isinstance(inputs, Sized) and not isinstance(inputs, str):
+            if self._batch_size is None:
+                kwargs.setdefault("batch_size", DEFAULT_BATCH_SIZE)
+            if len(inputs) == 0:
+                return iter(()) if isinstance(inputs, Dataset) else []
+        return super().__call__(_as_pipeline_input(inputs), **kwargs)
+
+    def _sanitize_parameters(
+        self, return_attention: bool | None = None, truncation: bool | None = None, **generate_kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Sort the arguments of a call (or of the constructor) into those of the three steps."""
+        preprocess_params: dict[str, Any] = {}
+        postprocess_params: dict[str, Any] = {}
+        if "top_k" in generate_kwargs:  # None has a meaning, so a default of None would not tell whether it was given
+            postprocess_params["top_k"] = _checked_top_k(generate_kwargs.pop("top_k"))
+        if return_attention is not None:
+            preprocess_params["return_offsets"] = return_attention
+            generate_kwargs["return_attention"] = return_attention
+        if truncation is not None:
+            preprocess_params["truncation"] = truncation
+        num_sets = generate_kwargs.get("num_return_sequences", 1)
+        if num_sets != 1:
+            raise ValueError(
+                f"num_return_sequences is {num_sets}, but the pipeline returns one label set a text; "
+                "call model.generate() for several."
+            )
+        return preprocess_params, generate_kwargs, postprocess_params
+
+    def get_iterator(
+        self,
+        inputs: Any,
+        num_workers: int,
+        batch_size: int,
+        preprocess_params: dict[str, Any],
+        forward_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
+    ) -> Iterator[Prediction]:
+        """Predict in batches of similar length and yield in the order of the input.
+
+        Args:
+            inputs: A list, a `Dataset` or a generator of texts. Where the length is unknown, texts are batched as they
+                come, reading no further ahead than one batch.
+            num_workers: Not used: tokenizing takes a small part of the time.
+            batch_size: Texts a forward pass.
+            preprocess_params: Arguments of `preprocess`.
+            forward_params: Arguments of `_forward`.
+            postprocess_params: Arguments of `postprocess`.
+
+        Returns:
+            An iterator of predictions, which knows its length if `inputs` does.
+        """
+        is_sized = isinstance(inputs, Sized)
+        texts = (inputs[index] for index in range(len(inputs))) if is_sized else inputs
+        window_size = batch_size * SORTED_BATCHES if is_sized else batch_size
+
+        def predictions() -> Iterator[Prediction]:
+            numbered = enumerate(texts)
+            while window := list(islice(numbered, window_size)):
+                encoded = [self.preprocess(text, index=index, **preprocess_params) for index, text in window]
+                yield from self._predict(encoded, batch_size, forward_params, postprocess_params)
+
+        return _SizedIterator(predictions(), len(inputs)) if is_sized else predictions()
+
+    def run_single(
+        self,
+        inputs: str,
+        preprocess_params: dict[str, Any],
+        forward_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
+    ) -> Prediction:
+        """Predict one text, the way a list of it would be."""
+        return next(self.get_iterator([inputs], 0, 1, preprocess_params, forward_params, postprocess_params))
+
+    def preprocess(
+        self, text: str, index: int = 0, truncation: bool = True, return_offsets: bool = False
+    ) -> dict[str, Any]:
+        """Encode one text.
+
+        Args:
+            text: The text.
+            index: Its place in the input, for messages. Default 0.
+            truncation: Whether to cut it at the tokenizer's `model_max_length` words. Default True.
+            return_offsets: Whether to keep the place of each word. Default False.
+
+        Returns:
+            `text`, `input_ids` (list of T word ids; empty for a text without words) and on request `offset_mapping`.
+
+        Raises:
+            TypeError: If the text is not a string.
+        """
+        if not isinstance(text, str):
+            hint = " Of a data set pass the text column, e.g. dataset['text']." if isinstance(text, Mapping) else ""
+            raise TypeError(f"Input {index} is {text!r:.80} of type {type(text).__name__}, expected a string.{hint}")
+        encoding = self.tokenizer(
+            text,
+            truncation=truncation,
+            return_offsets_mapping=return_offsets,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        word_ids = encoding["input_ids"]
+        if not word_ids:
+            warnings.warn(f"Input {index} has no word and gets an empty label set: {text!r:.80}", stacklevel=2)
+        elif all(word_id == self.tokenizer.unk_token_id for word_id in word_ids):
+            warnings.warn(
+                f"Input {index} has unknown words only, so its labels rest on its length alone: {text!r:.80}",
+                stacklevel=2,
+            )
+        return {"text": text, **encoding}
+
+    def _forward(
+        self, model_inputs: dict[str, torch.Tensor], return_attention: bool = False, **generate_kwargs: Any
+    ) -> dict[str, torch.Tensor]:
+        """Generate the label sets of a batch.
+
+        Args:
+            model_inputs: `input_ids` and `attention_mask`, both of shape (B, T).
+            return_attention: Whether to compute the attention over the words. Default False.
+            **generate_kwargs: Passed on to `generate()`.
+
+        Returns:
+            `sequences` (B, n + 1): bos, labels, eos, padding; `label_scores` (B, L); on request `attention` (B, n, T),
+            where step t is what label t + 1 of `sequences` looked at.
+
+        Raises:
+            ValueError: When attention is asked of a model that has none.
+        """
+        output = self.model.generate(
+            **model_inputs, **{**generate_kwargs, "return_dict_in_generate": True, "output_label_scores": True}
+        )
+        result = {"sequences": output.sequences, "label_scores": output.label_scores.float()}
+        if return_attention:
+            # Teacher forcing over the labels chosen: the same for every decoding mode, beams and max_f1 sets included.
+            steps = self.model(**model_inputs, decoder_input_ids=output.sequences[:, :-1], output_attentions=True)
+            if steps.cross_attentions is None:
+                raise ValueError(
+                    "The model has no attention (config.attention is 'none'); leave return_attention out."
+                )
+            result["attention"] = steps.cross_attentions[0].float()  # (B, n, T)
+        return result
+
+    def postprocess(
+        self, model_outputs: dict[str, Any], top_k: int | None | Literal["generated"] = "generated"
+    ) -> Prediction:
+        """Name the labels of one text.
+
+        Args:
+            model_outputs: What `preprocess` returned for the text, with its row of what `_forward` returned.
+            top_k: See `__call__`. Default "generated".
+
+        Returns:
+            A list of `{"label", "score"}`, each with "attention" if that was asked for.
+        """
+        num_labels = self.model.config.num_labels
+        scores = model_outputs["label_scores"].tolist()  # (L)
+        sequence = model_outputs["sequences"].tolist()  # (n + 1)
+        chosen = label_sets_from_sequences(model_outputs["sequences"][None], num_labels)[0]
+        if top_k != "generated":
+            chosen = sorted(range(num_labels), key=lambda label_id: -scores[label_id])[:top_k]
+        prediction = [{"label": self.model.config.id2label[i], "score": scores[i]} for i in chosen]
+        if "attention" in model_outputs:
+            for label_id, entry in zip(chosen, prediction, strict=True):
+                # bos stands before the labels: the label at place t was generated by step t - 1.
+                step = sequence.index(label_id) - 1 if label_id in sequence else None
+                entry["attention"] = None if step is None else _word_weights(model_outputs, step)
+        return prediction
+
+    def _predict(
+        self, encoded: list[dict[str, Any]], batch_size: int, forward_params: dict, postprocess_params: dict
+    ) -> list[Prediction]:
+        """Predict encoded texts in batches of similar length; the result keeps their order."""
+        predictions: list[Prediction] = [[] for _ in encoded]  # what a text without words gets
+        lengths = [len(text["input_ids"]) for text in encoded]
+        # Longest first, so that a batch too large for the memory fails at the start.
+        order = sorted((i for i, length in enumerate(lengths) if length), key=lambda i: -lengths[i])
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            outputs = self.forward(_collate([encoded[i]["input_ids"] for i in batch]), **forward_params)
+            for row, i in enumerate(batch):
+                own = {name: values[row] for name, values in outputs.items()}
+                predictions[i] = self.postprocess({**encoded[i], **own}, **postprocess_params)
+        return predictions
+
+
+class _SizedIterator(Iterator[Prediction]):
+    """An iterator that knows how many items there are in all, for progress bars."""
+
+    def __init__(self, items: Iterator[Prediction], number: int):
+        self.items = items
+        self.number = number
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __next__(self) -> Prediction:
+        return next(self.items)
+
+
+def _as_pipeline_input(inputs: Any) -> Any:
+    """Make a list or a generator of what the base class would take for a single input: a tuple, column or iterator."""
+    if isinstance(inputs, str | Dataset):
+        return inputs
+    if isinstance(inputs, Mapping | bytes) or not isinstance(inputs, Iterable):
+        raise TypeError(
+            f"The pipeline got {inputs!r:.80} of type {type(inputs).__name__}, expected a string, a list of strings, "
+            "a Dataset (e.g. KeyDataset) or a generator."
+        )
+    return list(inputs) if isinstance(inputs, Sized) else (text for text in inputs)
+
+
+def _checked_top_k(top_k: Any) -> Any:
+    """The argument, if it has a meaning."""
+    is_count = isinstance(top_k, int) and not isinstance(top_k, bool) and top_k >= 1
+    if top_k is not None and top_k != "generated" and not is_count:
+        raise ValueError(
+            f"top_k is {top_k!r}; expected a number of labels from 1 on, None for all, or 'generated' for the set."
+        )
+    return top_k
+
+
+def _collate(word_ids: list[list[int]]) -> dict[str, torch.Tensor]:
+    """Pad texts on the right; `input_ids` and `attention_mask` of shape (B, T)."""
+    rows = [torch.tensor(ids) for ids in word_ids]
+    return {
+        "input_ids": pad_sequence(rows, batch_first=True),
+        "attention_mask": pad_sequence([torch.ones_like(row) for row in rows], batch_first=True),
+    }
+
+
+def _word_weights(model_outputs: dict[str, Any], step: int) -> list[dict[str, Any]]:
+    """The words of the text with what one decoder step gave them."""
+    text, offsets = model_outputs["text"], model_outputs["offset_mapping"]
+    weights = model_outputs["attention"][step, : len(offsets)].tolist()  # (T)
+    return [
+        {"word": text[start:end], "start": start, "end": end, "weight": weight}
+        for (start, end), weight in zip(offsets, weights, strict=True)
+    ]
+
+
+__all__ = ["MultiLabelGenerationPipeline"]

@@ -1,0 +1,127 @@
+import numpy as np
+import pytest
+from accelerate.data_loader import BatchSamplerShard
+
+from sgm_hf.data.batching import LengthBucketBatchSampler, bucket_lengths, cut_batches, split_runs
+
+
+@pytest.fixture
+def lengths():
+    random = np.random.default_rng(0)
+    return np.clip(random.lognormal(4.5, 0.7, size=2000).astype(int), 1, 400)
+
+
+def padded_words(batches, lengths):
+    return sum(len(batch) * lengths[batch].max() for batch in batches)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_each_document_comes_exactly_once_an_epoch(lengths, shuffle):
+    sampler = LengthBucketBatchSampler(lengths, 4000, 64, shuffle=shuffle)
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        assert sorted(document for batch in sampler for document in batch) == list(range(len(lengths)))
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_no_batch_exceeds_either_cap(lengths, shuffle):
+    sampler = LengthBucketBatchSampler(lengths, 4000, 48, shuffle=shuffle)
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        for batch in sampler:
+            assert len(batch) <= 48
+            assert len(batch) * lengths[batch].max() <= 4000
+
+
+def test_a_document_above_the_cap_is_a_batch_of_its_own():
+    batches = list(LengthBucketBatchSampler([3, 500, 4, 3], max_tokens=10, max_documents=8))
+    assert [1] in batches
+    assert sorted(document for batch in batches for document in batch) == [0, 1, 2, 3]
+
+
+def test_an_epoch_is_reproducible_from_seed_and_number(lengths):
+    first, second = (LengthBucketBatchSampler(lengths, 4000, 64, seed=5) for _ in range(2))
+    list(first)  # what was drawn before does not matter
+    first.set_epoch(2)
+    second.set_epoch(2)
+    assert list(first) == list(second)
+
+
+def test_epochs_and_seeds_differ_in_batches_and_in_their_order(lengths):
+    sampler = LengthBucketBatchSampler(lengths, 4000, 64)
+    other_seed = list(LengthBucketBatchSampler(lengths, 4000, 64, seed=1))
+    epochs = []
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        epochs.append(list(sampler))
+    for one, other in ((epochs[0], epochs[1]), (epochs[0], other_seed)):
+        same = {frozenset(batch) for batch in one} & {frozenset(batch) for batch in other}
+        assert len(same) < 0.1 * len(one)
+        assert [len(batch) for batch in one] != [len(batch) for batch in other]
+
+
+def test_every_epoch_has_as_many_batches_as_len_says(lengths):
+    sampler = LengthBucketBatchSampler(lengths, 4000, 64)
+    for epoch in range(5):
+        sampler.set_epoch(epoch)
+        assert len(list(sampler)) == len(sampler)
+
+
+def test_padding_is_far_below_that_of_random_batches(lengths):
+    batches = list(LengthBucketBatchSampler(lengths, 64 * 400, 64))
+    shuffled = np.random.default_rng(1).permutation(len(lengths))
+    random_batches = np.split(shuffled, range(64, len(lengths), 64))
+    words = lengths.sum()
+    padding = padded_words(batches, lengths) / words - 1
+    assert padding < 0.1
+    assert padding < 0.1 * (padded_words(random_batches, lengths) / words - 1)
+
+
+def test_unshuffled_batches_come_longest_first(lengths):
+    longest = [lengths[batch].max() for batch in LengthBucketBatchSampler(lengths, 4000, 64, shuffle=False)]
+    assert longest == sorted(longest, reverse=True)
+
+
+@pytest.mark.parametrize("processes", [2, 3, 4])
+def test_processes_share_the_documents_evenly_and_completely(lengths, processes):
+    shards = [
+        BatchSamplerShard(
+            LengthBucketBatchSampler(lengths, 4000, 64, multiple_of=processes),
+            num_processes=processes,
+            process_index=process,
+            even_batches=False,
+        )
+        for process in range(processes)
+    ]
+    shares = [list(shard) for shard in shards]
+    assert len({len(share) for share in shares}) == 1
+    assert sorted(document for share in shares for batch in share for document in batch) == list(range(len(lengths)))
+
+
+def test_more_processes_than_documents_repeat_documents():
+    sampler = LengthBucketBatchSampler([2, 3, 4], 100, 8, multiple_of=4)
+    assert len(sampler) == 4
+    assert {document for batch in sampler for document in batch} == {0, 1, 2}
+
+
+def test_splitting_runs_keeps_every_document():
+    runs = split_runs(cut_batches([1] * 10, max_tokens=100, max_documents=4), multiple_of=4)
+    assert len(runs) == 4
+    assert [position for first, last in runs for position in range(first, last)] == list(range(10))
+
+
+def test_bucket_ends_lie_little_above_the_lengths(lengths):
+    ends = bucket_lengths(lengths, growth=1.1)
+    assert (ends >= lengths).all()
+    assert (ends <= np.maximum(lengths * 1.1, lengths + 1)).all()
+    assert ends.max() == lengths.max()
+    assert (np.diff(ends[np.argsort(lengths, kind="stable")]) >= 0).all()
+
+
+def test_caps_below_one_and_empty_data_are_refused_by_name():
+    with pytest.raises(ValueError, match="max_tokens is 0"):
+        LengthBucketBatchSampler([1], 0, 1)
+    with pytest.raises(ValueError, match="max_documents is -1"):
+        LengthBucketBatchSampler([1], 1, -1)
+    with pytest.raises(ValueError, match="no document"):
+        LengthBucketBatchSampler([], 1, 1)

@@ -1,0 +1,51 @@
+import itertools
+
+import torch
+
+from sgm_hf.data.collation import MultiLabelCollator
+
+DOCUMENTS = [
+    {"input_ids": [7, 8, 9], "labels": [4, 0, 2], "index": 0, "length": 3},
+    {"input_ids": [5], "labels": [], "index": 1, "length": 1},
+    {"input_ids": [6, 6], "labels": [3], "index": 2, "length": 2},
+]
+
+
+def test_texts_are_padded_on_the_right_to_the_longest_and_masked():
+    batch = MultiLabelCollator(pad_token_id=1, num_labels=5)(DOCUMENTS)
+    assert batch["input_ids"].tolist() == [[7, 8, 9], [5, 1, 1], [6, 6, 1]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 0]]
+
+
+def test_targets_are_sorted_labels_then_eos_then_ignored():
+    for order in ("frequency", "alphabetical"):
+        labels = MultiLabelCollator(1, 5, order)(DOCUMENTS)["labels"]
+        assert labels.tolist() == [[0, 2, 4, 5], [5, -100, -100, -100], [3, 5, -100, -100]]
+        assert labels.dtype == torch.long
+
+
+def test_given_order_is_kept():
+    assert MultiLabelCollator(1, 5, "given")(DOCUMENTS)["labels"][0].tolist() == [4, 0, 2, 5]
+
+
+def test_shuffled_targets_are_permutations_that_change_with_the_epoch_and_not_with_the_batch():
+    collate = MultiLabelCollator(1, 5, "shuffled", seed=3)
+    seen = set()
+    for epoch in range(60):
+        collate.set_epoch(epoch)
+        alone = collate(DOCUMENTS[:1])["labels"][0].tolist()
+        assert alone == collate(DOCUMENTS[::-1])["labels"][2].tolist()
+        assert alone[3] == 5
+        seen.add(tuple(alone[:3]))
+    assert seen == set(itertools.permutations([0, 2, 4]))
+
+
+def test_documents_without_a_labels_column_make_a_batch_without_labels():
+    batch = MultiLabelCollator(1, 5)([{"input_ids": [3, 4]}])
+    assert set(batch) == {"input_ids", "attention_mask"}
+
+
+def test_the_documents_are_not_changed():
+    before = [dict(document, labels=list(document["labels"])) for document in DOCUMENTS]
+    MultiLabelCollator(1, 5, "shuffled")(DOCUMENTS)
+    assert before == DOCUMENTS

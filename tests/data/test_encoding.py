@@ -1,0 +1,101 @@
+import logging
+
+import pytest
+from datasets import ClassLabel, Dataset, Features, List, Value
+
+from sgm_hf.data.encoding import encode_dataset
+from sgm_hf.modeling import SGMTokenizer
+
+NAMES = ["b", "c", "a"]
+
+
+def make_dataset(texts, labels, names=("a", "b", "c"), **columns):
+    features = Features(
+        {"id": Value("string"), "text": Value("string"), "labels": List(ClassLabel(names=list(names)))}
+    )
+    columns = {"id": [f"d{row}" for row in range(len(texts))], "text": texts, "labels": labels}
+    return Dataset.from_dict(columns, features=features)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return SGMTokenizer.train_from_texts(["one two three four five"], vocab_size=100, model_max_length=4)
+
+
+def test_labels_become_the_models_ids_in_the_order_of_the_data(tokenizer):
+    encoded = encode_dataset(make_dataset(["one", "two", "one two"], [["c", "a"], [], ["b"]]), tokenizer, NAMES)
+    assert encoded["labels"][:] == [[1, 2], [], [0]]
+
+
+def test_texts_are_cut_and_lengths_recorded(tokenizer):
+    data = make_dataset(["one two three four five", "five"], [[], []])
+    encoded = encode_dataset(data, tokenizer, NAMES)
+    assert encoded["length"][:] == [4, 1]
+    assert encode_dataset(data, tokenizer, NAMES, max_length=2)["length"][:] == [2, 1]
+    assert [len(ids) for ids in encoded["input_ids"]] == [4, 1]
+    assert encoded["input_ids"][0] == tokenizer("one two three four")["input_ids"]
+
+
+def test_rows_keep_their_number_and_order(tokenizer):
+    data = make_dataset([f"one {'two ' * (row % 3)}" for row in range(50)], [["a"]] * 50).shuffle(seed=0)
+    encoded = encode_dataset(data, tokenizer, NAMES)
+    assert encoded["index"][:] == list(range(50))
+    assert encoded["length"][:] == [len(text.split()) for text in data["text"]]
+
+
+def test_all_documents_without_labels_are_still_lists_of_integers(tokenizer):
+    encoded = encode_dataset(make_dataset(["one", "two"], [[], []]), tokenizer, NAMES)
+    assert encoded["labels"][:] == [[], []]
+    assert encoded.features["labels"] == List(Value("int64"))
+
+
+def test_data_without_a_labels_column_is_encoded_without_one(tokenizer):
+    encoded = encode_dataset(Dataset.from_dict({"text": ["one two"]}), tokenizer, NAMES)
+    assert set(encoded.column_names) == {"input_ids", "length", "index"}
+
+
+@pytest.mark.parametrize("text", ["", " \t ", None])
+def test_an_empty_text_is_an_error_in_training_and_a_warning_elsewhere(tokenizer, text, caplog):
+    data = make_dataset(["one", text], [["a"], ["b"]])
+    with pytest.raises(ValueError, match="1 training document.* have no word: d1"):
+        encode_dataset(data, tokenizer, NAMES, training=True)
+    with caplog.at_level(logging.WARNING):
+        assert encode_dataset(data, tokenizer, NAMES)["length"][:] == [1, 0]
+    assert "d1" in caplog.text
+
+
+def test_a_text_of_unknown_words_only_keeps_its_length(tokenizer):
+    encoded = encode_dataset(make_dataset(["xyzzy plugh"], [["a"]]), tokenizer, NAMES, training=True)
+    assert encoded["input_ids"][0] == [tokenizer.unk_token_id] * 2
+
+
+def test_an_unknown_label_is_an_error_that_names_document_and_label(tokenizer):
+    data = make_dataset(["one", "two"], [["a"], ["z"]], names=("a", "b", "c", "z"))
+    with pytest.raises(ValueError, match="document d1.*'z'"):
+        encode_dataset(data, tokenizer, NAMES)
+
+
+def test_counted_unknown_labels_get_ids_beyond_the_models_in_order_of_name(tokenizer):
+    data = make_dataset(["one", "two"], [["z", "a"], ["y"]], names=("a", "b", "c", "y", "z"))
+    encoded = encode_dataset(data, tokenizer, NAMES, unknown_labels="count")
+    assert [set(labels) for labels in encoded["labels"]] == [{2, 4}, {3}]
+
+
+def test_unknown_labels_in_training_data_are_never_only_counted(tokenizer):
+    data = make_dataset(["one"], [["z"]], names=("a", "z"))
+    with pytest.raises(ValueError, match="'z'"):
+        encode_dataset(data, tokenizer, NAMES, training=True, unknown_labels="count")
+
+
+def test_a_label_twice_is_an_error_that_names_the_document(tokenizer):
+    with pytest.raises(ValueError, match="document d0.*'a'"):
+        encode_dataset(make_dataset(["one"], [["a", "a"]]), tokenizer, NAMES)
+
+
+def test_the_same_call_finds_the_cache_again(tokenizer, tmp_path):
+    make_dataset(["one two three"] * 5, [["a"]] * 5).to_parquet(tmp_path / "data.parquet")
+    data = Dataset.from_parquet(str(tmp_path / "data.parquet"), cache_dir=str(tmp_path / "cache"))
+    encode_dataset(data, tokenizer, NAMES)
+    files = sorted((tmp_path / "cache").rglob("*.arrow"))
+    encode_dataset(data, tokenizer, NAMES)
+    assert sorted((tmp_path / "cache").rglob("*.arrow")) == files

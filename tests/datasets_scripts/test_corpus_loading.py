@@ -1,0 +1,113 @@
+"""Tests of datasets_scripts/__init__.py and of what all builders of published corpora share."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from sgm_hf.datasets_scripts import CORPORA, load, load_builder
+from sgm_hf.datasets_scripts._corpus import CorpusBuilder
+
+PUBLISHED = [name for name in CORPORA if name != "generated"]
+
+
+@pytest.fixture
+def folder(write):
+    """A small AAPD."""
+    write("text_val", "one", "two")
+    return write("label_val", "cs.CL", "cs.LG").parent
+
+
+def test_importing_the_package_imports_no_torch():
+    code = (
+        "import sgm_hf.datasets_scripts.convert, sgm_hf.datasets_scripts.aapd, sys; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_unknown_corpus_is_named_with_the_known_ones():
+    with pytest.raises(
+        ValueError, match="unknown corpus 'reuters', expected one of aapd, generated, goemotions, rcv1_v2"
+    ):
+        load("reuters")
+
+
+def test_an_unknown_configuration_is_named_with_the_known_ones(folder, cache):
+    with pytest.raises(ValueError, match="'big' not found.*lyrl2004.*sgm_xml"):
+        load("rcv1_v2", config="big", data_dir=folder, cache_dir=cache)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_missing_folder_is_explained_with_address_and_file_names(name, cache, tmp_path):
+    with pytest.raises(ValueError, match=r"data_dir is missing.*https?://"):
+        load(name, cache_dir=cache)
+    with pytest.raises(FileNotFoundError, match=r"nowhere does not exist.*https?://"):
+        load(name, data_dir=tmp_path / "nowhere", cache_dir=cache)
+    with pytest.raises(FileNotFoundError, match=rf"{tmp_path} (lacks|has none of the files).*https?://"):
+        load(name, data_dir=tmp_path, cache_dir=cache)
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_features_are_id_text_and_a_list_of_class_labels(name):
+    builder_class = getattr(__import__(f"sgm_hf.datasets_scripts.{name}", fromlist=[name]), CORPORA[name])
+    assert issubclass(builder_class, CorpusBuilder)
+    assert (
+        len(set(builder_class.LABEL_NAMES)) == {"aapd": 54, "goemotions": 28, "rcv1_v2": 103, "reuters21578": 90}[name]
+    )
+    for config in builder_class.BUILDER_CONFIGS:
+        assert config.how_to_obtain and config.description
+
+
+def test_an_unknown_split_is_an_error(folder, cache):
+    for streaming in (False, True):
+        with pytest.raises(ValueError, match="dev"):
+            load("aapd", data_dir=folder, split="dev", streaming=streaming, cache_dir=cache)
+
+
+def test_split_expressions_of_datasets_work(folder, cache):
+    assert load("aapd", data_dir=folder, split="validation[:1]", cache_dir=cache)["text"][:] == ["one"]
+    with pytest.raises(FileNotFoundError, match="the train split needs text_train, label_train"):
+        load("aapd", data_dir=folder, split="train+validation", cache_dir=cache)
+
+
+def test_a_second_load_reads_the_cache_and_a_changed_file_is_read_anew(folder, write, cache):
+    load("aapd", data_dir=folder, cache_dir=cache)
+    arrow = {path: path.stat().st_mtime_ns for path in cache.rglob("*.arrow")}
+    load("aapd", data_dir=folder, cache_dir=cache)
+    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.arrow")} == arrow
+    write("text_val", "one", "2wo")  # of the same size
+    os.utime(folder / "text_val", ns=(0, 0))
+    assert load("aapd", data_dir=folder, split="validation", cache_dir=cache)["text"][:] == ["one", "2wo"]
+    write("text_train", "three")
+    write("label_train", "cs.IT")
+    assert list(load("aapd", data_dir=folder, cache_dir=cache)) == ["train", "validation"]
+
+
+def test_a_corrected_fault_is_read_on_the_next_load(folder, write, cache):
+    write("label_val", "cs.CL", "wrong")
+    with pytest.raises(ValueError, match="unknown label 'wrong'"):
+        load("aapd", data_dir=folder, cache_dir=cache)
+    write("label_val", "cs.CL", "cs.AI")
+    assert load("aapd", data_dir=folder, cache_dir=cache)["validation"].num_rows == 2
+
+
+def test_a_relative_folder_and_the_builder_class_itself_work(folder, cache, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    assert load("aapd", data_dir=folder.name, cache_dir=cache)["validation"].num_rows == 2
+    from sgm_hf.datasets_scripts.aapd import AAPD
+
+    builder = AAPD(data_dir=str(folder), cache_dir=str(cache))
+    builder.download_and_prepare()
+    assert builder.as_dataset(split="validation").num_rows == 2
+    assert builder.cache_dir == load_builder("aapd", data_dir=folder, cache_dir=cache).cache_dir
+
+
+def test_the_generated_corpus_needs_no_files_and_takes_none(folder, cache):
+    corpus = load("generated", split="test", cache_dir=cache)
+    assert corpus.column_names == ["id", "text", "labels"] and corpus.num_rows > 0
+    stream = load("generated", split="test", streaming=True)
+    assert stream.features == corpus.features and next(iter(stream)) == corpus[0]
+    with pytest.raises(ValueError, match="the generated corpus reads no files; leave it out"):
+        load("generated", data_dir=folder, cache_dir=cache)

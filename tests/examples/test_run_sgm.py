@@ -1,0 +1,287 @@
+import csv
+import importlib.util
+import json
+import random
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, Features, List, Value
+
+from sgm_hf.metrics import compute_metrics
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TOPICS = {"sport": "ball goal team match", "money, banks": "bank stock price loan", "zoë": "court judge crime trial"}
+TINY = [
+    *("--embedding_size", "16", "--encoder_hidden_size", "16", "--encoder_layers", "1", "--decoder_hidden_size", "16"),
+    *("--dropout", "0.0", "--learning_rate", "0.02", "--per_device_train_batch_size", "8", "--num_beams", "3"),
+    *("--disable_tqdm", "true"),
+]
+
+
+def load_program():
+    specification = importlib.util.spec_from_file_location("run_sgm", EXAMPLES / "run_sgm.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+run_sgm = load_program()
+
+
+def write_csv(path, count, seed=0, topics=TOPICS):
+    """Texts with words of some topics, and those topics joined by `|`."""
+    generator = random.Random(seed)
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "labels"])
+        for _ in range(count):
+            chosen = [topic for topic in topics if generator.random() < 0.5]
+            words = [generator.choice(topics[topic].split()) for topic in chosen for _ in range(3)]
+            words += generator.choices("the a of in and".split(), k=generator.randint(1, 10))
+            generator.shuffle(words)
+            writer.writerow([" ".join(words), "|".join(chosen)])
+    return str(path)
+
+
+def read_lines(path):
+    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+
+
+def metrics_of(lines, field):
+    names = sorted({name for line in lines for name in line["gold"] + line[field]})
+    truth, chosen = ([[name in line[key] for name in names] for line in lines] for key in ("gold", field))
+    return compute_metrics(np.array(truth), np.array(chosen))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of the program on a CSV file alone, with its folder and the metrics it returned."""
+    folder = tmp_path_factory.mktemp("trained")
+    train_file = write_csv(folder / "train.csv", 120)
+    metrics = run_sgm.main(
+        ["--train_file", train_file, "--output_dir", str(folder / "run"), "--num_train_epochs", "8", *TINY]
+    )
+    return folder, metrics
+
+
+def test_a_csv_file_alone_trains_evaluates_and_predicts(trained):
+    folder, metrics = trained
+    run = folder / "run"
+    lines = read_lines(run / "predictions_validation.jsonl")
+    assert len(lines) == 12
+    assert set(metrics) == {"validation"}
+    assert metrics["validation"]["micro_f1"] > 0.7
+    for name in ("model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "summary.txt"):
+        assert (run / name).exists()
+    assert not [path for path in run.rglob("*") if path.name.startswith(".saving") or path.suffix == ".part"]
+
+
+def test_metrics_are_those_recomputed_from_the_predictions_file(trained):
+    folder, metrics = trained
+    lines = read_lines(folder / "run" / "predictions_validation.jsonl")
+    results = json.loads((folder / "run" / "all_results.json").read_text())
+    for field, prefix in (("labels", ""), ("best_sequence", "best_sequence_"), ("max_f1", "max_f1_")):
+        recomputed = metrics_of(lines, field)
+        for name in ("micro_precision", "micro_recall", "micro_f1", "samples_f1", "zero_one_loss", "hamming_loss"):
+            assert metrics["validation"][prefix + name] == pytest.approx(recomputed[name])
+            assert results[f"validation_{prefix}{name}"] == pytest.approx(recomputed[name])
+
+
+def test_each_prediction_has_a_score_a_label_and_the_gold_labels_of_its_document(trained):
+    folder, _ = trained
+    gold = {f"train.csv:{number}": row for number, row in enumerate(csv.reader(open(folder / "train.csv")), start=1)}
+    for line in read_lines(folder / "run" / "predictions_validation.jsonl"):
+        assert len(line["scores"]) == len(line["labels"]) == len(set(line["labels"]))
+        assert all(0 <= score <= 1 for score in line["scores"])
+        assert line["labels"] == line["best_sequence"]
+        assert "|".join(line["gold"]) == gold[line["id"]][1]
+
+
+def test_the_summary_tells_data_settings_speed_and_history(trained):
+    folder, metrics = trained
+    summary = json.loads((folder / "run" / "summary.json").read_text())
+    assert summary["data"]["train_documents"] == 108
+    assert summary["data"]["validation_documents"] == 12
+    assert summary["settings"]["learning_rate"] == 0.02
+    assert summary["model"]["labels"] == 3
+    assert summary["training"]["documents_per_second"] > 0
+    assert len(summary["history"]) == 8
+    assert summary["metrics"]["validation"] == metrics["validation"]
+
+
+def test_a_saved_run_predicts_the_same_again(trained, tmp_path):
+    folder, metrics = trained
+    again = run_sgm.main(
+        ["--model_name_or_path", str(folder / "run"), "--train_file", str(folder / "train.csv"), "--do_eval"]
+        + ["--do_predict", "--output_dir", str(tmp_path), "--disable_tqdm", "true"]
+    )
+    for name in ("best_sequence_micro_f1", "max_f1_micro_f1"):
+        assert again["validation"][name] == metrics["validation"][name]
+    old, new = (read_lines(path / "predictions_validation.jsonl") for path in (folder / "run", tmp_path))
+    assert new == old
+
+
+def test_a_checkpoint_predicts_a_file_without_labels(trained, tmp_path):
+    folder, _ = trained
+    file = tmp_path / "new.jsonl"
+    file.write_text('{"text": "ball goal team"}\n{"text": ""}\n{"text": "xyzzy"}\n')
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        metrics = run_sgm.main(
+            ["--model_name_or_path", str(folder / "run"), "--test_file", str(file), "--do_predict"]
+            + ["--output_dir", str(tmp_path / "out"), "--disable_tqdm", "true"]
+        )
+    lines = read_lines(tmp_path / "out" / "predictions_test.jsonl")
+    assert "sport" in lines[0]["labels"]
+    assert lines[1]["labels"] == []
+    assert len(lines) == 3 and "gold" not in lines[0]
+    assert "micro_f1" not in metrics["test"]
+
+
+def test_unknown_labels_of_a_test_file_are_an_error_or_counted_as_missed(trained, tmp_path):
+    folder, _ = trained
+    file = write_csv(tmp_path / "test.csv", 20, seed=1, topics=TOPICS | {"new": "novel fresh"})
+    options = ["--model_name_or_path", str(folder / "run"), "--test_file", file, "--do_predict"]
+    options += ["--output_dir", str(tmp_path / "out"), "--disable_tqdm", "true"]
+    with pytest.raises(ValueError, match="test.csv.*'new'"):
+        run_sgm.main(options)
+    assert not (tmp_path / "out" / "predictions_test.jsonl").exists()
+    metrics = run_sgm.main([*options, "--unknown_labels", "count"])
+    lines = read_lines(tmp_path / "out" / "predictions_test.jsonl")
+    assert any("new" in line["gold"] for line in lines)
+    assert metrics["test"]["micro_recall"] == pytest.approx(metrics_of(lines, "labels")["micro_recall"])
+
+
+def test_settings_of_a_json_file_are_overridden_by_options_after_it(tmp_path):
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({"dataset_name": "aapd", "seed": 1, "bf16": True, "label_mask": False}))
+    model_args, data_args, training_args = run_sgm.parse_arguments(
+        [str(settings), "--seed", "3", "--data_dir", "x", "--output_dir", str(tmp_path)]
+    )
+    assert (training_args.seed, training_args.bf16, model_args.label_mask) == (3, True, False)
+    assert (data_args.dataset_name, data_args.data_dir) == ("aapd", "x")
+
+
+def test_a_training_is_never_started_over_what_a_folder_holds(trained, tmp_path):
+    folder, _ = trained
+    run = tmp_path / "run"
+    shutil.copytree(folder / "run", run)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    options = ["--train_file", str(folder / "train.csv"), "--output_dir", str(run), *TINY]
+    with pytest.raises(FileExistsError, match="not empty.*--resume_from_checkpoint"):
+        run_sgm.main(options)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    run_sgm.main([*options, "--num_train_epochs", "9", "--resume_from_checkpoint", "true"])
+    history = json.loads((run / "summary.json").read_text())["history"]
+    assert [record["epoch"] for record in history] == list(range(1, 10))
+
+
+def test_training_goes_on_from_a_checkpoint_with_threshold_split_and_test_file(trained, tmp_path):
+    folder, _ = trained
+    test_file = write_csv(tmp_path / "test.csv", 30, seed=5)
+    metrics = run_sgm.main(
+        ["--model_name_or_path", str(folder / "run"), "--train_file", str(folder / "train.csv"), "--do_train"]
+        + ["--test_file", test_file, "--do_eval", "--do_predict", "--output_dir", str(tmp_path / "out")]
+        + ["--num_train_epochs", "1", "--threshold_split_size", "20", "--set_decoding", "max_f1", *TINY]
+    )
+    assert set(metrics) == {"validation", "test"}
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["data"]["threshold_documents"] == 20
+    assert summary["generation"]["set_decoding"] == "max_f1"
+    assert metrics["test"]["label_threshold"] == summary["history"][0]["eval_label_threshold"]
+    lines = read_lines(tmp_path / "out" / "predictions_test.jsonl")
+    assert [line["labels"] for line in lines] == [line["max_f1"] for line in lines]
+    assert metrics["test"]["micro_f1"] == pytest.approx(metrics_of(lines, "labels")["micro_f1"])
+
+
+def test_a_checkpoint_is_not_trained_on_labels_it_does_not_have(trained, tmp_path):
+    folder, _ = trained
+    file = write_csv(tmp_path / "other.csv", 20, topics={"weather": "rain sun", "sport": "ball goal"})
+    options = ["--model_name_or_path", str(folder / "run"), "--train_file", file, "--do_train", *TINY]
+    with pytest.raises(ValueError, match="'weather'"):
+        run_sgm.main([*options, "--output_dir", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_whose_tokenizer_is_another_models_is_refused(trained, tmp_path):
+    folder, _ = trained
+    run = tmp_path / "run"
+    shutil.copytree(folder / "run", run)
+    run_sgm.SGMTokenizer.train_from_texts(["only three words"]).save_pretrained(run)
+    with pytest.raises(ValueError, match="tokenizer of .*run has 5 words, its model"):
+        run_sgm.load_checkpoint(str(run))
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        run_sgm.load_checkpoint(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "give either --dataset_name"),
+        (["--dataset_name", "aapd", "--train_file", "x.csv"], "give either --dataset_name"),
+        (["--do_eval", "--dataset_name", "aapd"], "nothing to evaluate"),
+        (["--do_train", "--test_file", "x.csv"], "--do_train needs --train_file"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_anything_is_written(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        run_sgm.main([*options, "--output_dir", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_faulty_settings_file_is_named_with_its_fault(tmp_path):
+    with pytest.raises(FileNotFoundError, match="missing.json"):
+        run_sgm.parse_arguments([str(tmp_path / "missing.json")])
+    broken = tmp_path / "broken.json"
+    broken.write_text('{"seed": 1,\n}')
+    with pytest.raises(ValueError, match="broken.json, line 2"):
+        run_sgm.parse_arguments([str(broken)])
+    unknown = tmp_path / "unknown.json"
+    unknown.write_text('{"seed": 1, "beam_width": 3}')
+    with pytest.raises(ValueError, match="unknown.json sets beam_width"):
+        run_sgm.parse_arguments([str(unknown)])
+
+
+def test_a_split_takes_what_is_asked_and_leaves_the_rest_in_order():
+    data = Dataset.from_dict({"text": [str(row) for row in range(40)]})
+    rest, part = run_sgm.split_off(data, 0.25, seed=0, name="validation_split_size")
+    assert (len(rest), len(part)) == (30, 10)
+    assert sorted([*rest["text"], *part["text"]], key=int) == data["text"][:]
+    assert rest["text"][:] == sorted(rest["text"], key=int)
+    assert (
+        run_sgm.split_off(data, 7, seed=0, name="x")[1]["text"][:] != run_sgm.split_off(data, 7, 1, "x")[1]["text"][:]
+    )
+    for size in (40, 0, -1):
+        with pytest.raises(ValueError, match=f"--validation_split_size {size} takes"):
+            run_sgm.split_off(data, size, seed=0, name="validation_split_size")
+
+
+@pytest.mark.parametrize("config", sorted(EXAMPLES.glob("configs/*.json")), ids=lambda path: path.stem)
+def test_every_shipped_configuration_is_accepted(config, tmp_path):
+    model_args, data_args, training_args = run_sgm.parse_arguments([str(config), "--output_dir", str(tmp_path)])
+    run_sgm.choose_tasks(model_args, training_args)
+    run_sgm.check_settings(model_args, data_args, training_args)
+    features = Features({"text": Value("string"), "labels": List(ClassLabel(names=["x", "y"]))})
+    train = Dataset.from_dict({"text": ["a b"], "labels": [[0]]}, features=features)
+    tokenizer = run_sgm.build_tokenizer(train, data_args)
+    model = run_sgm.build_model(train, tokenizer, model_args)
+    assert model.config.label_feedback == model_args.label_feedback
+    assert ("_ge" in config.stem) == (model.config.label_feedback == "global_embedding")
+
+
+def test_the_papers_settings_are_in_the_papers_configurations():
+    """SGM paper, section 3.3."""
+    common = {"adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8, "learning_rate": 0.001}
+    common |= {"max_grad_norm": 10.0, "encoder_hidden_size": 256, "decoder_hidden_size": 512, "encoder_layers": 2}
+    rcv1 = {"vocab_size": 50000, "max_length": 500, "num_beams": 5, "embedding_size": 512, "decoder_layers": 2}
+    aapd = {"vocab_size": 30000, "num_beams": 9, "embedding_size": 256, "decoder_layers": 1}
+    for corpus, own in (("rcv1_v2", rcv1), ("aapd", aapd)):
+        for system in ("sgm", "sgm_ge"):
+            settings = json.loads((EXAMPLES / "configs" / f"{corpus}_{system}.json").read_text())
+            assert settings.items() >= (common | own).items()

@@ -1,0 +1,331 @@
+import itertools
+import math
+
+import pytest
+import torch
+from conftest import NUM_LABELS, build_model
+
+from sgm_hf.modeling import LabelConstraints, SGMConfig, label_sets_from_sequences, select_labels
+from sgm_hf.modeling.generation_sgm import label_scores_from_hypotheses
+
+ALL_SEQUENCES = [list(p) for size in range(NUM_LABELS + 1) for p in itertools.permutations(range(NUM_LABELS), size)]
+SYSTEMS = list(itertools.product(("word", "none"), ("previous_label", "global_embedding", "fixed_mixture")))
+HIERARCHY = {0: 1, 1: 2}
+
+
+def sequence_log_probs(model, texts, sequences=ALL_SEQUENCES) -> torch.Tensor:
+    """log p(y|x) of every label sequence by teacher forcing; (B, sequences)."""
+    columns = []
+    for labels in sequences:
+        target = torch.tensor([[*labels, NUM_LABELS]]).expand(len(texts["input_ids"]), -1)
+        with torch.no_grad():
+            log_probs = model(**texts, labels=target).logits.log_softmax(-1)
+        columns.append(log_probs.gather(-1, target[..., None]).squeeze(-1).sum(1))
+    return torch.stack(columns, dim=1)
+
+
+def textbook_beam_search(model, text, width, obeys=lambda labels: True):
+    """Beam search over one text, written plainly: the best `width` finished sequences and their log-probabilities."""
+    memory = {}
+
+    def log_p_next(labels):
+        if tuple(labels) not in memory:
+            ids = torch.tensor([[model.config.bos_label_id, *labels]])
+            with torch.no_grad():
+                logits = model(**text, decoder_input_ids=ids).logits
+            memory[tuple(labels)] = logits[0, -1].log_softmax(-1).tolist()
+        return memory[tuple(labels)]
+
+    running, finished = [([], 0.0)], []
+    while running:
+        candidates = [
+            (labels, token, score + log_p_next(labels)[token])
+            for labels, score in running
+            for token in range(NUM_LABELS + 1)
+            if log_p_next(labels)[token] > -math.inf
+        ]
+        candidates.sort(key=lambda candidate: -candidate[2])
+        finished += [(labels, score) for labels, token, score in candidates[:width] if token == NUM_LABELS]
+        finished = sorted(finished, key=lambda hypothesis: -hypothesis[1])[:width]
+        running = [(labels + [t], score) for labels, t, score in candidates[: 2 * width] if t != NUM_LABELS][:width]
+        if len(finished) == width and running and running[0][1] <= finished[-1][1]:
+            break
+    return finished
+
+
+def test_sequence_probabilities_sum_to_one(texts):
+    torch.testing.assert_close(sequence_log_probs(build_model(), texts).exp().sum(1), torch.ones(4))
+
+
+@pytest.mark.parametrize(("attention", "label_feedback"), SYSTEMS)
+def test_a_beam_as_wide_as_the_space_equals_exhaustive_search(texts, attention, label_feedback):
+    model = build_model(attention=attention, label_feedback=label_feedback)
+    log_probs = sequence_log_probs(model, texts)
+    best, order = log_probs.sort(dim=1, descending=True)
+    width = len(ALL_SEQUENCES)
+    output = model.generate(
+        **texts,
+        num_beams=width,
+        num_return_sequences=width,
+        return_dict_in_generate=True,
+        output_label_scores=True,
+    )
+    torch.testing.assert_close(output.sequences_scores.view(4, width), best, rtol=1e-5, atol=1e-5)
+    expected = [ALL_SEQUENCES[i] for row in order.tolist() for i in row]
+    assert label_sets_from_sequences(output.sequences, NUM_LABELS) == expected
+    for label in range(NUM_LABELS):
+        having = [i for i, labels in enumerate(ALL_SEQUENCES) if label in labels]
+        torch.testing.assert_close(output.label_scores[:, label], log_probs[:, having].exp().sum(1))
+
+
+@pytest.mark.parametrize("width", range(2, len(ALL_SEQUENCES) + 4))
+@pytest.mark.parametrize("label_feedback", ["previous_label", "global_embedding"])
+def test_every_beam_width_equals_a_textbook_beam_search(texts, width, label_feedback):
+    model = build_model(seed=width, label_feedback=label_feedback)
+    output = model.generate(**texts, num_beams=width, num_return_sequences=width, return_dict_in_generate=True)
+    sets = label_sets_from_sequences(output.sequences, NUM_LABELS)
+    for row in range(4):
+        text = {name: value[row : row + 1] for name, value in texts.items()}
+        expected = textbook_beam_search(model, text, width)
+        got_scores = output.sequences_scores[row * width : (row + 1) * width]
+        count = len(expected)
+        assert sets[row * width : row * width + count] == [labels for labels, _ in expected]
+        torch.testing.assert_close(got_scores[:count], torch.tensor([s for _, s in expected]), rtol=1e-5, atol=1e-5)
+        # Places for which no sequence exists are blank, never a repeated or unfinished hypothesis.
+        assert torch.isneginf(got_scores[count:]).all()
+        assert (output.sequences[row * width + count : (row + 1) * width, 1:] == model.config.pad_label_id).all()
+
+
+@pytest.mark.parametrize("label_feedback", ["previous_label", "global_embedding"])
+def test_greedy_search_takes_the_best_label_at_each_step_and_equals_a_beam_of_one(texts, label_feedback):
+    model = build_model(label_feedback=label_feedback)
+    got = label_sets_from_sequences(model.generate(**texts, num_beams=1), NUM_LABELS)
+    for row in range(4):
+        text, labels = {name: value[row : row + 1] for name, value in texts.items()}, []
+        while True:
+            ids = torch.tensor([[model.config.bos_label_id, *labels]])
+            token = int(model(**text, decoder_input_ids=ids).logits[0, -1].argmax())
+            if token == NUM_LABELS:
+                break
+            labels.append(token)
+        assert got[row] == labels
+        ((beam_labels, _),) = textbook_beam_search(model, text, 1)
+        assert beam_labels == labels
+
+
+MODES = {
+    "greedy": {"num_beams": 1},
+    "beam": {"num_beams": 4, "num_return_sequences": 4},
+    "sampling": {"num_beams": 1, "do_sample": True, "num_return_sequences": 8},
+    "top-k sampling": {"num_beams": 1, "do_sample": True, "top_k": 2, "temperature": 2.0},
+    "beam sampling": {"num_beams": 4, "do_sample": True},
+    "no cache": {"num_beams": 3, "use_cache": False},
+    "length penalty": {"num_beams": 3, "length_penalty": 2.0},
+    "max_f1": {"num_beams": 4, "set_decoding": "max_f1", "label_threshold": 0.2},
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_label_twice_under_every_decoding_mode(texts, mode):
+    torch.manual_seed(0)
+    for seed in range(5):
+        for row in build_model(seed=seed, label_feedback="global_embedding").generate(**texts, **MODES[mode]).tolist():
+            labels = [i for i in row if i < NUM_LABELS]
+            assert len(labels) == len(set(labels))
+
+
+CONSTRAINTS = [
+    {"min_labels": 2},
+    {"max_labels": 1},
+    {"max_labels": 0},
+    {"min_labels": 3, "max_labels": 3},
+    {"allowed_labels": [1]},
+    {"forbidden_labels": [0, 2], "min_labels": 1},
+    {"required_labels": [2], "max_labels": 2},
+    {"required_labels": [2], "max_labels": 1},
+    {"label_hierarchy": HIERARCHY},
+    {"label_hierarchy": HIERARCHY, "min_labels": 2, "max_labels": 2},
+    {"label_hierarchy": {0: 2, 1: 2}, "required_labels": [0], "max_labels": 2},
+    {"label_hierarchy": HIERARCHY, "forbidden_labels": [1], "min_labels": 1},
+]
+
+
+def obeys(labels, constraints) -> bool:
+    """The constraints, read literally on a label sequence."""
+    hierarchy = constraints.get("label_hierarchy", {})
+    return (
+        constraints.get("min_labels", 0) <= len(labels) <= constraints.get("max_labels", NUM_LABELS)
+        and set(labels) <= set(constraints.get("allowed_labels", range(NUM_LABELS)))
+        and not set(labels) & set(constraints.get("forbidden_labels", ()))
+        and set(constraints.get("required_labels", ())) <= set(labels)
+        and all(hierarchy[label] in labels[:i] for i, label in enumerate(labels) if label in hierarchy)
+    )
+
+
+@pytest.mark.parametrize("constraints", CONSTRAINTS, ids=str)
+@pytest.mark.parametrize("mode", MODES)
+def test_constraints_hold_under_every_decoding_mode(texts, mode, constraints):
+    torch.manual_seed(0)
+    model = build_model(seed=1)
+    output = model.generate(**texts, **MODES[mode], **constraints, return_dict_in_generate=True)
+    sequences = output.sequences
+    if output.get("sequences_scores") is not None:
+        sequences = sequences[~torch.isneginf(output.sequences_scores)]
+    unordered = mode == "max_f1" and "label_hierarchy" in constraints
+    for labels in label_sets_from_sequences(sequences, NUM_LABELS):
+        assert obeys(labels, constraints), (labels, unordered)
+
+
+@pytest.mark.parametrize("constraints", CONSTRAINTS, ids=str)
+def test_a_wide_beam_under_constraints_equals_exhaustive_search(texts, constraints):
+    model = build_model(seed=2)
+    valid = [labels for labels in ALL_SEQUENCES if obeys(labels, constraints)]
+    log_probs, order = sequence_log_probs(model, texts, valid).sort(dim=1, descending=True)
+    width = len(ALL_SEQUENCES)
+    output = model.generate(
+        **texts, num_beams=width, num_return_sequences=width, return_dict_in_generate=True, **constraints
+    )
+    scores = output.sequences_scores.view(4, width)
+    torch.testing.assert_close(scores[:, : len(valid)], log_probs, rtol=1e-5, atol=1e-5)
+    assert torch.isneginf(scores[:, len(valid) :]).all()
+    sets = label_sets_from_sequences(output.sequences.view(4, width, -1)[:, 0], NUM_LABELS)
+    assert sets == [valid[i] for i in order[:, 0].tolist()]
+
+
+@pytest.mark.parametrize("mode", ["greedy", "beam", "length penalty", "max_f1"])
+def test_predictions_do_not_depend_on_batch_mates_padding_or_order(texts, mode):
+    model = build_model(seed=3, label_feedback="global_embedding")
+    settings = dict(MODES[mode], return_dict_in_generate=True, output_label_scores=True, num_return_sequences=1)
+    together = model.generate(**texts, **settings)
+    sets = label_sets_from_sequences(together.sequences, NUM_LABELS)
+    order = torch.tensor([3, 1, 0, 2])
+    permuted = model.generate(**{name: value[order] for name, value in texts.items()}, **settings)
+    assert label_sets_from_sequences(permuted.sequences, NUM_LABELS) == [sets[i] for i in order.tolist()]
+    for row in range(4):
+        length = int(texts["attention_mask"][row].sum())
+        alone = model.generate(texts["input_ids"][row : row + 1, :length], **settings)
+        assert label_sets_from_sequences(alone.sequences, NUM_LABELS) == [sets[row]]
+        torch.testing.assert_close(alone.label_scores[0], together.label_scores[row], rtol=1e-5, atol=1e-5)
+
+
+def test_encoder_states_are_kept_once_per_document(texts):
+    model = build_model()
+    output = model.generate(**texts, num_beams=6, return_dict_in_generate=True)
+    state = output.past_key_values
+    assert state.values.shape[0] == state.keys.shape[0] == 4
+    assert state.hidden[0].shape[0] == 4 * 6
+
+
+def test_length_penalty_does_not_change_label_scores_of_a_full_beam(texts):
+    model = build_model()
+    settings = {"num_beams": len(ALL_SEQUENCES), "return_dict_in_generate": True, "output_label_scores": True}
+    plain = model.generate(**texts, **settings).label_scores
+    penalised = model.generate(**texts, **settings, length_penalty=1.5).label_scores
+    torch.testing.assert_close(plain, penalised, rtol=1e-4, atol=1e-5)
+
+
+def test_scores_of_samples_are_their_share(texts):
+    torch.manual_seed(0)
+    model = build_model()
+    output = model.generate(
+        **texts,
+        num_beams=1,
+        do_sample=True,
+        top_k=0,
+        num_return_sequences=500,
+        return_dict_in_generate=True,
+        output_label_scores=True,
+    )
+    sets = label_sets_from_sequences(output.sequences, NUM_LABELS)
+    assert output.label_scores[0, 1].item() == pytest.approx(sum(1 in labels for labels in sets[:500]) / 500)
+    log_probs = sequence_log_probs(model, texts)
+    having = [i for i, labels in enumerate(ALL_SEQUENCES) if 1 in labels]
+    torch.testing.assert_close(output.label_scores[:, 1], log_probs[:, having].exp().sum(1), atol=0.09, rtol=0)
+
+
+def test_defaults_live_in_the_generation_config_and_arguments_win(texts):
+    model = build_model()
+    model.generation_config.max_labels = 1
+    model.generation_config.required_labels = [2]
+    assert label_sets_from_sequences(model.generate(**texts), NUM_LABELS) == [[2]] * 4
+    got = label_sets_from_sequences(model.generate(**texts, required_labels=[0]), NUM_LABELS)
+    assert got == [[0]] * 4
+
+
+def test_labels_can_be_named(texts):
+    model = build_model(id2label={0: "a", 1: "b", 2: "c"}, num_labels=3)
+    by_name = model.generate(**texts, required_labels=["b"], label_hierarchy={"b": "c"})
+    assert torch.equal(by_name, model.generate(**texts, required_labels=[1], label_hierarchy={1: 2}))
+
+
+def test_known_labels_can_be_given_as_a_prompt(texts):
+    model = build_model()
+    prompt = torch.tensor([[model.config.bos_label_id, 2]] * 4)
+    for labels in label_sets_from_sequences(model.generate(**texts, decoder_input_ids=prompt), NUM_LABELS):
+        assert labels[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"min_labels": 3, "allowed_labels": [0, 1]}, "min_labels=3 cannot be reached: 2 labels are allowed"),
+        ({"min_labels": 2, "max_labels": 1}, "min_labels=2 cannot be reached"),
+        ({"required_labels": [1], "forbidden_labels": [1]}, "required_labels asks for .*LABEL_1"),
+        ({"required_labels": [0, 1], "max_labels": 1}, "more than max_labels=1"),
+        ({"required_labels": [0], "label_hierarchy": {0: 1}, "forbidden_labels": [1]}, "LABEL_0"),
+        ({"label_hierarchy": {0: 1, 1: 0}}, "cycle"),
+        ({"label_hierarchy": {0: 1, 1: 2, 2: 1}}, "cycle"),
+        ({"allowed_labels": ["sport"]}, "no label 'sport'"),
+        ({"allowed_labels": [7]}, "no label 7"),
+        ({"max_labels": -1}, "max_labels must not be negative"),
+        ({"set_decoding": "best"}, "set_decoding must be"),
+        ({"set_decoding": "max_f1", "num_return_sequences": 2}, "num_return_sequences"),
+        ({"set_decoding": "max_f1", "label_threshold": 0.0}, "label_threshold"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_its_name(texts, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        build_model().generate(**texts, **arguments)
+
+
+def test_a_misspelled_argument_is_refused(texts):
+    with pytest.raises(ValueError, match="forbiden_labels"):
+        build_model().generate(**texts, forbiden_labels=[1])
+
+
+def test_max_f1_takes_the_labels_that_reach_the_threshold(texts):
+    model = build_model(seed=4)
+    output = model.generate(
+        **texts,
+        num_beams=16,
+        set_decoding="max_f1",
+        label_threshold=0.3,
+        return_dict_in_generate=True,
+    )
+    for labels, scores in zip(
+        label_sets_from_sequences(output.sequences, NUM_LABELS), output.label_scores.tolist(), strict=True
+    ):
+        assert set(labels) == {i for i, score in enumerate(scores) if score >= 0.3}
+        assert labels == sorted(labels, key=lambda i: -scores[i])
+    assert output.get("sequences_scores") is None
+
+
+def test_selected_labels_respect_count_limits():
+    scores = torch.tensor([[0.9, 0.2, 0.6], [0.1, 0.05, 0.0]])
+    assert select_labels(scores, 0.5) == [[0, 2], []]
+    assert select_labels(scores, 0.5, min_labels=1) == [[0, 2], [0]]
+    assert select_labels(scores, 0.01, max_labels=1) == [[0], [0]]
+
+
+def test_a_label_in_every_hypothesis_scores_exactly_one():
+    sequences = torch.tensor([[[4, 0, 1, 3], [4, 1, 3, 5], [4, 5, 5, 5]]])
+    scores = label_scores_from_hypotheses(sequences, torch.tensor([[-0.3, -2.7, -math.inf]]), NUM_LABELS)
+    assert scores[0, 1].item() == 1.0
+    assert scores[0, 2].item() == 0.0
+    assert scores[0, 0].item() == pytest.approx(math.exp(-0.3) / (math.exp(-0.3) + math.exp(-2.7)))
+
+
+def test_constraints_that_allow_everything_are_trivial():
+    config = SGMConfig(num_labels=3)
+    assert LabelConstraints(config).is_trivial
+    assert not LabelConstraints(config, max_labels=2).is_trivial

@@ -1,0 +1,265 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from conftest import NUM_LABELS, build_model
+from torch import nn
+from transformers import AutoModel, AutoModelForSeq2SeqLM
+
+from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration
+from sgm_hf.modeling.modeling_sgm import SGMBidirectionalLSTM, SGMLabelFeedback, label_loss, reversal_index
+
+SYSTEMS = list(itertools.product(("word", "none"), ("previous_label", "global_embedding", "fixed_mixture")))
+GOLD = torch.tensor([[2, 0, 3], [1, 3, -100], [3, -100, -100], [0, 2, 3]])
+
+
+def test_bidirectional_layer_equals_a_packed_lstm():
+    torch.manual_seed(0)
+    layer, oracle = SGMBidirectionalLSTM(5, 4), nn.LSTM(5, 4, batch_first=True, bidirectional=True)
+    for name, parameter in layer.forward_lstm.named_parameters():
+        getattr(oracle, name).data.copy_(parameter)
+    for name, parameter in layer.backward_lstm.named_parameters():
+        getattr(oracle, name + "_reverse").data.copy_(parameter)
+    lengths, inputs = torch.tensor([7, 3, 1, 5]), torch.randn(4, 7, 5)
+    packed = nn.utils.rnn.pack_padded_sequence(inputs, lengths, batch_first=True, enforce_sorted=False)
+    expected, _ = nn.utils.rnn.pad_packed_sequence(oracle(packed)[0], batch_first=True)
+    states = layer(inputs, reversal_index(lengths, 7))
+    is_word = torch.arange(7) < lengths[:, None]
+    torch.testing.assert_close(states[is_word], expected[is_word], rtol=1e-6, atol=1e-6)
+
+
+def test_reversal_is_its_own_inverse_and_leaves_padding_in_place():
+    index = reversal_index(torch.tensor([3, 1, 4]), 4)
+    assert index.tolist() == [2, 1, 0, 3, 4, 5, 6, 7, 11, 10, 9, 8]
+    assert torch.equal(index[index], torch.arange(12))
+
+
+@pytest.mark.parametrize("gate_activation", ["linear", "sigmoid"])
+def test_global_embedding_equals_equations_11_to_13(gate_activation):
+    torch.manual_seed(0)
+    config = SGMConfig(
+        num_labels=4, embedding_size=6, label_feedback="global_embedding", gate_activation=gate_activation
+    )
+    feedback = SGMLabelFeedback(config)
+    label_ids, distribution = torch.tensor([3, 0]), torch.rand(2, 5).softmax(dim=-1)
+    got = feedback(label_ids, feedback.average(distribution)).detach().numpy()
+
+    embeddings = feedback.embed_labels.weight.detach().numpy().astype(np.float64)
+    w1, w2 = (m.weight.detach().numpy().astype(np.float64) for m in (feedback.gate_label, feedback.gate_average))
+    for row, (label, y) in enumerate(zip(label_ids.tolist(), distribution.numpy().astype(np.float64), strict=True)):
+        e = embeddings[label]
+        e_bar = sum(y[i] * embeddings[i] for i in range(4))  # eq. 11
+        gate = w1 @ e + w2 @ e_bar  # eq. 13
+        gate = 1 / (1 + np.exp(-gate)) if gate_activation == "sigmoid" else gate
+        np.testing.assert_allclose(got[row], (1 - gate) * e + gate * e_bar, rtol=1e-5, atol=1e-6)  # eq. 12
+
+
+@pytest.mark.parametrize("mixture_lambda", [0.0, 0.3, 1.0])
+def test_fixed_mixture_equals_equation_14(mixture_lambda):
+    torch.manual_seed(0)
+    config = SGMConfig(
+        num_labels=4, embedding_size=6, label_feedback="fixed_mixture", mixture_lambda=mixture_lambda
+    )
+    feedback = SGMLabelFeedback(config)
+    label_ids, distribution = torch.tensor([2, 1]), torch.rand(2, 5).softmax(dim=-1)
+    got = feedback(label_ids, feedback.average(distribution)).detach().numpy()
+    embeddings = feedback.embed_labels.weight.detach().numpy()
+    for row, label in enumerate(label_ids.tolist()):
+        e_bar = distribution[row, :4].numpy() @ embeddings[:4]
+        expected = (1 - mixture_lambda) * embeddings[label] + mixture_lambda * e_bar
+        np.testing.assert_allclose(got[row], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_lambda_zero_is_sgm_without_global_embedding(texts):
+    plain = build_model(label_feedback="previous_label")
+    mixed = build_model(label_feedback="fixed_mixture", mixture_lambda=0.0)
+    mixed.load_state_dict(plain.state_dict())
+    assert torch.equal(plain(**texts, labels=GOLD).logits, mixed(**texts, labels=GOLD).logits)
+
+
+def test_attention_equals_equations_4_to_6(texts):
+    model = build_model()
+    states = model.encoder(**texts).last_hidden_state
+    attention = model.decoder.attention
+    query = torch.randn(4, 10)
+    context, weights = attention(query, attention.key(states), states, texts["attention_mask"].bool())
+    for row in range(4):
+        h = states[row, : texts["attention_mask"][row].sum()]
+        energy = torch.tanh(attention.query(query[row]) + h @ attention.key.weight.T) @ attention.energy.weight[0]
+        torch.testing.assert_close(weights[row, : len(h)], energy.softmax(0))
+        torch.testing.assert_close(context[row], energy.softmax(0) @ h)
+    assert (weights[texts["attention_mask"] == 0] == 0).all()
+
+
+@pytest.mark.parametrize(("attention", "label_feedback"), SYSTEMS)
+def test_padding_and_batch_mates_never_change_the_logits(texts, attention, label_feedback):
+    model = build_model(attention=attention, label_feedback=label_feedback, encoder_layers=2, decoder_layers=2)
+    together = model(**texts, labels=GOLD).logits
+    for row in range(4):
+        length, steps = int(texts["attention_mask"][row].sum()), int((GOLD[row] != -100).sum())
+        alone = model(input_ids=texts["input_ids"][row : row + 1, :length], labels=GOLD[row : row + 1, :steps]).logits
+        torch.testing.assert_close(together[row : row + 1, :steps], alone, rtol=1e-5, atol=1e-5)
+    order = torch.tensor([2, 0, 3, 1])
+    permuted = model(**{name: value[order] for name, value in texts.items()}, labels=GOLD[order]).logits
+    torch.testing.assert_close(permuted, together[order], rtol=1e-5, atol=1e-5)
+
+
+def test_the_padding_word_is_never_read(texts):
+    model = build_model()
+    changed = dict(texts, input_ids=texts["input_ids"] + 17 * (1 - texts["attention_mask"]))
+    assert torch.equal(model(**texts, labels=GOLD).logits, model(**changed, labels=GOLD).logits)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_loss_equals_cross_entropy_by_hand_with_repeats_masked(texts, label_smoothing):
+    model = build_model(label_feedback="global_embedding")
+    output = model(**texts, labels=GOLD, label_smoothing=label_smoothing)
+    raw = build_model(label_feedback="global_embedding", label_mask=False)
+    assert model.config.label_mask and not raw.config.label_mask
+    logits = output.logits.detach().double().numpy()
+    total, count = 0.0, 0
+    for row, labels in enumerate(GOLD.tolist()):
+        for step, label in enumerate(labels):
+            if label == -100:
+                continue
+            free = [i for i in range(NUM_LABELS + 1) if i not in labels[:step]]
+            assert np.isfinite(logits[row, step, free]).all()
+            assert np.isneginf(np.delete(logits[row, step], free)).all()
+            log_probs = logits[row, step, free] - np.log(np.exp(logits[row, step, free]).sum())
+            nll, spread = -log_probs[free.index(label)], -log_probs.mean()
+            total += (1 - label_smoothing) * nll + label_smoothing * spread
+            count += 1
+    assert output.loss.item() == pytest.approx(total / count, rel=1e-6)
+
+
+def test_loss_over_a_given_number_of_items_adds_up_over_micro_batches(texts):
+    model = build_model()
+    whole = model(**texts, labels=GOLD).loss
+    count = (GOLD != -100).sum()
+    halves = [
+        model(**{k: v[rows] for k, v in texts.items()}, labels=GOLD[rows], num_items_in_batch=count).loss
+        for rows in (slice(0, 1), slice(1, 4))
+    ]
+    torch.testing.assert_close(sum(halves), whole)
+
+
+def test_without_the_mask_a_repeat_keeps_its_logit(texts):
+    model = build_model(label_mask=False)
+    assert torch.isfinite(model(**texts, labels=GOLD).logits).all()
+
+
+def test_global_embedding_passes_gradient_through_the_distribution_before():
+    model = build_model(label_feedback="global_embedding")
+    output = model(input_ids=torch.tensor([[5, 6]]), labels=torch.tensor([[1, 3]]))
+    first_step_logits = model.decoder.output.weight
+    # Only the second step's logits are used: the output layer then gets gradient through y_{t-1} as well.
+    gradient = torch.autograd.grad(output.logits[0, 1, 0], first_step_logits, retain_graph=True)[0]
+    assert gradient[2].abs().sum() > 0  # label 2 takes part only through the average embedding of step 1
+
+
+@pytest.mark.parametrize(("attention", "label_feedback"), SYSTEMS)
+def test_every_parameter_gets_gradient(texts, attention, label_feedback):
+    model = build_model(attention=attention, label_feedback=label_feedback, decoder_layers=2).train()
+    model(**texts, labels=GOLD).loss.backward()
+    without = [n for n, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    assert without == []
+
+
+@pytest.mark.parametrize("auto_class", [AutoModel, AutoModelForSeq2SeqLM, SGMForMultiLabelGeneration])
+def test_a_loaded_model_gives_bit_equal_logits(tmp_path, texts, auto_class):
+    model = build_model(label_feedback="global_embedding", encoder_layers=2)
+    model.generation_config.label_threshold = 0.375
+    model.save_pretrained(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+    ]
+    loaded = auto_class.from_pretrained(tmp_path)
+    assert torch.equal(model(**texts, labels=GOLD).logits, loaded(**texts, labels=GOLD).logits)
+    assert loaded.generation_config.label_threshold == 0.375
+
+
+def test_a_checkpoint_of_other_sizes_is_refused(tmp_path):
+    build_model().save_pretrained(tmp_path)
+    with pytest.raises(RuntimeError, match="size mismatch|ignore_mismatched_sizes"):
+        SGMForMultiLabelGeneration.from_pretrained(tmp_path, num_labels=5)
+
+
+def test_a_corrupt_checkpoint_is_refused(tmp_path):
+    build_model().save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(Exception, match="(?i)safetensor|incomplete|header|corrupt"):
+        SGMForMultiLabelGeneration.from_pretrained(tmp_path)
+
+
+def test_stepping_with_a_state_equals_teacher_forcing(texts):
+    model = build_model(label_feedback="global_embedding", decoder_layers=2)
+    bos = model.config.bos_label_id
+    decoder_input_ids = torch.tensor([[bos, 2, 0], [bos, 1, 0], [bos, 0, 1], [bos, 0, 2]])
+    whole = model(**texts, decoder_input_ids=decoder_input_ids).logits
+    state, steps = None, []
+    for step in range(3):
+        output = model(**texts, decoder_input_ids=decoder_input_ids[:, step : step + 1], past_key_values=state)
+        state = output.past_key_values
+        steps.append(output.logits)
+    assert torch.equal(torch.cat(steps, dim=1), whole)
+    assert state.get_seq_length() == 3
+
+
+def test_several_decoder_rows_a_document_equal_repeated_documents(texts):
+    model = build_model()
+    bos = model.config.bos_label_id
+    rows = torch.tensor([[bos, 0], [bos, 1]] * 4)
+    shared = model(**texts, decoder_input_ids=rows).logits
+    repeated = model(**{k: v.repeat_interleave(2, 0) for k, v in texts.items()}, decoder_input_ids=rows).logits
+    torch.testing.assert_close(shared, repeated, rtol=1e-5, atol=1e-6)
+
+
+def test_attention_weights_are_distributions_over_words(texts):
+    output = build_model()(**texts, labels=GOLD, output_attentions=True, output_hidden_states=True)
+    (weights,) = output.cross_attentions
+    assert weights.shape == (4, 3, 9)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(4, 3))
+    assert output.decoder_hidden_states[0].shape == (4, 3, 10)
+    assert len(output.encoder_hidden_states) == 3
+
+
+def test_embeddings_in_place_of_words_give_the_same_logits(texts):
+    model = build_model()
+    embeddings = model.get_input_embeddings()(texts["input_ids"])
+    got = model(inputs_embeds=embeddings, attention_mask=texts["attention_mask"], labels=GOLD).logits
+    assert torch.equal(got, model(**texts, labels=GOLD).logits)
+
+
+def test_new_words_can_be_added(texts):
+    model = build_model()
+    before = model(**texts, labels=GOLD).logits
+    model.resize_token_embeddings(50)
+    assert model.config.vocab_size == 50
+    assert torch.equal(model(**texts, labels=GOLD).logits, before)
+
+
+def test_misuse_is_refused_with_the_remedy(texts):
+    model = build_model()
+    with pytest.raises(ValueError, match="generate"):
+        model(**texts)
+    with pytest.raises(ValueError, match="padding_side='right'"):
+        model(input_ids=torch.tensor([[0, 4]]), labels=torch.tensor([[3]]))
+    with pytest.raises(ValueError, match="input_ids or inputs_embeds"):
+        model(labels=torch.tensor([[3]]))
+
+
+def test_label_loss_without_any_target_is_zero():
+    assert label_loss(torch.zeros(1, 2, 4), torch.full((1, 2), -100)).item() == 0.0
+
+
+def test_bfloat16_autocast_stays_close_and_trains(texts):
+    model = build_model(label_feedback="global_embedding")
+    exact = model(**texts, labels=GOLD).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model(**texts, labels=GOLD).loss
+    rounded.backward()
+    assert rounded.item() == pytest.approx(exact.item(), rel=0.05)

@@ -1,0 +1,203 @@
+import gzip
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from sgm_hf.modeling.tokenization_sgm import SGMTokenizer
+
+TEXTS = [
+    "Shipments of cocoa rose to 155,221 bags in the week ended Feb 22, 1987.",
+    "in this paper , the sum capacity of the \\( mimo \\) channel 's model is shown in 3d",
+    "Yes! I don’t know why; the naïve U.S. buyers paid 5.93 mln… 😝",
+]
+EVERYTHING = (
+    "The ﬁne U.S. crop: 1,234 naïve buyers\u2019 don’t-care \\( ohc \\) fund's “quote” "
+    "5.93% İstanbul café\u0301 co\u00adop 日本語 3D 😝❤️ \x02 x_1\t$12."
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> SGMTokenizer:
+    return SGMTokenizer.train_from_texts(TEXTS)
+
+
+def words(text: str, **options) -> list[str]:
+    """The words of a text, all of them known."""
+    tokenizer = SGMTokenizer.train_from_texts([text], **options)
+    return tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The end. Of it, all", "the end . of it , all"),
+        ("the sum \\( mimo \\) capacity \\?", "the sum \\( mimo \\) capacity \\?"),
+        ("It's the users' fund's; we don’t, they'll", "it 's the users ' fund 's ; we don 't , they 'll"),
+        ("The U.S. rose at 9 a.m. yesterday.", "the u.s. rose at 0 a.m. yesterday ."),
+        ("semi-supervised and/or [NAME]", "semi - supervised and / or [ name ]"),
+        ("well... no!! 😝😝", "well . . . no ! ! 😝 😝"),
+        ("日本 ラテ abc", "日 本 ラ テ abc"),
+        ("Ｆｕｌｌ ﬁne co\u00adop cafe\u0301", "full fine coop café"),
+    ],
+)
+def test_texts_are_cut_into_words(text, expected):
+    assert words(text) == expected.split()
+
+
+@pytest.mark.parametrize(
+    ("number", "masked"),
+    [
+        ("7", "0"),
+        ("1987", "0000"),
+        ("155,221", "000,000"),
+        ("5.93", "0.00"),
+        ("3d", "3d"),
+        ("5G", "5g"),
+        ("b2b", "b2b"),
+    ],
+)
+def test_numbers_keep_their_shape_and_lose_their_value(number, masked):
+    assert words(f"in {number} .") == ["in", masked, "."]
+    assert words(f"in {number} .", mask_numbers=False) == ["in", number.lower(), "."]
+
+
+def test_case_is_kept_on_request():
+    assert words("The End", lowercase=False) == ["The", "End"]
+
+
+def test_raw_and_tokenised_text_give_the_same_words():
+    assert words("Prices rose (by 5.3 pct), it's said.") == words("prices rose ( by 5.3 pct ) , it 's said .")
+
+
+def test_offsets_cover_each_word_in_the_original_text(tokenizer):
+    encoding = tokenizer(EVERYTHING, return_offsets_mapping=True)
+    found = [EVERYTHING[start:end] for start, end in encoding["offset_mapping"]]
+    assert found == (
+        "The|ﬁne|U.S.|crop|:|1,234|naïve|buyers|\u2019|don|’t|-|care|\\(|ohc|\\)|fund|'s|“|quote|”|"
+        "5.93|%|İstanbul|café\u0301|co\u00adop|日|本|語|3D|😝|❤️|x|_|1|$|12|."
+    ).split("|")
+
+
+def test_offsets_are_ascending_and_miss_only_white_space_and_control_characters(tokenizer):
+    for text in [*TEXTS, EVERYTHING]:
+        offsets = tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
+        gaps = zip([0, *(end for _, end in offsets)], [*(start for start, _ in offsets), len(text)], strict=True)
+        assert all(text[end:start].strip(" \t\x02") == "" for end, start in gaps)
+
+
+def test_unknown_words_become_unk(tokenizer):
+    ids = tokenizer("cocoa zzz week")["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(ids) == ["cocoa", "<unk>", "week"]
+    assert (tokenizer.pad_token_id, tokenizer.unk_token_id) == (0, 1)
+
+
+def test_a_special_token_in_a_text_is_ordinary_words(tokenizer):
+    ids = tokenizer("<pad> <unk> cocoa")["input_ids"]
+    assert len(ids) == 7 and 0 not in ids
+
+
+def test_the_vocabulary_is_the_most_frequent_words_ties_by_word():
+    tokenizer = SGMTokenizer.train_from_texts(["b b b a a d c", "c d e"], vocab_size=6)
+    assert tokenizer.convert_ids_to_tokens(range(6)) == ["<pad>", "<unk>", "b", "a", "c", "d"]
+    assert len(tokenizer) == tokenizer.vocab_size == 6
+
+
+def test_words_rarer_than_min_frequency_stay_out():
+    assert set(SGMTokenizer.train_from_texts(["a a b"], min_frequency=2).get_vocab()) == {"<pad>", "<unk>", "a"}
+
+
+def test_the_vocabulary_does_not_depend_on_the_order_of_the_texts_or_on_how_they_come():
+    vocabulary = SGMTokenizer.train_from_texts(TEXTS).get_vocab()
+    assert SGMTokenizer.train_from_texts(text for text in reversed(TEXTS)).get_vocab() == vocabulary
+
+
+def test_a_text_is_cut_at_model_max_length_when_truncated():
+    tokenizer = SGMTokenizer.train_from_texts(["a b c"], model_max_length=4)
+    assert tokenizer.convert_ids_to_tokens(tokenizer("a b c c b a", truncation=True)["input_ids"]) == list("abcc")
+    assert len(tokenizer("a b c c b a", verbose=False)["input_ids"]) == 6
+
+
+def test_a_batch_is_padded_on_the_right_with_a_mask(tokenizer):
+    batch = tokenizer(["cocoa rose", "cocoa", ""], padding=True)
+    assert set(batch) == {"input_ids", "attention_mask"}
+    assert batch["attention_mask"] == [[1, 1], [1, 0], [0, 0]]
+    assert [row[1] for row in batch["input_ids"][1:]] == [0, 0]
+
+
+def test_a_batch_gives_the_same_ids_as_one_text_at_a_time(tokenizer):
+    texts = [*TEXTS, EVERYTHING, ""]
+    assert tokenizer(texts)["input_ids"] == [tokenizer(text)["input_ids"] for text in texts]
+
+
+def test_a_saved_tokenizer_loads_the_same_and_saves_the_same_file(tokenizer, tmp_path):
+    tokenizer(EVERYTHING, truncation=True, padding=True)  # a call leaves no trace in the file
+    tokenizer.save_pretrained(tmp_path / "first")
+    loaded = SGMTokenizer.from_pretrained(tmp_path / "first")
+    loaded.save_pretrained(tmp_path / "second")
+    first, second = ((tmp_path / name / "tokenizer.json").read_bytes() for name in ("first", "second"))
+    assert first == second
+    assert loaded(EVERYTHING) == tokenizer(EVERYTHING)
+    assert loaded("<pad>")["input_ids"] == tokenizer("<pad>")["input_ids"]
+    assert loaded.get_vocab() == tokenizer.get_vocab()
+    assert (loaded.model_max_length, loaded.pad_token_id) == (500, 0)
+
+
+def test_auto_tokenizer_loads_it(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert loaded(EVERYTHING, truncation=True) == tokenizer(EVERYTHING, truncation=True)
+
+
+def test_auto_tokenizer_loads_it_where_sgm_hf_is_not_imported(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    code = (
+        "import json, sys\nfrom transformers import AutoTokenizer\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({str(tmp_path)!r})\n"
+        f"ids = tokenizer({EVERYTHING!r}, truncation=True)['input_ids']\n"
+        "print(json.dumps([ids, tokenizer.model_max_length, 'sgm_hf' in sys.modules]))"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert json.loads(output) == [tokenizer(EVERYTHING)["input_ids"], 500, False]
+
+
+@pytest.mark.parametrize(
+    ("texts", "options", "message"),
+    [
+        ([], {}, "No texts"),
+        (["", " \n\t"], {}, "2 texts hold no word"),
+        (["a b"], {"min_frequency": 2}, "at least 2 times"),
+        (["a"], {"vocab_size": 2}, "vocab_size is 2"),
+        (["a"], {"model_max_length": 0}, "model_max_length is 0"),
+        (["a"], {"min_frequency": 0}, "min_frequency is 0"),
+    ],
+)
+def test_what_makes_no_vocabulary_is_a_value_error(texts, options, message):
+    with pytest.raises(ValueError, match=message):
+        SGMTokenizer.train_from_texts(texts, **options)
+
+
+def test_a_single_string_or_an_input_that_is_none_is_a_type_error():
+    with pytest.raises(TypeError, match="single string 'abc'"):
+        SGMTokenizer.train_from_texts("abc")
+    with pytest.raises(TypeError, match="Text 1 is None of type NoneType"):
+        SGMTokenizer.train_from_texts(["a", None])
+
+
+def test_the_tokenised_aapd_texts_keep_their_words():
+    default = Path(__file__).parents[3] / "shared" / "data"
+    path = Path(os.environ.get("SGM_HF_DATA", default)) / "aapd" / "text_val.gz"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there; set SGM_HF_DATA to the folder of the real data")
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        texts = [line.rstrip("\n") for line in file][:200]
+    tokenizer = SGMTokenizer.train_from_texts(texts, mask_numbers=False)
+    encoded = tokenizer(texts)["input_ids"]
+    pairs = [(text.split(), tokenizer.convert_ids_to_tokens(ids)) for text, ids in zip(texts, encoded, strict=True)]
+    cut = Counter(word for given, kept in pairs for word in set(given) - set(kept))
+    assert sum(cut.values()) < 0.001 * sum(len(given) for given, _ in pairs), cut.most_common(10)

@@ -1,0 +1,293 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import f1_score
+from tiny_training import NUM_LABELS, make_decided_model, make_documents, make_model
+from transformers import GenerationConfig, TrainerCallback
+
+from sgm_hf.data.labels import label_matrix
+from sgm_hf.metrics import compute_metrics, fit_threshold
+from sgm_hf.training import SGMTrainer
+from sgm_hf.training.trainer import format_log, halving_factor
+
+
+class StopAt(TrainerCallback):
+    """Stops a training after a number of updates, with a checkpoint, as if it had been interrupted there."""
+
+    def __init__(self, update: int):
+        self.update = update
+
+    def on_step_end(self, args, state, control, **keywords):
+        if state.global_step == self.update:
+            control.should_save = control.should_training_stop = True
+
+
+class RecordLearningRates(TrainerCallback):
+    def __init__(self):
+        self.rates = []
+
+    def on_pre_optimizer_step(self, args, state, control, optimizer=None, **keywords):
+        self.rates.append(optimizer.param_groups[0]["lr"])
+
+
+def weights(model):
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def assert_equal_weights(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+@pytest.mark.parametrize("update", [3, 7, 10])
+@pytest.mark.parametrize("settings", [{}, {"label_order": "shuffled", "label_feedback": "global_embedding"}])
+def test_resuming_gives_the_same_weights_as_never_stopping(arguments, update, settings):
+    data, validation = make_documents(40), make_documents(10, seed=1)
+    options = {"num_train_epochs": 3, "halve_from_epoch": 2, "save_total_limit": None, "load_best_model_at_end": False}
+
+    def trainer(folder, callbacks=None):
+        return SGMTrainer(make_model(**settings), arguments(folder, **options), data, validation, callbacks=callbacks)
+
+    whole = trainer("whole")
+    whole.train()
+    interrupted = trainer("resumed", [StopAt(update)])
+    interrupted.train()
+    assert interrupted.state.global_step == update < whole.state.global_step
+    resumed = trainer("resumed")
+    torch.rand(17)  # the resumed process is in another random state
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == whole.state.global_step
+    assert_equal_weights(weights(whole.model), weights(resumed.model))
+
+
+def test_resuming_under_gradient_accumulation_gives_the_same_weights(arguments):
+    data = make_documents(40)
+    options = {"gradient_accumulation_steps": 2, "eval_strategy": "no"}
+    whole = SGMTrainer(make_model(), arguments("whole", **options), data)
+    whole.train()
+    SGMTrainer(make_model(), arguments("resumed", **options), data, callbacks=[StopAt(2)]).train()
+    resumed = SGMTrainer(make_model(), arguments("resumed", **options), data)
+    resumed.train(resume_from_checkpoint=True)
+    assert_equal_weights(weights(whole.model), weights(resumed.model))
+
+
+def test_accumulated_small_batches_equal_one_big_batch(arguments):
+    data = make_documents(16)
+    options = {"num_train_epochs": 1, "eval_strategy": "no", "save_strategy": "no"}
+    options |= {"optim": "sgd", "learning_rate": 0.5}
+    big = SGMTrainer(make_model(dropout=0.0), arguments(per_device_train_batch_size=16, **options), data)
+    small = SGMTrainer(
+        make_model(dropout=0.0),
+        arguments(per_device_train_batch_size=3, gradient_accumulation_steps=6, **options),
+        data,
+    )
+    big.train()
+    small.train()
+    assert big.state.global_step == small.state.global_step == 1
+    before = weights(make_model(dropout=0.0))
+    for name, tensor in weights(big.model).items():
+        torch.testing.assert_close(tensor, small.model.state_dict()[name], atol=1e-6, rtol=1e-4)
+        assert not torch.equal(tensor, before[name]) or name.endswith("bias"), f"{name} did not move"
+
+
+@pytest.mark.parametrize("feedback", ["previous_label", "global_embedding"])
+def test_training_overfits_eight_documents(arguments, feedback):
+    data = make_documents(8)
+    options = {"num_train_epochs": 60, "learning_rate": 0.02, "eval_strategy": "no", "save_strategy": "no"}
+    trainer = SGMTrainer(make_model(dropout=0.0, label_feedback=feedback), arguments(**options), data)
+    trainer.train()
+    metrics = trainer.evaluate(data)
+    assert metrics["eval_best_sequence_micro_f1"] == metrics["eval_max_f1_micro_f1"] == 1.0
+    assert metrics["eval_zero_one_loss"] == 0.0
+
+
+def test_metrics_are_those_of_the_predictions(arguments):
+    data = make_documents(50)
+    trainer = SGMTrainer(make_decided_model(), arguments(), eval_dataset=data)
+    trainer.model.generation_config.label_threshold = 0.3
+    output = trainer.predict(data)
+    truth = label_matrix(data["labels"], NUM_LABELS)
+    for decoding in ("best_sequence", "max_f1"):
+        chosen = label_matrix(trainer.label_sets(output.predictions, decoding), NUM_LABELS)
+        expected = f1_score(truth, chosen, average="micro", zero_division=0)
+        assert output.metrics[f"test_{decoding}_micro_f1"] == pytest.approx(expected)
+        for name, value in compute_metrics(truth, chosen).items():
+            assert output.metrics[f"test_{decoding}_{name}"] == pytest.approx(value)
+        assert 0.1 < chosen.mean() < 0.9
+    thresholded = label_matrix(trainer.label_sets(output.predictions, "max_f1"), NUM_LABELS)
+    assert (thresholded == (output.predictions.label_scores >= 0.3)).all()
+    evaluated = trainer.evaluate()
+    assert evaluated["eval_micro_f1"] == output.metrics["test_micro_f1"]
+
+
+@pytest.mark.parametrize("decoding", ["best_sequence", "max_f1"])
+def test_bare_metric_names_are_those_of_the_chosen_decoding(arguments, decoding):
+    data = make_documents(30)
+    trainer = SGMTrainer(make_decided_model(), arguments(), eval_dataset=data)
+    trainer.model.generation_config.set_decoding = decoding
+    metrics = trainer.evaluate()
+    chosen = {name: value for name, value in metrics.items() if name.startswith(f"eval_{decoding}_")}
+    assert len(chosen) == 10
+    for name, value in chosen.items():
+        assert metrics[name.replace(f"{decoding}_", "")] == value
+
+
+def test_unknown_gold_labels_count_as_missed(arguments):
+    data = make_documents(20)
+    trainer = SGMTrainer(make_decided_model(), arguments(), eval_dataset=data)
+    known = trainer.evaluate()
+    extended = data.map(lambda document: {"labels": document["labels"] + [NUM_LABELS]})
+    unknown = trainer.evaluate(extended)
+    assert unknown["eval_micro_precision"] == known["eval_micro_precision"]
+    assert unknown["eval_micro_recall"] < known["eval_micro_recall"]
+    assert unknown["eval_zero_one_loss"] == 1.0
+
+
+def test_data_without_labels_is_predicted_without_metrics(arguments):
+    data = make_documents(6).remove_columns("labels")
+    output = SGMTrainer(make_decided_model(), arguments(eval_strategy="no")).predict(data)
+    assert output.references is None
+    assert len(output.label_sets) == 6
+    assert set(output.metrics) == {"test_runtime", "test_documents_per_second"}
+
+
+def test_the_threshold_is_fitted_on_the_threshold_split_alone(arguments):
+    held_out, validation = make_documents(30, seed=2), make_documents(30, seed=3)
+    trainer = SGMTrainer(make_decided_model(), arguments(), eval_dataset=validation, threshold_dataset=held_out)
+    threshold = trainer.fit_label_threshold()
+    scores = trainer.generate_predictions(held_out).label_scores
+    assert threshold == fit_threshold(label_matrix(held_out["labels"], NUM_LABELS), scores)
+    assert trainer.model.generation_config.label_threshold == threshold
+    assert trainer.evaluate()["eval_label_threshold"] == threshold
+
+
+def test_the_best_checkpoint_comes_back_with_its_threshold(arguments):
+    trainer = SGMTrainer(
+        make_model(),
+        arguments(num_train_epochs=4, save_total_limit=None),
+        make_documents(40),
+        make_documents(20, seed=1),
+        make_documents(20, seed=2),
+    )
+    trainer.train()
+    history = [record for record in trainer.state.log_history if "eval_micro_f1" in record]
+    best = max(history, key=lambda record: record["eval_micro_f1"])
+    assert len(history) == 4
+    assert trainer.state.best_metric == best["eval_micro_f1"]
+    assert trainer.model.generation_config.label_threshold == best["eval_label_threshold"]
+    assert trainer.evaluate()["eval_max_f1_micro_f1"] == best["eval_max_f1_micro_f1"]
+    for record in history:
+        saved = GenerationConfig.from_pretrained(Path(trainer.args.output_dir, f"checkpoint-{record['step']}"))
+        assert saved.label_threshold == record["eval_label_threshold"]
+
+
+def test_early_stopping_stops_when_the_metric_stands_still(arguments):
+    settings = arguments(num_train_epochs=20, learning_rate=0.0, early_stopping_patience=2)
+    trainer = SGMTrainer(make_model(), settings, make_documents(8), make_documents(8, seed=1))
+    trainer.train()
+    assert trainer.state.epoch == 3.0  # the first evaluation is the best so far, then two that are no better
+
+
+def test_label_smoothing_changes_the_loss_as_the_model_defines_it(arguments):
+    data = make_documents(8)
+    model = make_model(dropout=0.0)
+    smooth = SGMTrainer(model, arguments(label_smoothing_factor=0.2, eval_strategy="no"), data)
+    batch = smooth.data_collator([data[row] for row in range(8)])
+    expected = model(**batch, label_smoothing=0.2).loss
+    assert torch.isfinite(expected)
+    assert smooth.compute_loss(model, batch).item() == pytest.approx(expected.item())
+    plain = SGMTrainer(model, arguments(eval_strategy="no"), data)
+    assert plain.compute_loss(model, batch).item() == pytest.approx(model(**batch).loss.item())
+
+
+def test_the_rate_is_halved_at_the_end_of_the_named_epoch_and_of_each_later_one(arguments):
+    record = RecordLearningRates()
+    settings = arguments(num_train_epochs=4, learning_rate=0.08, halve_from_epoch=2, eval_strategy="no")
+    SGMTrainer(make_model(), settings, make_documents(24), callbacks=[record]).train()
+    by_epoch = np.array(record.rates).reshape(4, -1)
+    assert (by_epoch == np.array([[0.08], [0.08], [0.04], [0.02]])).all()
+
+
+def test_halving_starts_after_warm_up():
+    factors = [halving_factor(update, 10, 1, warmup_updates=4) for update in (0, 2, 4, 9, 10, 20)]
+    assert factors == [0.0, 0.5, 1.0, 1.0, 0.5, 0.25]
+
+
+def test_a_half_written_checkpoint_is_passed_over_on_resume(arguments):
+    data, options = make_documents(16), {"eval_strategy": "no"}
+    trainer = SGMTrainer(make_model(), arguments(**options), data)
+    trainer.train()
+    last = Path(trainer.args.output_dir, f"checkpoint-{trainer.state.global_step}")
+    after = Path(trainer.args.output_dir, "checkpoint-9999")
+    shutil.copytree(last, after)
+    state = (after / "trainer_state.json").read_text()
+    (after / "trainer_state.json").write_text(state[: len(state) // 2])
+    resumed = SGMTrainer(make_model(), arguments(num_train_epochs=3, **options), data)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.epoch == 3.0
+
+
+def test_nothing_complete_to_resume_from_is_an_error(arguments):
+    trainer = SGMTrainer(make_model(), arguments(), make_documents(8), make_documents(8))
+    with pytest.raises(FileNotFoundError, match="no complete checkpoint"):
+        trainer.train(resume_from_checkpoint=True)
+
+
+def test_a_failed_save_leaves_the_old_model_and_no_other_file(arguments, monkeypatch):
+    trainer = SGMTrainer(make_model(), arguments(eval_strategy="no"))
+    trainer.save_model()
+    folder = Path(trainer.args.output_dir)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert "model.safetensors" in before and not any(name.endswith((".bin", ".pt")) for name in before)
+    torch.nn.init.zeros_(trainer.model.get_input_embeddings().weight)
+
+    def fail(*arguments, **keywords):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(trainer.model.generation_config, "save_pretrained", fail)
+    with pytest.raises(OSError, match="disk full"):
+        trainer.save_model()
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_the_decoder_ids_of_the_generation_config_survive_training(arguments):
+    from sgm_hf.modeling import SGMTokenizer
+
+    tokenizer = SGMTokenizer.train_from_texts(["one two three"], vocab_size=10)
+    trainer = SGMTrainer(make_model(), arguments(), make_documents(16), make_documents(8), processing_class=tokenizer)
+    trainer.train()
+    saved = json.loads(Path(trainer.state.best_model_checkpoint, "generation_config.json").read_text())
+    assert saved["pad_token_id"] == NUM_LABELS + 2
+    assert saved["eos_token_id"] == NUM_LABELS
+    assert Path(trainer.state.best_model_checkpoint, "tokenizer.json").exists()
+
+
+def test_evaluation_takes_its_own_beam_width(arguments):
+    data, model = make_documents(30), make_decided_model()
+    trainer = SGMTrainer(model, arguments(generation_num_beams=1), eval_dataset=data)
+    scores = trainer.predict(data).predictions.label_scores
+    assert set(np.unique(scores)) <= {0.0, 1.0}  # greedy search knows one hypothesis
+    assert model.generation_config.num_beams == 5
+
+
+def test_data_that_is_not_encoded_is_refused_with_the_remedy(arguments):
+    raw = make_documents(5).rename_column("input_ids", "text")
+    with pytest.raises(ValueError, match="train_dataset has the columns text, .*encode_dataset"):
+        SGMTrainer(make_model(), arguments(), raw)
+    with pytest.raises(ValueError, match="encode_dataset"):
+        SGMTrainer(make_model(), arguments(eval_strategy="no")).predict(raw)
+
+
+def test_training_without_data_is_an_error(arguments):
+    with pytest.raises(ValueError, match="no train_dataset"):
+        SGMTrainer(make_model(), arguments(eval_strategy="no")).train()
+
+
+def test_a_log_line_shows_what_matters_with_few_digits():
+    line = format_log({"epoch": 1.0, "loss": 0.123456789, "eval_micro_f1": 0.5, "total_flos": 1e15})
+    assert line == "epoch 1  loss 0.1235  micro_f1 0.5"

@@ -1,0 +1,41 @@
+"""Run by test_distributed.py in each of two processes: train, predict, and let the first one save what came out."""
+
+import sys
+from pathlib import Path
+
+import torch
+from tiny_training import make_decided_model, make_documents, make_model
+
+from sgm_hf.training import SGMTrainer, SGMTrainingArguments
+
+
+def train_and_predict(folder: str, accumulation: int) -> dict:
+    """Train a model for two epochs, and predict with another one."""
+    arguments = SGMTrainingArguments(
+        output_dir=folder,
+        num_train_epochs=2,
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=accumulation,
+        optim="sgd",
+        learning_rate=0.1,
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    trainer = SGMTrainer(
+        make_model(dropout=0.0), arguments, make_documents(37), make_documents(11, seed=1), make_documents(9, seed=2)
+    )
+    trainer.train()
+    output = SGMTrainer(make_decided_model(), arguments, eval_dataset=make_documents(11)).predict(make_documents(11))
+    return {
+        "processes": arguments.world_size,
+        "weights": trainer.model.state_dict(),
+        "best_sequences": output.predictions.best_sequences,
+        "label_scores": torch.from_numpy(output.predictions.label_scores),
+        "micro_f1": float(output.metrics["test_micro_f1"]),
+    }
+
+
+if __name__ == "__main__":
+    result = train_and_predict(sys.argv[1], accumulation=1)
+    if torch.distributed.get_rank() == 0:
+        torch.save(result, Path(sys.argv[1], "result.pt"))
