@@ -134,11 +134,11 @@ def _batches(folder: Path, pattern: str) -> Iterator[tuple[list[str], np.ndarray
 
 
 def _statistics_table(builder: datasets.GeneratorBasedBuilder, statistics: dict[str, SplitStatistics]) -> str:
-    """The counts of every split as a Markdown table, beside the expected numbers of documents."""
+    """The counts of every split as a Markdown table, beside the documents of the complete published files."""
     expected = getattr(builder.config, "expected_documents", {})
     rows = [
-        f"Configuration `{builder.config.name}`, counted in the files here. Expected are the documents of the",
-        "complete published files.",
+        f"Configuration `{builder.config.name}`, counted in the files here"
+        + (". Expected are the documents of the complete published files." if expected else "."),
         "",
         "| split | documents | expected | labels in use | labels per document | words per document |",
         "|---|---|---|---|---|---|",

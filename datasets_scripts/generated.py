@@ -452,7 +452,7 @@ def max_f1_threshold(marginals: np.ndarray) -> float:
 
 
 def _micro_f1(chosen: np.ndarray, truth: np.ndarray) -> float:
-    """Micro-F1 of `chosen`, bool (N, L), against `truth`, which holds 0 or 1, or probabilities: then the expected F1."""
+    """Micro-F1 of `chosen`, bool (N, L), against `truth`: bool, or probabilities, which give the expected micro-F1."""
     return float(2 * truth[chosen].sum() / (chosen.sum() + truth.sum()))
 
 
@@ -532,9 +532,6 @@ class GeneratedCorpusConfig(datasets.BuilderConfig):
         validation_size: the same for validation. Default 1,000.
         test_size: the same for test. Default 1,000.
         seed: of the texts, not negative. Default 0.
-
-    Raises:
-        ValueError: a size is below 1 or the seed is negative.
     """
 
     version: datasets.Version | str | None = "1.0.0"
@@ -543,8 +540,12 @@ class GeneratedCorpusConfig(datasets.BuilderConfig):
     test_size: int = 1_000
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check(self) -> None:
+        """Check sizes and seed.
+
+        Raises:
+            ValueError: a size is below 1 or the seed is negative.
+        """
         for split in SPLITS:
             if (size := getattr(self, f"{split}_size")) < 1:
                 raise ValueError(f"{split}_size is {size}, expected at least 1")
@@ -553,13 +554,18 @@ class GeneratedCorpusConfig(datasets.BuilderConfig):
 
 
 class GeneratedCorpus(datasets.GeneratorBasedBuilder):
-    """Builder of the generated corpus; it needs no files."""
+    """Builder of the generated corpus; it needs no files.
+
+    Sizes and seed are arguments: `GeneratedCorpus(train_size=50_000, seed=1)`, see `GeneratedCorpusConfig`.
+    """
 
     BUILDER_CONFIG_CLASS = GeneratedCorpusConfig
     BUILDER_CONFIGS = [GeneratedCorpusConfig(description="Texts from `default_process()`, seed 0")]
     config: GeneratedCorpusConfig
 
     def _info(self) -> datasets.DatasetInfo:
+        # Not in the configuration's __post_init__: `datasets` sets sizes and seed on a copy made before.
+        self.config.check()
         return datasets.DatasetInfo(
             description="Texts from a known generative process with correlated, hierarchical labels.",
             features=datasets.Features(

@@ -1,0 +1,112 @@
+#!/usr/bin/env python
+"""Keep what trainings reached as data, and make the README's table from it.
+
+    python benchmarks/results.py add runs/reuters21578_sgm_ge --config examples/configs/reuters21578_sgm_ge.json
+    python benchmarks/results.py table
+
+`add` reads the run's summary.json and appends one row a split and set decoding to results.csv.
+"""
+
+import argparse
+import csv
+import json
+import subprocess
+from datetime import date
+from pathlib import Path
+
+RESULTS = Path(__file__).with_name("results.csv")
+METRICS = (
+    "micro_f1",
+    "micro_precision",
+    "micro_recall",
+    "macro_f1",
+    "macro_f1_of_means",
+    "samples_f1",
+    "hamming_loss",
+    "zero_one_loss",
+)
+DECODINGS = ("best_sequence", "max_f1")
+COLUMNS = (
+    *("date", "commit", "config", "data", "split", "documents", "set_decoding", "label_threshold", "seed"),
+    *METRICS,
+    *("best_epoch", "training_minutes", "cpu", "cores", "threads", "accelerator", "torch", "transformers"),
+)
+
+
+def rows_of_run(run: Path, config: str) -> list[dict]:
+    """One row a split and set decoding of a finished run.
+
+    Args:
+        run: The output folder of examples/run_sgm.py.
+        config: The configuration file it was started with.
+    """
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+    common = {
+        "date": date.today().isoformat(),
+        "commit": commit.stdout.strip(),
+        "config": config,
+        "data": summary["data"]["name"],
+        "seed": summary["settings"]["seed"],
+        "best_epoch": summary["training"]["best_epoch"],
+        "training_minutes": round(summary["training"]["seconds"] / 60, 1),
+        **{name: summary["machine"][name] for name in ("cpu", "cores", "threads", "accelerator")},
+        **{name: summary["versions"][name] for name in ("torch", "transformers")},
+    }
+    return [
+        common
+        | {
+            "split": split,
+            "documents": summary["data"][f"{split}_documents"],
+            "set_decoding": decoding,
+            "label_threshold": round(metrics["label_threshold"], 4) if decoding == "max_f1" else "",
+        }
+        | {name: round(metrics[f"{decoding}_{name}"], 5) for name in METRICS}
+        for split, metrics in summary["metrics"].items()
+        for decoding in DECODINGS
+    ]
+
+
+def add(run: Path, config: str) -> None:
+    """Append a run's rows to results.csv, which is made where it is missing."""
+    is_new = not RESULTS.exists()
+    with RESULTS.open("a", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        if is_new:
+            writer.writeheader()
+        writer.writerows(rows_of_run(run, config))
+
+
+def table() -> str:
+    """The results as a Markdown table."""
+    with RESULTS.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    lines = [
+        "| Configuration | Split | Set decoding | micro-F1 | P | R | macro-F1 | Hamming loss | 0/1 loss | Minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        figures = [f"{float(row[n]):.3f}" for n in ("micro_f1", "micro_precision", "micro_recall", "macro_f1")]
+        losses = [f"{float(row['hamming_loss']):.4f}", f"{float(row['zero_one_loss']):.3f}"]
+        cells = [f"`{Path(row['config']).name}`", row["split"], f"`{row['set_decoding']}`", *figures, *losses]
+        lines.append("| " + " | ".join([*cells, f"{float(row['training_minutes']):.0f}"]) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run the program."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    adding = commands.add_parser("add", help="append a run to results.csv")
+    adding.add_argument("run", type=Path)
+    adding.add_argument("--config", required=True)
+    commands.add_parser("table", help="print the table")
+    arguments = parser.parse_args()
+    if arguments.command == "add":
+        add(arguments.run, arguments.config)
+    else:
+        print(table())
+
+
+if __name__ == "__main__":
+    main()
