@@ -10,7 +10,7 @@ from transformers import PreTrainedConfig
 class SGMConfig(PreTrainedConfig):
     r"""
     Describes one model of the SGM family: the systems of Yang et al. (2018), "SGM: Sequence Generation Model for
-    Multi-label Classification", are values of this configuration. All sizes default to the paper's AAPD setting (§3.3).
+    Multi-label Classification", are values of this configuration. Sizes default to the paper's AAPD setting (§3.3).
 
     The labels are those of `id2label` (or `num_labels` nameless ones). In the decoder, label *i* has the id *i*; three
     ids that are not labels follow: end of sequence (`eos_label_id`), start (`bos_label_id`) and padding
@@ -32,26 +32,26 @@ class SGMConfig(PreTrainedConfig):
         label_embedding_size (`int`, *optional*):
             Size of the label embeddings fed back to the decoder; `embedding_size` when not given.
         attention (`"word"` or `"none"`, *optional*, defaults to `"word"`):
-            `"word"`: additive attention over the words (eq. 4-6). `"none"`: plain S2S; the decoder sees the text through
-            its first state only.
+            `"word"`: additive attention over the words (eq. 4-6). `"none"`: plain S2S; the decoder sees the text
+            through its first state only.
         attention_size (`int`, *optional*):
-            Size of the hidden layer of the attention (the length of *v_a* in eq. 4); `decoder_hidden_size` when not given.
-        label_feedback (`"previous_label"`, `"global_embedding"` or `"fixed_mixture"`, *optional*, defaults to `"previous_label"`):
-            What g(y_{t-1}) of eq. 7 is: the embedding of the previous label (SGM), the global embedding with the
+            Size of the attention's hidden layer (the length of *v_a* in eq. 4); `decoder_hidden_size` when not given.
+        label_feedback (`"previous_label"`, `"global_embedding"` or `"fixed_mixture"`, *optional*):
+            Defaults to `"previous_label"`. What g(y_{t-1}) of eq. 7 is: the embedding of the previous label (SGM), the global embedding with the
             adaptive gate (SGM+GE, eq. 11-13), or a mixture with the fixed coefficient λ (eq. 14).
         mixture_lambda (`float`, *optional*, defaults to 0.5):
             λ of eq. 14, between 0 and 1; used by `label_feedback="fixed_mixture"`.
         gate_activation (`"linear"` or `"sigmoid"`, *optional*, defaults to `"linear"`):
-            Activation of the transform gate H of eq. 13: `"linear"` as the paper writes it, `"sigmoid"` as the authors'
-            released code has it.
+            Activation of the transform gate H of eq. 13: `"linear"` as the paper writes it, `"sigmoid"` as the
+            authors' released code has it.
         label_mask (`bool`, *optional*, defaults to `True`):
             Whether labels already produced are masked (I_t of eq. 9-10), in training and in decoding.
         dropout (`float`, *optional*, defaults to 0.5):
             Dropout probability on word embeddings, between recurrent layers, and before the output layer.
         initializer_range (`float`, *optional*, defaults to 0.1):
             Standard deviation of the initial word and label embeddings.
-        label_order (`"frequency"`, `"alphabetical"`, `"shuffled"` or `"given"`, *optional*, defaults to `"frequency"`):
-            Order of the labels in the training targets. A record only: the data pipeline produces the order.
+        label_order (`"frequency"`, `"alphabetical"`, `"shuffled"` or `"given"`, *optional*):
+            Defaults to `"frequency"`. Order of the labels in the training targets. A record only: the data pipeline produces the order.
         pad_token_id (`int`, *optional*, defaults to 0):
             Id of the padding *word* (decoder padding is `pad_label_id`).
 

@@ -22,8 +22,8 @@ from .configuration_sgm import SGMConfig
 
 Label = int | str
 
-# Transformers starts beam search with all beams but one at a score of -1e9. Where fewer sequences exist than beams, such
-# fillers are all that is left for the last places.
+# Transformers starts beam search with all beams but one at a score of -1e9. Where fewer sequences exist than beams,
+# such fillers are all that is left for the last places.
 FILLER_SCORE = -5e8
 
 
@@ -248,7 +248,9 @@ def label_sets_from_sequences(sequences: torch.LongTensor, num_labels: int) -> l
     return [list(dict.fromkeys(i for i in row if i < num_labels)) for row in sequences.tolist()]
 
 
-def sequences_from_label_sets(label_sets: list[list[int]], config: SGMConfig, device: torch.device) -> torch.LongTensor:
+def sequences_from_label_sets(
+    label_sets: list[list[int]], config: SGMConfig, device: torch.device
+) -> torch.LongTensor:
     """
     The inverse of [`label_sets_from_sequences`].
 
@@ -316,12 +318,12 @@ def label_scores_from_hypotheses(
     sequences: torch.LongTensor, log_probs: torch.FloatTensor, num_labels: int
 ) -> torch.FloatTensor:
     """
-    The probability that each label is in the set: the summed probability of the hypotheses that contain it over that of all.
+    The probability that each label is in the set: that of the hypotheses with the label over that of all.
 
     Args:
         sequences (`torch.LongTensor` of shape `(B, K, n)`): Hypotheses.
-        log_probs (`torch.FloatTensor` of shape `(B, K)`): Their log-probabilities; -inf for those not to count. Samples
-            count alike: give zeros, and the score is the share of samples with the label.
+        log_probs (`torch.FloatTensor` of shape `(B, K)`): Their log-probabilities; -inf for those not to count.
+            Samples count alike: give zeros, and the score is the share of samples with the label.
         num_labels (`int`): L.
 
     Returns:

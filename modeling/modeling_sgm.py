@@ -6,7 +6,7 @@ Read it from top to bottom, in the order of the data:
 1. `SGMEncoder` turns words into states h (Yang et al. 2018, eq. 2-3).
 2. `SGMAttention` gathers the states into a context vector c_t (eq. 4-6).
 3. `SGMLabelFeedback` is g(y_{t-1}): what the decoder is told about the label before (eq. 7, 11-14).
-4. `SGMDecoder` makes one step s_t, y_t after the other (eq. 7-10); `SGMDecoderState` is what it remembers between steps.
+4. `SGMDecoder` makes one step s_t, y_t after the other (eq. 7-10); `SGMDecoderState` is its memory between steps.
 5. `SGMForMultiLabelGeneration` computes the loss; its `generate()` is in `generation_sgm.py`.
 
 Shapes: B documents, T words, L labels, n decoder steps, R decoder rows (B times the number of beams or samples),
@@ -149,7 +149,7 @@ class SGMEncoder(nn.Module):
             `hidden_states` (embeddings, then one a layer) on request.
 
         Raises:
-            ValueError: When neither or both of `input_ids` and `inputs_embeds` are given, or padding is not on the right.
+            ValueError: When neither or both of `input_ids` and `inputs_embeds` are given, or padding is on the left.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give the encoder either input_ids or inputs_embeds, not both and not neither.")
@@ -242,8 +242,8 @@ class SGMLabelFeedback(nn.Module):
         """
         Args:
             label_ids (`torch.LongTensor` of shape `(R,)`): The labels (or bos) of the step before.
-            average (`torch.Tensor` of shape `(R, E)`): ē of the step before; `None` at the first step, where y_0 is bos
-                with certainty and so ē = e.
+            average (`torch.Tensor` of shape `(R, E)`): ē of the step before; `None` at the first step, where y_0 is
+                bos with certainty and so ē = e.
 
         Returns:
             `torch.Tensor` of shape `(R, E)`: g(y_{t-1}).
@@ -446,7 +446,7 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
     >>> from sgm_hf import SGMConfig, SGMForMultiLabelGeneration
 
     >>> model = SGMForMultiLabelGeneration(SGMConfig(vocab_size=100, num_labels=4))
-    >>> output = model(input_ids=torch.tensor([[5, 8, 3]]), labels=torch.tensor([[2, 0, 4]]))  # labels 2 and 0, then eos
+    >>> output = model(input_ids=torch.tensor([[5, 8, 3]]), labels=torch.tensor([[2, 0, 4]]))  # 2, 0, eos
     >>> output.logits.shape
     torch.Size([1, 3, 5])
     ```
@@ -576,7 +576,8 @@ def label_loss(
     Args:
         logits (`torch.Tensor` of shape `(B, n, L + 1)`): -inf for masked labels.
         labels (`torch.LongTensor` of shape `(B, n)`): Targets; -100 is ignored.
-        label_smoothing (`float`, *optional*, defaults to 0.0): Share of the target spread evenly over what is not masked.
+        label_smoothing (`float`, *optional*, defaults to 0.0): Share of the target spread evenly over what is not
+            masked.
         num_items_in_batch (`int`, *optional*): Divisor of the sum; the number of targets by default.
 
     Returns:

@@ -58,9 +58,7 @@ def test_global_embedding_equals_equations_11_to_13(gate_activation):
 @pytest.mark.parametrize("mixture_lambda", [0.0, 0.3, 1.0])
 def test_fixed_mixture_equals_equation_14(mixture_lambda):
     torch.manual_seed(0)
-    config = SGMConfig(
-        num_labels=4, embedding_size=6, label_feedback="fixed_mixture", mixture_lambda=mixture_lambda
-    )
+    config = SGMConfig(num_labels=4, embedding_size=6, label_feedback="fixed_mixture", mixture_lambda=mixture_lambda)
     feedback = SGMLabelFeedback(config)
     label_ids, distribution = torch.tensor([2, 1]), torch.rand(2, 5).softmax(dim=-1)
     got = feedback(label_ids, feedback.average(distribution)).detach().numpy()

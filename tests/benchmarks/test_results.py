@@ -1,0 +1,53 @@
+import csv
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "benchmarks" / "results.py"
+
+
+@pytest.fixture
+def results(tmp_path):
+    """The program as a module that keeps its CSV in a temporary folder."""
+    spec = importlib.util.spec_from_file_location("results", SOURCE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.RESULTS = tmp_path / "results.csv"
+    return module
+
+
+def write_run(folder: Path, micro_f1: float) -> Path:
+    """The summary of a run, as run_sgm.py writes it."""
+    names = ("micro_precision", "micro_recall", "macro_f1", "macro_f1_of_means", "samples_f1")
+    metrics = {name: 0.5 for name in names} | {"micro_f1": micro_f1, "hamming_loss": 0.01, "zero_one_loss": 0.25}
+    both = {f"{decoding}_{name}": value for decoding in ("best_sequence", "max_f1") for name, value in metrics.items()}
+    summary = {
+        "data": {"name": "corpus", "test_documents": 7},
+        "settings": {"seed": 3},
+        "training": {"seconds": 120.0, "best_epoch": 2.0},
+        "machine": {"cpu": "c", "cores": 2, "threads": 1, "accelerator": None},
+        "versions": {"torch": "t", "transformers": "f"},
+        "metrics": {"test": both | {"label_threshold": 0.3}},
+    }
+    folder.mkdir()
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return folder
+
+
+def test_added_runs_become_rows_and_the_table_shows_them(results, tmp_path):
+    results.add(write_run(tmp_path / "a", 0.8125), "examples/configs/a.json")
+    results.add(write_run(tmp_path / "b", 0.75), "examples/configs/b.json")
+    with results.RESULTS.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["config"], row["set_decoding"]) for row in rows] == [
+        ("examples/configs/a.json", "best_sequence"),
+        ("examples/configs/a.json", "max_f1"),
+        ("examples/configs/b.json", "best_sequence"),
+        ("examples/configs/b.json", "max_f1"),
+    ]
+    assert {row["seed"] for row in rows} == {"3"} and {row["training_minutes"] for row in rows} == {"2.0"}
+    table = results.table().splitlines()
+    assert len(table) == 2 + 4
+    assert table[2].startswith("| `a.json` | test | `best_sequence` | 0.812 |")
