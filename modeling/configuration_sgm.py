@@ -37,8 +37,9 @@ class SGMConfig(PreTrainedConfig):
         attention_size (`int`, *optional*):
             Size of the attention's hidden layer (the length of *v_a* in eq. 4); `decoder_hidden_size` when not given.
         label_feedback (`"previous_label"`, `"global_embedding"` or `"fixed_mixture"`, *optional*):
-            Defaults to `"previous_label"`. What g(y_{t-1}) of eq. 7 is: the embedding of the previous label (SGM), the global embedding with the
-            adaptive gate (SGM+GE, eq. 11-13), or a mixture with the fixed coefficient λ (eq. 14).
+            Defaults to `"previous_label"`. What g(y_{t-1}) of eq. 7 is: the embedding of the previous label (SGM), the
+            global embedding with the adaptive gate (SGM+GE, eq. 11-13), or a mixture with the fixed coefficient λ
+            (eq. 14).
         mixture_lambda (`float`, *optional*, defaults to 0.5):
             λ of eq. 14, between 0 and 1; used by `label_feedback="fixed_mixture"`.
         gate_activation (`"linear"` or `"sigmoid"`, *optional*, defaults to `"linear"`):
@@ -51,7 +52,8 @@ class SGMConfig(PreTrainedConfig):
         initializer_range (`float`, *optional*, defaults to 0.1):
             Standard deviation of the initial word and label embeddings.
         label_order (`"frequency"`, `"alphabetical"`, `"shuffled"` or `"given"`, *optional*):
-            Defaults to `"frequency"`. Order of the labels in the training targets. A record only: the data pipeline produces the order.
+            Defaults to `"frequency"`. Order of the labels in the training targets. A record only: the data pipeline
+            produces the order.
         pad_token_id (`int`, *optional*, defaults to 0):
             Id of the padding *word* (decoder padding is `pad_label_id`).
 
