@@ -33,18 +33,11 @@ DEVELOPMENT = [
 ]
 MAPPED = {"sgm_hf.modeling": "modeling", "sgm_hf.datasets_scripts": "datasets_scripts"}
 
-
-def long_description() -> str:
-    """The README, or nothing while it is not written."""
-    readme = Path(__file__).with_name("README.md")
-    return readme.read_text(encoding="utf-8") if readme.exists() else ""
-
-
 setup(
     name="sgm_hf",
     version="0.1.0",
     description="Multi-label text classification by sequence generation (SGM) on Hugging Face libraries",
-    long_description=long_description(),
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="The sgm_hf authors",
     license="Apache-2.0",

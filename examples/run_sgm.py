@@ -91,7 +91,9 @@ class ModelArguments:
 class DataArguments:
     """The data and its words."""
 
-    dataset_name: str | None = option("A named corpus.", choices=list(CORPORA))
+    dataset_name: str | None = option(
+        "A named corpus; without any data and any checkpoint, the generated one.", choices=list(CORPORA)
+    )
     dataset_config: str | None = option("Its variant, where it has several (rcv1_v2: lyrl2004, …).")
     data_dir: str | None = option("Folder or archive of the corpus' published files.")
     train_file: str | None = option("Your training documents: .csv, .tsv, .jsonl, .json or .parquet.")
@@ -167,6 +169,13 @@ def choose_tasks(model_args: ModelArguments, training_args: SGMTrainingArguments
     if not training_args.do_train:
         training_args.eval_strategy = training_args.save_strategy = "no"
         training_args.load_best_model_at_end = False
+
+
+def choose_data(model_args: ModelArguments, data_args: DataArguments) -> None:
+    """Without any data and any checkpoint, take the generated corpus, which needs no download."""
+    given = (data_args.dataset_name, data_args.train_file, data_args.validation_file, data_args.test_file)
+    if not any(given) and model_args.model_name_or_path is None:
+        data_args.dataset_name = "generated"
 
 
 def check_settings(model_args: ModelArguments, data_args: DataArguments, training_args: SGMTrainingArguments) -> None:
@@ -538,6 +547,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict]:
     transformers_logging.set_verbosity_warning()
     transformers_logging.disable_progress_bar()
     choose_tasks(model_args, training_args)
+    choose_data(model_args, data_args)
     check_settings(model_args, data_args, training_args)
     prepare_cpu(data_args.num_threads)
     set_seed(training_args.seed)

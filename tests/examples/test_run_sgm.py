@@ -223,7 +223,7 @@ def test_a_missing_checkpoint_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "give either --dataset_name"),
+        (["--model_name_or_path", "x"], "give either --dataset_name"),
         (["--dataset_name", "aapd", "--train_file", "x.csv"], "give either --dataset_name"),
         (["--do_eval", "--dataset_name", "aapd"], "nothing to evaluate"),
         (["--do_train", "--test_file", "x.csv"], "--do_train needs --train_file"),
@@ -233,6 +233,16 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_written(tmp_pa
     with pytest.raises(ValueError, match=message):
         run_sgm.main([*options, "--output_dir", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [([], "generated"), (["--model_name_or_path", "x"], None), (["--test_file", "x.csv"], None)],
+)
+def test_the_generated_corpus_is_taken_where_neither_data_nor_checkpoint_is_named(tmp_path, options, name):
+    model_args, data_args, _ = run_sgm.parse_arguments([*options, "--output_dir", str(tmp_path)])
+    run_sgm.choose_data(model_args, data_args)
+    assert data_args.dataset_name == name
 
 
 def test_a_faulty_settings_file_is_named_with_its_fault(tmp_path):
