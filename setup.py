@@ -15,21 +15,21 @@ RUNTIME = [
     "tokenizers>=0.23,<0.24",
     "datasets>=5.2,<5.3",
     "accelerate>=1.15,<1.16",
-    "evaluate>=0.4.6,<0.5",
+    "evaluate>=0.4.6,<0.4.7",
     "huggingface_hub>=2.4,<2.5",
     "safetensors>=0.8,<0.9",
     "numpy>=2.4,<2.5",
-    "pyarrow>=26,<27",
-    "tqdm>=4.70,<5",
+    "pyarrow>=26.0.1,<26.1",
+    "tqdm>=4.70,<4.71",
 ]
 DEVELOPMENT = [
-    "build>=1.6,<2",
-    "hypothesis>=6.170,<7",
+    "build>=1.6,<1.7",
+    "hypothesis>=6.170,<6.171",
     "mypy>=2.4,<2.5",
-    "pytest>=9.2,<10",
+    "pytest>=9.2,<9.3",
     "ruff>=0.17.5,<0.18",
     "scikit-learn>=1.9,<1.10",
-    "setuptools>=84,<85",
+    "setuptools>=84.2,<84.3",
 ]
 MAPPED = {"sgm_hf.modeling": "modeling", "sgm_hf.datasets_scripts": "datasets_scripts"}
 

@@ -1,6 +1,6 @@
 """Configuration of the SGM family of generative multi-label text classifiers."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -98,7 +98,7 @@ class SGMConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
     pad_token_id: int | None = 0
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         if self.label_embedding_size is None:
             self.label_embedding_size = self.embedding_size
         if self.attention_size is None:
@@ -107,7 +107,7 @@ class SGMConfig(PreTrainedConfig):
         if self.id2label is not None:
             self.label2id = {name: label_id for label_id, name in self.id2label.items()}
 
-    def validate_labels(self):
+    def validate_labels(self) -> None:
         """Part of `@strict` validation: label ids run from 0 without a gap and no name stands twice."""
         names = self.id2label or {}
         if sorted(map(int, names)) != list(range(len(names))):
@@ -116,7 +116,7 @@ class SGMConfig(PreTrainedConfig):
             twice = sorted({name for name in names.values() if list(names.values()).count(name) > 1})
             raise ValueError(f"id2label must name each label once, but these stand twice: {twice}.")
 
-    def validate_sizes(self):
+    def validate_sizes(self) -> None:
         """Part of `@strict` validation: every size is at least 1, every probability within its range."""
         sizes = (
             "vocab_size",

@@ -11,7 +11,7 @@ Shapes: B documents, K hypotheses a document (beams or samples), R = B * K rows,
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.nn import functional as F
@@ -21,6 +21,7 @@ from transformers.generation import GenerateBeamEncoderDecoderOutput, GenerateEn
 from .configuration_sgm import SGMConfig
 
 Label = int | str
+Output = TypeVar("Output", bound=GenerateEncoderDecoderOutput | GenerateBeamEncoderDecoderOutput)
 
 # Transformers starts beam search with all beams but one at a score of -1e9. Where fewer sequences exist than beams,
 # such fillers are all that is left for the last places.
@@ -36,7 +37,7 @@ class SGMGenerateOutput(GenerateEncoderDecoderOutput):
         label_scores (`torch.FloatTensor` of shape `(B, L)`, *optional*): Probability that each label is in the set.
     """
 
-    label_scores: torch.FloatTensor | None = None
+    label_scores: torch.Tensor | None = None
 
 
 @dataclass
@@ -48,7 +49,7 @@ class SGMGenerateBeamOutput(GenerateBeamEncoderDecoderOutput):
         label_scores (`torch.FloatTensor` of shape `(B, L)`, *optional*): Probability that each label is in the set.
     """
 
-    label_scores: torch.FloatTensor | None = None
+    label_scores: torch.Tensor | None = None
 
 
 def default_generation_config(config: SGMConfig) -> GenerationConfig:
@@ -110,7 +111,7 @@ class LabelConstraints(LogitsProcessor):
         self.names = config.id2label
         self.ancestors = _ancestor_matrix(config, label_hierarchy or {})  # (L, L)
         allowed = self._label_vector(config, range(self.num_labels) if allowed_labels is None else allowed_labels)
-        allowed &= ~self._label_vector(config, forbidden_labels or ())  # (L)
+        allowed = allowed & ~self._label_vector(config, forbidden_labels or ())  # (L)
         self.allowed = allowed & ~(self.ancestors & ~allowed).any(dim=1)  # (L), ancestors must be allowed too
         required = self._label_vector(config, required_labels or ())  # (L)
         self.required = required | self.ancestors[required].any(dim=0)  # (L)
@@ -124,7 +125,7 @@ class LabelConstraints(LogitsProcessor):
         free = bool(self.allowed.all()) and not bool(self.required.any()) and not bool(self.ancestors.any())
         return free and self.min_labels == 0 and self.max_labels >= self.num_labels
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """
         Args:
             input_ids (`torch.LongTensor` of shape `(R, t)`): bos and the labels produced so far.
@@ -147,7 +148,7 @@ class LabelConstraints(LogitsProcessor):
         end_ok = (num_produced >= self.min_labels) & ~missing.any(dim=1)  # (R)
         return scores.masked_fill(~torch.cat([label_ok, end_ok[:, None]], dim=1), float("-inf"))
 
-    def select(self, label_scores: torch.FloatTensor, threshold: float) -> list[list[int]]:
+    def select(self, label_scores: torch.Tensor, threshold: float) -> list[list[int]]:
         """
         [`select_labels`] within the constraints, for scores of hypotheses that obey them.
 
@@ -167,12 +168,12 @@ class LabelConstraints(LogitsProcessor):
         return [[columns[column] for column in row] for row in chosen]
 
     @staticmethod
-    def _label_vector(config: SGMConfig, labels: Sequence[Label]) -> torch.BoolTensor:
+    def _label_vector(config: SGMConfig, labels: Sequence[Label]) -> torch.Tensor:
         vector = torch.zeros(config.num_labels, dtype=torch.bool)
         vector[[label_id(config, label) for label in labels]] = True
         return vector
 
-    def _check_feasible(self):
+    def _check_feasible(self) -> None:
         excluded = [self.names[i] for i in (self.required & ~self.allowed).nonzero().flatten().tolist()]
         if excluded:
             raise ValueError(
@@ -220,7 +221,7 @@ def label_id(config: SGMConfig, label: Label) -> int:
     return int(found)
 
 
-def _ancestor_matrix(config: SGMConfig, hierarchy: Mapping[Label, Label]) -> torch.BoolTensor:
+def _ancestor_matrix(config: SGMConfig, hierarchy: Mapping[Label, Label]) -> torch.Tensor:
     """True at [i, j] where label j is an ancestor of label i; shape `(L, L)`."""
     parent = {label_id(config, child): label_id(config, mother) for child, mother in hierarchy.items()}
     ancestors = torch.zeros(config.num_labels, config.num_labels, dtype=torch.bool)
@@ -234,7 +235,7 @@ def _ancestor_matrix(config: SGMConfig, hierarchy: Mapping[Label, Label]) -> tor
     return ancestors
 
 
-def label_sets_from_sequences(sequences: torch.LongTensor, num_labels: int) -> list[list[int]]:
+def label_sets_from_sequences(sequences: torch.Tensor, num_labels: int) -> list[list[int]]:
     """
     The labels of generated sequences, without bos, eos and padding.
 
@@ -248,9 +249,7 @@ def label_sets_from_sequences(sequences: torch.LongTensor, num_labels: int) -> l
     return [list(dict.fromkeys(i for i in row if i < num_labels)) for row in sequences.tolist()]
 
 
-def sequences_from_label_sets(
-    label_sets: list[list[int]], config: SGMConfig, device: torch.device
-) -> torch.LongTensor:
+def sequences_from_label_sets(label_sets: list[list[int]], config: SGMConfig, device: torch.device) -> torch.Tensor:
     """
     The inverse of [`label_sets_from_sequences`].
 
@@ -271,7 +270,7 @@ def sequences_from_label_sets(
 
 
 def select_labels(
-    label_scores: torch.FloatTensor, threshold: float, min_labels: int = 0, max_labels: int | None = None
+    label_scores: torch.Tensor, threshold: float, min_labels: int = 0, max_labels: int | None = None
 ) -> list[list[int]]:
     """
     The set that maximises expected micro-F1 under the label scores: all labels that reach a threshold.
@@ -296,8 +295,8 @@ def select_labels(
 
 
 def hypothesis_log_probs(
-    sequences: torch.LongTensor, scores: torch.FloatTensor, length_penalty: float, pad_label_id: int
-) -> torch.FloatTensor:
+    sequences: torch.Tensor, scores: torch.Tensor, length_penalty: float, pad_label_id: int
+) -> torch.Tensor:
     """
     The log-probability of each beam hypothesis, from its score under a length penalty.
 
@@ -314,9 +313,7 @@ def hypothesis_log_probs(
     return scores * num_generated.clamp(min=1).to(scores.dtype) ** length_penalty
 
 
-def label_scores_from_hypotheses(
-    sequences: torch.LongTensor, log_probs: torch.FloatTensor, num_labels: int
-) -> torch.FloatTensor:
+def label_scores_from_hypotheses(sequences: torch.Tensor, log_probs: torch.Tensor, num_labels: int) -> torch.Tensor:
     """
     The probability that each label is in the set: that of the hypotheses with the label over that of all.
 
@@ -346,8 +343,15 @@ class SGMGenerationMixin(GenerationMixin):
         # The decoder makes its own state at the first step.
         return False
 
-    def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **model_kwargs):
+    def _expand_inputs_for_generation(
+        self,
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: torch.Tensor | None = None,
+        **model_kwargs: Any,
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
         # Only decoder rows are repeated: encoder states are kept once per document, not once per beam.
+        assert input_ids is not None  # bos, made by generate()
         return input_ids.repeat_interleave(expand_size, dim=0), model_kwargs
 
     @torch.no_grad()
@@ -366,8 +370,8 @@ class SGMGenerationMixin(GenerationMixin):
         set_decoding: str | None = None,
         label_threshold: float | None = None,
         output_label_scores: bool | None = None,
-        **kwargs,
-    ) -> SGMGenerateOutput | SGMGenerateBeamOutput | torch.LongTensor:
+        **kwargs: Any,
+    ) -> SGMGenerateOutput | SGMGenerateBeamOutput | torch.Tensor:
         """
         Generates the label set of each text. All arguments of `GenerationMixin.generate()` work; the ones below are
         ours. An argument that is not given is taken from the generation config, where all of ours may stand too.
@@ -402,7 +406,7 @@ class SGMGenerationMixin(GenerationMixin):
             ValueError: When constraints exclude each other, a label is unknown, or an option has no such value.
         """
         config, model_kwargs = self._resolve_generation_config(generation_config, kwargs)
-        options = {
+        options: dict[str, Any] = {
             "allowed_labels": allowed_labels,
             "forbidden_labels": forbidden_labels,
             "required_labels": required_labels,
@@ -432,6 +436,7 @@ class SGMGenerationMixin(GenerationMixin):
         output = self._finish_output(output, config, wants_scores)
         output = _first_rows(output, config.num_return_sequences or 1, num_returned)
         if set_decoding == "max_f1":
+            assert output.label_scores is not None  # wants_scores is set
             label_sets = constraints.select(output.label_scores, threshold)
             output.sequences = sequences_from_label_sets(label_sets, self.config, output.sequences.device)
             output["sequences_scores"] = None  # the set was not scored as a sequence
@@ -454,7 +459,12 @@ class SGMGenerationMixin(GenerationMixin):
             model_kwargs["attention_mask"] = input_ids.ne(self.config.pad_token_id)
         return config, model_kwargs
 
-    def _finish_output(self, output, config: GenerationConfig, wants_scores: bool):
+    def _finish_output(
+        self,
+        output: GenerateEncoderDecoderOutput | GenerateBeamEncoderDecoderOutput,
+        config: GenerationConfig,
+        wants_scores: bool,
+    ) -> SGMGenerateOutput | SGMGenerateBeamOutput:
         """Blanks rows without a hypothesis, and adds the label scores from all rows."""
         sequences, num_rows = output.sequences, config.num_return_sequences or 1
         if isinstance(output, GenerateBeamEncoderDecoderOutput):
@@ -487,7 +497,7 @@ def _checked_set_decoding(set_decoding: str | None, num_return_sequences: int) -
     return set_decoding or "best_sequence"
 
 
-def _first_rows(output, num_rows: int, num_kept: int):
+def _first_rows(output: Output, num_rows: int, num_kept: int) -> Output:
     """Keeps the first `num_kept` of each document's `num_rows` sequences."""
     if num_kept < num_rows:
         for name in ("sequences", "sequences_scores", "beam_indices"):

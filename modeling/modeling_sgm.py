@@ -13,6 +13,8 @@ Shapes: B documents, T words, L labels, n decoder steps, R decoder rows (B times
 H_e encoder state size (both directions), H_d decoder size, A attention size, E label embedding size.
 """
 
+from typing import Any, cast
+
 import torch
 from torch import nn
 from transformers import Cache, PreTrainedModel
@@ -32,7 +34,7 @@ class SGMPreTrainedModel(PreTrainedModel):
     _is_stateful = True
 
     @torch.no_grad()
-    def _init_weights(self, module: nn.Module):
+    def _init_weights(self, module: nn.Module) -> None:
         """Xavier for linear maps, orthogonal recurrences with an open forget gate, small normal embeddings."""
         if isinstance(module, nn.Linear):
             init.xavier_uniform_(module.weight)
@@ -122,7 +124,7 @@ class SGMEncoder(nn.Module):
 
     def __init__(self, config: SGMConfig):
         super().__init__()
-        self.pad_token_id = config.pad_token_id
+        self.pad_token_id = cast(int, config.pad_token_id)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id)
         sizes = [config.embedding_size] + [2 * config.encoder_hidden_size] * (config.encoder_layers - 1)
         self.layers = nn.ModuleList(SGMBidirectionalLSTM(size, config.encoder_hidden_size) for size in sizes)
@@ -130,11 +132,11 @@ class SGMEncoder(nn.Module):
 
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> BaseModelOutput:
         """
         Args:
@@ -164,11 +166,13 @@ class SGMEncoder(nn.Module):
         reversal = reversal_index(attention_mask.sum(dim=1), attention_mask.shape[1])  # (B * T)
 
         states = embeddings  # (B, T, embedding_size)
-        hidden_states = (states,)
+        hidden_states = [states]
         for layer in self.layers:
             states = layer(self.dropout(states), reversal)  # (B, T, H_e)
-            hidden_states += (states,)
-        return BaseModelOutput(last_hidden_state=states, hidden_states=hidden_states if output_hidden_states else None)
+            hidden_states.append(states)
+        return BaseModelOutput(
+            last_hidden_state=states, hidden_states=tuple(hidden_states) if output_hidden_states else None
+        )
 
 
 class SGMAttention(nn.Module):
@@ -181,9 +185,10 @@ class SGMAttention(nn.Module):
 
     def __init__(self, config: SGMConfig):
         super().__init__()
-        self.query = nn.Linear(config.decoder_hidden_size, config.attention_size)  # W_a
-        self.key = nn.Linear(2 * config.encoder_hidden_size, config.attention_size, bias=False)  # U_a
-        self.energy = nn.Linear(config.attention_size, 1, bias=False)  # v_a
+        attention_size = cast(int, config.attention_size)  # None only before the configuration is complete
+        self.query = nn.Linear(config.decoder_hidden_size, attention_size)  # W_a
+        self.key = nn.Linear(2 * config.encoder_hidden_size, attention_size, bias=False)  # U_a
+        self.energy = nn.Linear(attention_size, 1, bias=False)  # v_a
 
     def forward(
         self, decoder_state: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor
@@ -222,12 +227,13 @@ class SGMLabelFeedback(nn.Module):
         self.mixture_lambda = config.mixture_lambda
         self.sigmoid_gate = config.gate_activation == "sigmoid"
         self.num_labels = config.num_labels
+        size = cast(int, config.label_embedding_size)  # None only before the configuration is complete
         # Labels, then eos, bos and padding.
-        self.embed_labels = nn.Embedding(config.num_labels + 3, config.label_embedding_size)
+        self.embed_labels = nn.Embedding(config.num_labels + 3, size)
         if self.kind == "global_embedding":
             # The paper writes L x L; only embedding x embedding fits eq. 12-13.
-            self.gate_label = nn.Linear(config.label_embedding_size, config.label_embedding_size, bias=False)  # W_1
-            self.gate_average = nn.Linear(config.label_embedding_size, config.label_embedding_size, bias=False)  # W_2
+            self.gate_label = nn.Linear(size, size, bias=False)  # W_1
+            self.gate_average = nn.Linear(size, size, bias=False)  # W_2
 
     @property
     def uses_distribution(self) -> bool:
@@ -238,7 +244,7 @@ class SGMLabelFeedback(nn.Module):
         """The average label embedding ē (eq. 11) of `probabilities` `(R, L + 1)`; shape `(R, E)`."""
         return probabilities[:, : self.num_labels] @ self.embed_labels.weight[: self.num_labels]  # (R, E), eq. 11
 
-    def forward(self, label_ids: torch.LongTensor, average: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, label_ids: torch.Tensor, average: torch.Tensor | None) -> torch.Tensor:
         """
         Args:
             label_ids (`torch.LongTensor` of shape `(R,)`): The labels (or bos) of the step before.
@@ -274,7 +280,15 @@ class SGMDecoderState(Cache):
         produced (`torch.BoolTensor` of shape `(R, L + 1)`): Labels already produced; never True for eos.
     """
 
-    def __init__(self, hidden, cell, keys, values, mask, produced):
+    def __init__(
+        self,
+        hidden: list[torch.Tensor],
+        cell: list[torch.Tensor],
+        keys: torch.Tensor | None,
+        values: torch.Tensor,
+        mask: torch.Tensor,
+        produced: torch.Tensor,
+    ):
         super().__init__(layers=[])
         self.hidden = hidden
         self.cell = cell
@@ -282,15 +296,15 @@ class SGMDecoderState(Cache):
         self.values = values
         self.mask = mask
         self.produced = produced
-        self.context = None  # (R, H_e), c_{t-1}
-        self.average = None  # (R, E), ē_{t-1}
+        self.context: torch.Tensor | None = None  # (R, H_e), c_{t-1}
+        self.average: torch.Tensor | None = None  # (R, E), ē_{t-1}
         self.num_steps = 0
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Number of decoder steps made."""
         return self.num_steps
 
-    def reorder_cache(self, beam_idx: torch.LongTensor):
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
         """Row r takes over what row `beam_idx[r]` remembers; `beam_idx` has the shape `(R,)`."""
         self.hidden = [state.index_select(0, beam_idx) for state in self.hidden]
         self.cell = [state.index_select(0, beam_idx) for state in self.cell]
@@ -317,7 +331,7 @@ class SGMDecoder(nn.Module):
         context_size = encoder_size if self.attention is not None else 0
         self.initial_hidden = nn.Linear(encoder_size, config.decoder_layers * hidden_size)
         self.initial_cell = nn.Linear(encoder_size, config.decoder_layers * hidden_size)
-        sizes = [config.label_embedding_size + context_size] + [hidden_size] * (config.decoder_layers - 1)
+        sizes = [cast(int, config.label_embedding_size) + context_size] + [hidden_size] * (config.decoder_layers - 1)
         self.cells = nn.ModuleList(nn.LSTMCell(size, hidden_size) for size in sizes)
         self.state_projection = nn.Linear(hidden_size, hidden_size)  # W_d
         if self.attention is not None:
@@ -353,7 +367,7 @@ class SGMDecoder(nn.Module):
         )
 
     def step(
-        self, label_ids: torch.LongTensor, state: SGMDecoderState
+        self, label_ids: torch.Tensor, state: SGMDecoderState
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
         """
         One step: feed the label before, attend, score the next label. Updates `state`.
@@ -366,10 +380,10 @@ class SGMDecoder(nn.Module):
             `tuple`: Masked logits o_t + I_t of shape `(R, L + 1)`; attention weights of shape `(R, T)` or `None`;
             s_t of shape `(R, H_d)`.
         """
-        if self.attention is not None and state.context is None:
-            state.context, _ = self.attention(state.hidden[-1], state.keys, state.values, state.mask)  # c_0: (R, H_e)
         inputs = self.feedback(label_ids, state.average)  # (R, E)
         if self.attention is not None:
+            if state.context is None:  # c_0
+                state.context, _ = self.attention(state.hidden[-1], state.keys, state.values, state.mask)  # (R, H_e)
             inputs = torch.cat([inputs, state.context], dim=-1)  # (R, E + H_e)
         for layer, cell in enumerate(self.cells):
             hidden, memory = cell(self.dropout(inputs), (state.hidden[layer], state.cell[layer]))  # (R, H_d), eq. 7
@@ -391,7 +405,7 @@ class SGMDecoder(nn.Module):
         return logits, weights, inputs
 
     def forward(
-        self, decoder_input_ids: torch.LongTensor, state: SGMDecoderState
+        self, decoder_input_ids: torch.Tensor, state: SGMDecoderState
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
         """
         Steps over known labels (teacher forcing), or over the one label that `generate()` has just chosen.
@@ -409,13 +423,13 @@ class SGMDecoder(nn.Module):
         attention = None if self.attention is None else torch.stack(weights, dim=1)  # (R, n, T)
         return torch.stack(logits, dim=1), attention, torch.stack(hidden, dim=1)
 
-    def _as_mask(self, label_ids: torch.LongTensor) -> torch.BoolTensor:
+    def _as_mask(self, label_ids: torch.Tensor) -> torch.Tensor:
         """True where a column is the label of the row; never for eos, bos and padding. Shape `(R, L + 1)`."""
         columns = torch.arange(self.num_labels + 1, device=label_ids.device)  # (L + 1)
         return (label_ids[:, None] == columns) & (columns < self.num_labels)  # (R, L + 1)
 
 
-def final_encoder_states(encoder_states: torch.Tensor, mask: torch.BoolTensor) -> torch.Tensor:
+def final_encoder_states(encoder_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """
     The forward state at each text's last word beside the backward state at its first.
 
@@ -462,11 +476,11 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
         self.generation_config = default_generation_config(config)
         self.post_init()
 
-    def get_encoder(self, *args, **kwargs) -> SGMEncoder:
+    def get_encoder(self, *args: Any, **kwargs: Any) -> SGMEncoder:
         """The text encoder."""
         return self.encoder
 
-    def get_decoder(self, *args, **kwargs) -> SGMDecoder:
+    def get_decoder(self, *args: Any, **kwargs: Any) -> SGMDecoder:
         """The label decoder."""
         return self.decoder
 
@@ -474,11 +488,11 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
         """The word embeddings."""
         return self.encoder.embed_tokens
 
-    def set_input_embeddings(self, value: nn.Embedding):
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
         """Replaces the word embeddings by `value`."""
         self.encoder.embed_tokens = value
 
-    def prepare_decoder_input_ids_from_labels(self, labels: torch.LongTensor) -> torch.LongTensor:
+    def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
         """Shifts `labels` `(B, n)` to the right behind bos; -100 becomes decoder padding. Shape `(B, n)`."""
         start = labels.new_full((labels.shape[0], 1), self.config.bos_label_id)  # (B, 1)
         shifted = torch.cat([start, labels[:, :-1]], dim=1)  # (B, n)
@@ -486,10 +500,10 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
 
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        decoder_input_ids: torch.LongTensor | None = None,
-        labels: torch.LongTensor | None = None,
+        decoder_input_ids: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
         encoder_outputs: BaseModelOutput | tuple | None = None,
         past_key_values: SGMDecoderState | None = None,
         inputs_embeds: torch.Tensor | None = None,
@@ -499,7 +513,7 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
         return_dict: bool | None = None,
         label_smoothing: float = 0.0,
         num_items_in_batch: torch.Tensor | int | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> Seq2SeqLMOutput | tuple:
         """
         Args:
@@ -534,11 +548,11 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
             if labels is None:
                 raise ValueError("forward() needs labels or decoder_input_ids; to predict labels call generate().")
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)  # (B, n)
-        if encoder_outputs is None and past_key_values is None:
-            encoder_outputs = self.encoder(
-                input_ids, attention_mask, inputs_embeds, output_hidden_states=output_hidden_states
-            )
         if past_key_values is None:
+            if encoder_outputs is None:
+                encoder_outputs = self.encoder(
+                    input_ids, attention_mask, inputs_embeds, output_hidden_states=output_hidden_states
+                )
             encoder_states = encoder_outputs[0]  # (B, T, H_e)
             attention_mask = self._word_mask(input_ids, attention_mask, encoder_states)  # (B, T)
             past_key_values = self.decoder.start(encoder_states, attention_mask, decoder_input_ids.shape[0])
@@ -555,18 +569,20 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
         )
         return output if return_dict is None or return_dict else output.to_tuple()
 
-    def _word_mask(self, input_ids, attention_mask, encoder_states) -> torch.Tensor:
+    def _word_mask(
+        self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, encoder_states: torch.Tensor
+    ) -> torch.Tensor:
         """The given mask, or what is not padding, or all words; `(B, T)`."""
         if attention_mask is not None:
             return attention_mask
         if input_ids is not None:
-            return input_ids.ne(self.config.pad_token_id)
+            return input_ids.ne(self.encoder.pad_token_id)
         return encoder_states.new_ones(encoder_states.shape[:2], dtype=torch.bool)
 
 
 def label_loss(
     logits: torch.Tensor,
-    labels: torch.LongTensor,
+    labels: torch.Tensor,
     label_smoothing: float = 0.0,
     num_items_in_batch: torch.Tensor | int | None = None,
 ) -> torch.Tensor:

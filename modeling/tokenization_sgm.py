@@ -4,7 +4,7 @@ How a text becomes words, and why:
 
 1. NFKC, so that full-width letters, ligatures and composed accents have one spelling; the curly apostrophe becomes the
    straight one; invisible format characters (zero-width joiners, soft hyphens) go.
-2. Lower case (SGM §3.2 uses lower-cased words; in the ready-made AAPD texts they are so already).
+2. Lower case (as the authors' code does; the ready-made AAPD texts are so already).
 3. Each digit becomes 0, unless it touches a letter: `1987` is `0000`, `155,221` is `000,000`, but `3d` and `5g` stay.
    The value of a number says little about a topic, and every value would claim a row of the vocabulary; its shape (a
    year, an amount, a rate) costs few rows. Digit by digit, because the offsets then still cover the whole number:
@@ -79,7 +79,7 @@ class SGMTokenizer(TokenizersBackend):
                 Default 30000 (SGM §3.3 for AAPD; 50000 for RCV1-V2).
             lowercase: Whether case is ignored. Default True.
             mask_numbers: Whether the digits of numbers become 0 (rule 3 of this module). Default True.
-            model_max_length: Length in words at which `truncation=True` cuts a text. Default 500 (SGM §3.1).
+            model_max_length: Length in words at which `truncation=True` cuts a text. Default 500 (SGM §3.3).
             min_frequency: Occurrences a word needs to enter the vocabulary. Default 1.
 
         Returns:

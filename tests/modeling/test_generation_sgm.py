@@ -3,7 +3,7 @@ import math
 
 import pytest
 import torch
-from conftest import NUM_LABELS, build_model
+from tiny_models import NUM_LABELS, build_model
 
 from sgm_hf.modeling import LabelConstraints, SGMConfig, label_sets_from_sequences, select_labels
 from sgm_hf.modeling.generation_sgm import label_scores_from_hypotheses

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from conftest import NUM_LABELS, build_model
+from tiny_models import NUM_LABELS, build_model
 from torch import nn
 from transformers import AutoModel, AutoModelForSeq2SeqLM
 
