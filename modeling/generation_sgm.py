@@ -383,13 +383,9 @@ class SGMGenerationMixin(GenerationMixin):
             inputs (`torch.LongTensor` of shape `(B, T)`): Word ids, padded on the right (also as `input_ids=`).
             generation_config ([`~transformers.GenerationConfig`], *optional*): Replaces the model's own.
             logits_processor ([`~transformers.LogitsProcessorList`], *optional*): Run before the label constraints.
-            allowed_labels (`Sequence[int | str]`, *optional*): The only labels that may be produced (names or ids).
-            forbidden_labels (`Sequence[int | str]`, *optional*): Labels that may not be produced.
-            required_labels (`Sequence[int | str]`, *optional*): Labels that every set holds, and their ancestors.
-            min_labels (`int`, *optional*): Fewest labels of a set.
-            max_labels (`int`, *optional*): Most labels of a set.
-            label_hierarchy (`Mapping[int | str, int | str]`, *optional*): Parent of each label that has one; a label
-                is produced only after its ancestors.
+            allowed_labels, forbidden_labels, required_labels (`Sequence[int | str]`, *optional*), min_labels,
+                max_labels (`int`, *optional*), label_hierarchy (`Mapping[int | str, int | str]`, *optional*): What
+                every set obeys, labels by name or id; see [`LabelConstraints`].
             set_decoding (`"best_sequence"` or `"max_f1"`, *optional*): Return the best sequence found, or the set that
                 maximises expected F1 under the label scores: labels of at least `label_threshold`, best first.
             label_threshold (`float`, *optional*): For `"max_f1"`; in (0, 1].

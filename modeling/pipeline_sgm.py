@@ -147,6 +147,7 @@ class MultiLabelGenerationPipeline(Pipeline):
         window_size = batch_size * SORTED_BATCHES if is_sized else batch_size
 
         def predictions() -> Iterator[Prediction]:
+            """Yield window by window."""
             numbered = enumerate(texts)
             while window := list(islice(numbered, window_size)):
                 encoded = [self.preprocess(text, index=index, **preprocess_params) for index, text in window]

@@ -295,6 +295,7 @@ def _csv_records(path: Path, layout: _Layout) -> tuple[list[str], _Records]:
     _check_delimiter(path, header, (layout.text_column, layout.labels_column))
 
     def records() -> _Records:
+        """Yield the rows one by one."""
         for line, cells in rows:
             if len(cells) != len(header):
                 _fault(
@@ -377,6 +378,7 @@ def _parquet_records(path: Path, layout: _Layout) -> tuple[list[str], _Records]:
     class_label = _class_label(file.schema_arrow, layout.labels_column)
 
     def records() -> _Records:
+        """Yield the rows, a batch of the file at a time."""
         row = 0
         try:
             for batch in file.iter_batches(batch_size=1000, columns=wanted):

@@ -452,6 +452,7 @@ class _EpochCallback(TrainerCallback):
         self.trainer = trainer
 
     def on_epoch_begin(self, args: SGMTrainingArguments, state: Any, control: Any, **keywords: Any) -> None:
+        """Pass the epoch on."""
         epoch = int(state.epoch or 0)
         for part in (self.trainer.train_batch_sampler, self.trainer.data_collator):
             set_epoch = getattr(part, "set_epoch", None)
