@@ -7,7 +7,7 @@ from typing import Any
 from datasets import Dataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
-from sgm_hf.data.labels import UNKNOWN_LABELS, encode_labels, label_sets_of
+from sgm_hf.data.labels import UNKNOWN_LABELS, encode_label_sets, label_sets_of
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,8 @@ def encode_dataset(
     _check_texts(dataset, encoded, training)
     if "labels" not in dataset.column_names:
         return encoded
-    label_ids = _encode_label_sets(dataset, label_names, "error" if training else unknown_labels)
+    unknown_labels = "error" if training else unknown_labels
+    label_ids, _ = encode_label_sets(label_sets_of(dataset), label_names, unknown_labels, _document_names(dataset))
     return encoded.add_column("labels", label_ids, feature=List(Value("int64")))
 
 
@@ -69,18 +70,6 @@ def _encode_texts(
     texts = [text or "" for text in batch["text"]]
     words = tokenizer(texts, truncation=True, max_length=max_length, return_attention_mask=False)["input_ids"]
     return {"input_ids": words, "length": [len(ids) for ids in words], "index": indices}
-
-
-def _encode_label_sets(dataset: Dataset, label_names: Sequence[str], unknown_labels: str) -> list[list[int]]:
-    """The label ids of each document; unknown labels get ids from L on, in the order of their names."""
-    label2id = {name: position for position, name in enumerate(label_names)}
-    pairs = [
-        encode_labels(labels, label2id, f"document {name}", unknown_labels)
-        for name, labels in zip(_document_names(dataset), label_sets_of(dataset), strict=True)
-    ]
-    for name in sorted({name for _, unknown in pairs for name in unknown}):
-        label2id[name] = len(label2id)
-    return [known + [label2id[name] for name in unknown] for known, unknown in pairs]
 
 
 def _document_names(dataset: Dataset) -> Sequence[str]:

@@ -2,14 +2,12 @@
 
 import numpy as np
 import torch
-from datasets import Dataset, disable_progress_bars
+from datasets import Dataset
 
 from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration
 
 NUM_LABELS = 4
 NUM_WORDS = 30
-
-disable_progress_bars()
 
 
 def make_documents(count: int, seed: int = 0) -> Dataset:
