@@ -10,17 +10,17 @@ from setuptools import find_packages, setup
 
 # Every bound is a release the tests were run with; CONTRIBUTING.md, "Dependency ranges", says how to move one.
 RUNTIME = [
-    "torch>=2.13,<2.14",
-    "transformers>=5.23,<5.24",
-    "tokenizers>=0.23,<0.24",
-    "datasets>=5.2,<5.3",
-    "accelerate>=1.15,<1.16",
-    "evaluate>=0.4.6,<0.4.7",
-    "huggingface_hub>=2.4,<2.5",
-    "safetensors>=0.8,<0.9",
-    "numpy>=2.4,<2.5",
-    "pyarrow>=26.0.1,<26.1",
-    "tqdm>=4.70,<4.71",
+    "torch==2.13.0",
+    "transformers==5.23.0",
+    "tokenizers>=0.23.1,<=0.23.3",
+    "datasets>=4.0.0,<=5.2.0",
+    "accelerate>=1.10.0,<=1.15.0",
+    "evaluate>=0.4.3,<=0.4.6",
+    "huggingface_hub>=1.31.0,<=2.4.0",
+    "safetensors==0.8.0",
+    "numpy>=2.0.2,<=2.4.6",
+    "pyarrow>=21.0.0,<=26.0.1",
+    "tqdm>=4.66.3,<=4.70.1",
 ]
 DEVELOPMENT = [
     "build>=1.6,<1.7",

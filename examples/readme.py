@@ -1,6 +1,6 @@
 """The README's block: train on a part of the generated corpus, evaluate, save, reload and predict."""
 
-from transformers import pipeline
+from transformers import pipeline, set_seed
 
 from sgm_hf import (
     SGMConfig,
@@ -14,6 +14,7 @@ from sgm_hf import (
     order_label_names,
 )
 
+set_seed(0)
 corpus = load_corpus("generated")
 train, validation = corpus["train"].select(range(8000)), corpus["validation"]
 tokenizer = SGMTokenizer.train_from_texts(train["text"], vocab_size=10_000)
@@ -42,6 +43,7 @@ print(f"{metrics['eval_micro_f1']:.3f}")
 trainer.save_model("runs/readme/model")
 
 classifier = pipeline("multi-label-generation", model="runs/readme/model")
-print(classifier(validation["text"][0]))
-print(classifier(validation["text"][0], max_labels=1, num_beams=3))
-print(classifier([validation["text"][1]], top_k=3))
+texts = validation["text"][8:10]
+print(classifier(texts[0]))
+print(classifier(texts[0], max_labels=2, forbidden_labels=["politics"]))
+print(classifier(texts, top_k=2))
