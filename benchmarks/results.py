@@ -4,7 +4,8 @@
     python benchmarks/results.py add runs/reuters21578_sgm_ge --config examples/configs/reuters21578_sgm_ge.json
     python benchmarks/results.py table
 
-`add` reads the run's summary.json and appends one row a split and set decoding to results.csv.
+`add` reads the run's summary.json and appends one row a split and set decoding to results.csv; `commit` is the one
+checked out at that moment.
 """
 
 import argparse
