@@ -401,7 +401,7 @@ class SGMGenerationMixin(GenerationMixin):
         Raises:
             ValueError: When constraints exclude each other, a label is unknown, or an option has no such value.
         """
-        config, model_kwargs = self._resolve_generation_config(generation_config, kwargs)
+        config, model_kwargs = self._resolve_generation_config(inputs, generation_config, kwargs)
         options: dict[str, Any] = {
             "allowed_labels": allowed_labels,
             "forbidden_labels": forbidden_labels,
@@ -439,7 +439,7 @@ class SGMGenerationMixin(GenerationMixin):
         return output if wants_dict else output.sequences
 
     def _resolve_generation_config(
-        self, generation_config: GenerationConfig | None, kwargs: dict[str, Any]
+        self, inputs: torch.Tensor | None, generation_config: GenerationConfig | None, kwargs: dict[str, Any]
     ) -> tuple[GenerationConfig, dict[str, Any]]:
         """Merges arguments, the given config and the model's defaults; completes lengths and the attention mask."""
         configs = [c for c in (generation_config, self.generation_config) if c is not None]
@@ -450,7 +450,7 @@ class SGMGenerationMixin(GenerationMixin):
             config.max_length = self.config.num_labels + 2  # bos, every label once, eos
         if config.num_beams == 1:
             config.length_penalty = 1.0  # the neutral value where there are no beams
-        input_ids = model_kwargs.get("input_ids")
+        input_ids = model_kwargs.get("input_ids") if inputs is None else inputs
         if input_ids is not None and model_kwargs.get("attention_mask") is None:
             model_kwargs["attention_mask"] = input_ids.ne(self.config.pad_token_id)
         return config, model_kwargs

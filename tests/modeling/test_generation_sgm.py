@@ -208,6 +208,19 @@ def test_predictions_do_not_depend_on_batch_mates_padding_or_order(texts, mode):
         torch.testing.assert_close(alone.label_scores[0], together.label_scores[row], rtol=1e-5, atol=1e-5)
 
 
+def test_words_without_a_mask_give_the_same_as_with_it_however_they_are_passed(texts):
+    model = build_model(seed=3, label_feedback="global_embedding")
+    settings = {"num_beams": 4, "return_dict_in_generate": True, "output_label_scores": True}
+    expected = model.generate(**texts, **settings)
+    for output in (
+        model.generate(texts["input_ids"], **settings),
+        model.generate(input_ids=texts["input_ids"], **settings),
+        model.generate(texts["input_ids"], attention_mask=texts["attention_mask"], **settings),
+    ):
+        assert torch.equal(output.sequences, expected.sequences)
+        assert torch.equal(output.label_scores, expected.label_scores)
+
+
 def test_encoder_states_are_kept_once_per_document(texts):
     model = build_model()
     output = model.generate(**texts, num_beams=6, return_dict_in_generate=True)
