@@ -30,9 +30,9 @@ from sgm_hf.data.files import load_files
 from sgm_hf.data.labels import label_sets_of, order_label_names
 from sgm_hf.datasets_scripts import CORPORA, load
 from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration, SGMTokenizer
+from sgm_hf.modeling.generation_sgm import SET_DECODINGS
 from sgm_hf.training import SGMPredictionOutput, SGMTrainer, SGMTrainingArguments
-from sgm_hf.training.checkpoints import last_complete_checkpoint, write_text_atomically
-from sgm_hf.training.prediction import SET_DECODINGS
+from sgm_hf.training.checkpoints import write_text_atomically
 from sgm_hf.training.summary import (
     TRAINING_FIELDS,
     describe_generation,
@@ -396,9 +396,8 @@ def set_generation(model: SGMForMultiLabelGeneration, model_args: ModelArguments
 def train(trainer: SGMTrainer) -> dict[str, float]:
     """Train, save model and tokenizer, and return the training's metrics."""
     resume = trainer.args.resume_from_checkpoint
-    if resume is not None and resume.lower() == "true":
-        resume = last_complete_checkpoint(trainer.args.output_dir)
-    metrics = dict(trainer.train(resume_from_checkpoint=resume).metrics)
+    wants_last = resume is not None and resume.lower() == "true"
+    metrics = dict(trainer.train(resume_from_checkpoint=True if wants_last else resume).metrics)
     trainer.save_model()
     return metrics
 

@@ -27,6 +27,8 @@ Output = TypeVar("Output", bound=GenerateEncoderDecoderOutput | GenerateBeamEnco
 # such fillers are all that is left for the last places.
 FILLER_SCORE = -5e8
 
+SET_DECODINGS = ("best_sequence", "max_f1")
+
 
 @dataclass
 class SGMGenerateOutput(GenerateEncoderDecoderOutput):
@@ -483,7 +485,7 @@ class SGMGenerationMixin(GenerationMixin):
 
 def _checked_set_decoding(set_decoding: str | None, num_return_sequences: int) -> str:
     """The option, after checks; `"best_sequence"` where none is set."""
-    if set_decoding not in (None, "best_sequence", "max_f1"):
+    if set_decoding not in (None, *SET_DECODINGS):
         raise ValueError(f"set_decoding must be 'best_sequence' or 'max_f1', got {set_decoding!r}.")
     if set_decoding == "max_f1" and num_return_sequences > 1:
         raise ValueError(

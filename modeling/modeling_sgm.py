@@ -112,6 +112,28 @@ def reorder_words(states: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return states.flatten(0, 1).index_select(0, index).view_as(states)
 
 
+def word_mask(
+    attention_mask: torch.Tensor | None, input_ids: torch.Tensor | None, states: torch.Tensor, pad_token_id: int
+) -> torch.Tensor:
+    """
+    Which positions are words: as given, else what is not padding, else all.
+
+    Args:
+        attention_mask (`torch.Tensor` of shape `(B, T)`, *optional*): 1 for words.
+        input_ids (`torch.LongTensor` of shape `(B, T)`, *optional*): Word ids.
+        states (`torch.Tensor` of shape `(B, T, size)`): Embeddings or encoder states.
+        pad_token_id (`int`): The padding word.
+
+    Returns:
+        `torch.BoolTensor` of shape `(B, T)`.
+    """
+    if attention_mask is not None:
+        return attention_mask.bool()
+    if input_ids is not None:
+        return input_ids.ne(pad_token_id)
+    return states.new_ones(states.shape[:2], dtype=torch.bool)
+
+
 class SGMEncoder(nn.Module):
     """
     Word embeddings and a bidirectional LSTM (eq. 2-3).
@@ -155,12 +177,8 @@ class SGMEncoder(nn.Module):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give the encoder either input_ids or inputs_embeds, not both and not neither.")
-        if attention_mask is None and input_ids is not None:
-            attention_mask = input_ids.ne(self.pad_token_id)  # (B, T)
         embeddings = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds  # (B, T, embedding_size)
-        if attention_mask is None:
-            attention_mask = embeddings.new_ones(embeddings.shape[:2], dtype=torch.bool)  # (B, T)
-        attention_mask = attention_mask.bool()  # (B, T)
+        attention_mask = word_mask(attention_mask, input_ids, embeddings, self.pad_token_id)  # (B, T)
         if (attention_mask[:, 1:] & ~attention_mask[:, :-1]).any():
             raise ValueError("The attention mask must have its padding on the right: tokenizer.padding_side='right'.")
         reversal = reversal_index(attention_mask.sum(dim=1), attention_mask.shape[1])  # (B * T)
@@ -554,7 +572,7 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
                     input_ids, attention_mask, inputs_embeds, output_hidden_states=output_hidden_states
                 )
             encoder_states = encoder_outputs[0]  # (B, T, H_e)
-            attention_mask = self._word_mask(input_ids, attention_mask, encoder_states)  # (B, T)
+            attention_mask = word_mask(attention_mask, input_ids, encoder_states, self.encoder.pad_token_id)  # (B, T)
             past_key_values = self.decoder.start(encoder_states, attention_mask, decoder_input_ids.shape[0])
         logits, attentions, hidden = self.decoder(decoder_input_ids, past_key_values)  # (R, n, L + 1), ...
 
@@ -568,16 +586,6 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
             encoder_hidden_states=getattr(encoder_outputs, "hidden_states", None),
         )
         return output if return_dict is None or return_dict else output.to_tuple()
-
-    def _word_mask(
-        self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, encoder_states: torch.Tensor
-    ) -> torch.Tensor:
-        """The given mask, or what is not padding, or all words; `(B, T)`."""
-        if attention_mask is not None:
-            return attention_mask
-        if input_ids is not None:
-            return input_ids.ne(self.encoder.pad_token_id)
-        return encoder_states.new_ones(encoder_states.shape[:2], dtype=torch.bool)
 
 
 def label_loss(

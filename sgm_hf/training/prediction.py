@@ -14,9 +14,7 @@ from transformers import PreTrainedModel
 
 from sgm_hf.data.batching import LengthBucketBatchSampler
 from sgm_hf.data.collation import MultiLabelCollator
-from sgm_hf.modeling.generation_sgm import label_sets_from_sequences, select_labels
-
-SET_DECODINGS = ("best_sequence", "max_f1")
+from sgm_hf.modeling.generation_sgm import SET_DECODINGS, label_sets_from_sequences, select_labels
 
 
 @dataclass

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, TrainerState
 
+from sgm_hf.modeling.generation_sgm import SET_DECODINGS
 from sgm_hf.training.checkpoints import write_text_atomically
 
 PACKAGES = ("sgm_hf", "torch", "transformers", "datasets", "tokenizers", "accelerate")
@@ -156,14 +157,13 @@ def _history_lines(history: Sequence[dict[str, Any]]) -> list[str]:
 
 def _metrics_lines(metrics: dict[str, float]) -> list[str]:
     """One split's metrics, a column a set decoding."""
-    decodings = ("best_sequence", "max_f1")
     names = [name.removeprefix("best_sequence_") for name in metrics if name.startswith("best_sequence_")]
     if not names:
         return [f"  {name:<22}{_shown(value):>16}" for name, value in metrics.items()]
-    lines = ["  " + f"{'':<22}" + "".join(f"{decoding:>16}" for decoding in decodings)]
+    lines = ["  " + f"{'':<22}" + "".join(f"{decoding:>16}" for decoding in SET_DECODINGS)]
     for name in names:
         lines.append(
-            f"  {name:<22}" + "".join(f"{_shown(metrics.get(f'{decoding}_{name}')):>16}" for decoding in decodings)
+            f"  {name:<22}" + "".join(f"{_shown(metrics.get(f'{decoding}_{name}')):>16}" for decoding in SET_DECODINGS)
         )
     return lines
 

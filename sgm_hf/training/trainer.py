@@ -31,9 +31,10 @@ from sgm_hf.data.batching import LengthBucketBatchSampler
 from sgm_hf.data.collation import MultiLabelCollator
 from sgm_hf.data.labels import label_matrix
 from sgm_hf.metrics import compute_metrics, fit_threshold
+from sgm_hf.modeling.generation_sgm import SET_DECODINGS
 from sgm_hf.training.arguments import SGMTrainingArguments
 from sgm_hf.training.checkpoints import last_complete_checkpoint
-from sgm_hf.training.prediction import SET_DECODINGS, LabelPredictions, generate_predictions
+from sgm_hf.training.prediction import LabelPredictions, generate_predictions
 
 
 @dataclass
