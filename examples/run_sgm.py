@@ -558,6 +558,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict]:
         summary = summarise(parsed, trainer, encoded, train_metrics, metrics)
         write_results(Path(training_args.output_dir), train_metrics, metrics, summary)
         print(summary_text(summary))
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
     return metrics
 
 

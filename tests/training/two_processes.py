@@ -39,3 +39,6 @@ if __name__ == "__main__":
     result = train_and_predict(sys.argv[1], accumulation=1)
     if torch.distributed.get_rank() == 0:
         torch.save(result, Path(sys.argv[1], "result.pt"))
+    # A process that exits with the group still up can be aborted by the group's threads.
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
