@@ -33,6 +33,7 @@ from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration, SGMTokenizer
 from sgm_hf.modeling.generation_sgm import SET_DECODINGS
 from sgm_hf.training import SGMPredictionOutput, SGMTrainer, SGMTrainingArguments
 from sgm_hf.training.checkpoints import write_text_atomically
+from sgm_hf.training.machine import prepare_cpu
 from sgm_hf.training.summary import (
     TRAINING_FIELDS,
     describe_generation,
@@ -207,13 +208,6 @@ def check_output_dir(training_args: SGMTrainingArguments) -> None:
             f"the output folder {output_dir} is not empty; choose another --output_dir, or go on with the training "
             "in it with --resume_from_checkpoint true."
         )
-
-
-def prepare_cpu(num_threads: int | None) -> None:
-    """Flush denormal numbers, which slow recurrent layers, and set the number of threads; before any thread starts."""
-    torch.set_flush_denormal(True)
-    if num_threads is not None:
-        torch.set_num_threads(num_threads)
 
 
 # ---- data ----

@@ -16,8 +16,15 @@ from typing import Any, TypeVar
 import torch
 from torch.nn import functional as F
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessor, LogitsProcessorList
-from transformers.generation import GenerateBeamEncoderDecoderOutput, GenerateEncoderDecoderOutput
+from transformers.generation import (
+    EosTokenCriteria,
+    GenerateBeamEncoderDecoderOutput,
+    GenerateEncoderDecoderOutput,
+    MaxLengthCriteria,
+    StoppingCriteriaList,
+)
 
+from .beam_search_sgm import beam_search
 from .configuration_sgm import SGMConfig
 
 Label = int | str
@@ -112,7 +119,9 @@ class LabelConstraints(LogitsProcessor):
         self.num_labels = config.num_labels
         self.names = config.id2label
         self.ancestors = _ancestor_matrix(config, label_hierarchy or {})  # (L, L)
-        allowed = self._label_vector(config, range(self.num_labels) if allowed_labels is None else allowed_labels)
+        allowed = torch.ones(self.num_labels, dtype=torch.bool)  # (L)
+        if allowed_labels is not None:
+            allowed = self._label_vector(config, allowed_labels)  # (L)
         allowed = allowed & ~self._label_vector(config, forbidden_labels or ())  # (L)
         self.allowed = allowed & ~(self.ancestors & ~allowed).any(dim=1)  # (L), ancestors must be allowed too
         required = self._label_vector(config, required_labels or ())  # (L)
@@ -356,6 +365,34 @@ class SGMGenerationMixin(GenerationMixin):
         assert input_ids is not None  # bos, made by generate()
         return input_ids.repeat_interleave(expand_size, dim=0), model_kwargs
 
+    def _beam_search(
+        self,
+        input_ids: torch.Tensor,
+        logits_processor: LogitsProcessorList,
+        stopping_criteria: StoppingCriteriaList,
+        generation_config: GenerationConfig,
+        synced_gpus: bool = False,
+        **model_kwargs: Any,
+    ) -> GenerateBeamEncoderDecoderOutput:
+        """Our own search where it can do what is asked for, else Transformers'. Arguments as `GenerationMixin` has."""
+        prompt = model_kwargs.get("past_key_values") is not None or input_ids.shape[1] > 1
+        if prompt or synced_gpus or not can_beam_search(logits_processor, stopping_criteria, generation_config):
+            generation_config.output_scores = True  # gives sequences_scores
+            return super()._beam_search(
+                input_ids, logits_processor, stopping_criteria, generation_config, synced_gpus, **model_kwargs
+            )
+        encoder_states = model_kwargs["encoder_outputs"][0]  # (B, T, H_e)
+        mask = model_kwargs.get("attention_mask")
+        mask = encoder_states.new_ones(encoder_states.shape[:2]) if mask is None else mask  # (B, T)
+        state = self.decoder.start(encoder_states, mask, num_rows=encoder_states.shape[0])
+        finished = beam_search(self.decoder, state, logits_processor, generation_config, self.config.eos_label_id)
+        num_kept = generation_config.num_return_sequences
+        sequences = finished.sequences[:, :num_kept].flatten(0, 1)  # (R, max_length)
+        scores = finished.scores[:, :num_kept].flatten()  # (R)
+        is_padding = (sequences == self.config.pad_label_id) | scores.isneginf()[:, None]  # (R, max_length)
+        length = max(2, int((~is_padding).sum(dim=1).max()))
+        return GenerateBeamEncoderDecoderOutput(sequences=sequences[:, :length], sequences_scores=scores)
+
     @torch.no_grad()
     def generate(
         self,
@@ -426,7 +463,6 @@ class SGMGenerationMixin(GenerationMixin):
             logits_processor.append(constraints)
         wants_dict, num_returned = config.return_dict_in_generate, config.num_return_sequences or 1
         config.return_dict_in_generate = True
-        config.output_scores = config.output_scores or config.num_beams > 1  # gives sequences_scores
         if wants_scores and config.num_beams > 1:
             config.num_return_sequences = config.num_beams
         output = super().generate(inputs, generation_config=config, logits_processor=logits_processor, **model_kwargs)
@@ -481,6 +517,26 @@ class SGMGenerationMixin(GenerationMixin):
                 sequences.unflatten(0, (-1, num_rows)), log_probs.view(-1, num_rows), self.config.num_labels
             )
         return output
+
+
+def can_beam_search(
+    logits_processor: LogitsProcessorList, stopping_criteria: StoppingCriteriaList, config: GenerationConfig
+) -> bool:
+    """
+    Whether [`beam_search`] does all that is asked for. It returns sequences and their scores, and knows no processor
+    or criterion but ours: any other may count on every document staying in the batch.
+
+    Args:
+        logits_processor (`LogitsProcessorList`): To run at each step.
+        stopping_criteria (`StoppingCriteriaList`): To stop by.
+        config (`GenerationConfig`): The other settings.
+    """
+    extras = ("do_sample", "output_scores", "output_logits", "output_attentions", "output_hidden_states")
+    return (
+        not any(getattr(config, name) for name in extras)
+        and all(isinstance(processor, LabelConstraints) for processor in logits_processor)
+        and all(isinstance(criterion, MaxLengthCriteria | EosTokenCriteria) for criterion in stopping_criteria)
+    )
 
 
 def _checked_set_decoding(set_decoding: str | None, num_return_sequences: int) -> str:

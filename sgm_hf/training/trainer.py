@@ -34,6 +34,7 @@ from sgm_hf.metrics import compute_metrics, fit_threshold
 from sgm_hf.modeling.generation_sgm import SET_DECODINGS
 from sgm_hf.training.arguments import SGMTrainingArguments
 from sgm_hf.training.checkpoints import last_complete_checkpoint
+from sgm_hf.training.machine import prepare_cpu
 from sgm_hf.training.prediction import LabelPredictions, generate_predictions
 
 
@@ -89,8 +90,7 @@ class SGMTrainer(Trainer):
     ):
         for name, dataset in (("train", train_dataset), ("eval", eval_dataset), ("threshold", threshold_dataset)):
             check_encoded(dataset, f"{name}_dataset")
-        # Denormal numbers slow recurrent layers on CPUs several times over.
-        torch.set_flush_denormal(True)
+        prepare_cpu()
         collator = data_collator or MultiLabelCollator(
             model.config.pad_token_id, model.config.num_labels, model.config.label_order, args.seed
         )

@@ -221,9 +221,9 @@ def test_words_without_a_mask_give_the_same_as_with_it_however_they_are_passed(t
         assert torch.equal(output.label_scores, expected.label_scores)
 
 
-def test_encoder_states_are_kept_once_per_document(texts):
+def test_encoder_states_are_kept_once_per_document_in_transformers_search_too(texts):
     model = build_model()
-    output = model.generate(**texts, num_beams=6, return_dict_in_generate=True)
+    output = model.generate(**texts, num_beams=6, return_dict_in_generate=True, output_scores=True)
     state = output.past_key_values
     assert state.values.shape[0] == state.keys.shape[0] == 4
     assert state.hidden[0].shape[0] == 4 * 6

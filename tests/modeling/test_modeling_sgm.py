@@ -81,7 +81,7 @@ def test_attention_equals_equations_4_to_6(texts):
     states = model.encoder(**texts).last_hidden_state
     attention = model.decoder.attention
     query = torch.randn(4, 10)
-    context, weights = attention(query, attention.key(states), states, texts["attention_mask"].bool())
+    context, weights = attention(query, attention.keys(states), states, texts["attention_mask"].bool())
     for row in range(4):
         h = states[row, : texts["attention_mask"][row].sum()]
         energy = torch.tanh(attention.query(query[row]) + h @ attention.key.weight.T) @ attention.energy.weight[0]
