@@ -5,8 +5,8 @@ A document starts as one row, not as `num_beams` equal ones; it leaves the batch
 nothing is done in Python per document. Scores, length penalty, early stopping and the order of the results are those
 of `GenerationMixin`.
 
-Shapes: D documents still in the batch of B, K beams, k rows a document (1 at the first step, then up to K), C candidates
-a document (at most 2K), L labels, t labels generated so far.
+Shapes: D documents still in the batch of B, K beams, k rows a document (1 at the first step, then up to K), C
+candidates a document (at most 2K), L labels, t labels generated so far.
 """
 
 from dataclasses import dataclass

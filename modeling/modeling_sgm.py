@@ -117,7 +117,7 @@ def reorder_words(states: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
 class SGMDropout(nn.Dropout):
     """
-    `nn.Dropout` that draws sixteen random bits an element on a CPU, where PyTorch's own draw costs four times the time.
+    `nn.Dropout` that draws sixteen random bits an element on a CPU, where PyTorch's own draw takes four times as long.
 
     The probability is rounded to a multiple of 2⁻¹⁶, and what is kept is scaled by the rounded one.
     """
