@@ -35,24 +35,26 @@ class TextbookSGM(nn.Module):
             num_layers=config.encoder_layers,
             bidirectional=True,
             batch_first=True,
-            dropout=config.dropout,
+            dropout=config.dropout if config.encoder_layers > 1 else 0.0,
         )
         self.dropout = nn.Dropout(config.dropout)
-        self.initial_hidden = nn.Linear(encoder_size, hidden)
-        self.initial_cell = nn.Linear(encoder_size, hidden)
+        self.num_layers = config.decoder_layers
+        self.initial_hidden = nn.Linear(encoder_size, self.num_layers * hidden)
+        self.initial_cell = nn.Linear(encoder_size, self.num_layers * hidden)
         self.w_a = nn.Linear(hidden, attention_size)
         self.u_a = nn.Linear(encoder_size, attention_size, bias=False)
         self.v_a = nn.Linear(attention_size, 1, bias=False)
         self.embed_labels = nn.Embedding(config.num_labels + 3, label_size)
         self.w_1 = nn.Linear(label_size, label_size, bias=False)
         self.w_2 = nn.Linear(label_size, label_size, bias=False)
-        self.cell = nn.LSTMCell(label_size + encoder_size, hidden)
+        sizes = [label_size + encoder_size] + [hidden] * (self.num_layers - 1)
+        self.cells = nn.ModuleList(nn.LSTMCell(size, hidden) for size in sizes)
         self.w_d = nn.Linear(hidden, hidden)
         self.v_d = nn.Linear(encoder_size, hidden, bias=False)
         self.w_o = nn.Linear(hidden, config.num_labels + 1)
 
     def encode(self, input_ids: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Encoder states (B, T, H_e), their mask (B, T), and s_0 and its cell state, (B, H_d) each (eq. 2-3)."""
+        """Encoder states (B, T, H_e), their mask (B, T), s_0 and its cell states, (B, layers * H_d) each (eq. 2-3)."""
         words = self.dropout(self.embed_words(input_ids))  # (B, T, embedding_size)
         if self.packed:
             words = pack_padded_sequence(words, lengths, batch_first=True, enforce_sorted=False)
@@ -83,19 +85,28 @@ class TextbookSGM(nn.Module):
         return (1 - gate) * label + gate * average  # (R, E)
 
     def step(self, labels, probabilities, hidden, cell, context, produced, states, keys, mask):
-        """One decoder step (eq. 7-10): log-probabilities (R, L + 1) and the new hidden, cell and context."""
+        """One decoder step (eq. 7-10): log-probabilities (R, L + 1) and the new hidden, cell and context.
+
+        `hidden` and `cell` are those of all layers, (R, layers * H_d).
+        """
         inputs = torch.cat([self.feed_back(labels, probabilities), context], dim=-1)  # (R, E + H_e)
-        hidden, cell = self.cell(self.dropout(inputs), (hidden, cell))  # (R, H_d)
-        context = self.attend(hidden, states, keys, mask)  # (R, H_e)
-        features = torch.tanh(self.w_d(hidden) + self.v_d(context))  # (R, H_d)
+        new_hidden, new_cell = [], []
+        for lstm_cell, *memory in zip(
+            self.cells, hidden.chunk(self.num_layers, dim=-1), cell.chunk(self.num_layers, dim=-1), strict=True
+        ):
+            inputs, memory = lstm_cell(self.dropout(inputs), tuple(memory))  # (R, H_d)
+            new_hidden.append(inputs)
+            new_cell.append(memory)
+        context = self.attend(inputs, states, keys, mask)  # (R, H_e)
+        features = torch.tanh(self.w_d(inputs) + self.v_d(context))  # (R, H_d)
         logits = self.w_o(self.dropout(features)).masked_fill(produced, float("-inf"))  # (R, L + 1)
-        return logits.log_softmax(dim=-1), hidden, cell, context
+        return logits.log_softmax(dim=-1), torch.cat(new_hidden, dim=-1), torch.cat(new_cell, dim=-1), context
 
     def forward(self, input_ids: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The mean cross-entropy (nats) of the label sequences (B, n), -100 where they have ended (section 2.2)."""
         states, mask, hidden, cell = self.encode(input_ids, lengths)
         keys = self.u_a(states)  # (B, T, A)
-        context = self.attend(hidden, states, keys, mask)  # (B, H_e)
+        context = self.attend(hidden.chunk(self.num_layers, dim=-1)[-1], states, keys, mask)  # (B, H_e)
         produced = torch.zeros(len(labels), self.num_labels + 1, dtype=torch.bool)  # (B, L + 1)
         previous, probabilities = torch.full((len(labels),), self.bos), None
         losses = []
@@ -119,7 +130,7 @@ class TextbookSGM(nn.Module):
             tensor.repeat_interleave(num_beams, dim=0) for tensor in (states, mask, hidden, cell)
         )
         keys = self.u_a(states)  # (R, T, A)
-        context = self.attend(hidden, states, keys, mask)  # (R, H_e)
+        context = self.attend(hidden.chunk(self.num_layers, dim=-1)[-1], states, keys, mask)  # (R, H_e)
         num_rows, width = len(hidden), self.num_labels + 1
         produced = torch.zeros(num_rows, width, dtype=torch.bool)  # (R, L + 1)
         previous, probabilities = torch.full((num_rows,), self.bos), None
@@ -172,7 +183,7 @@ class TextbookSGM(nn.Module):
 
 @torch.no_grad()
 def copy_weights(model, textbook: TextbookSGM) -> None:
-    """Give the textbook model the weights of an `SGMForMultiLabelGeneration` of one decoder layer."""
+    """Give the textbook model the weights of an `SGMForMultiLabelGeneration` with attention and global embedding."""
     encoder, decoder = model.encoder, model.decoder
     textbook.embed_words.weight.copy_(encoder.embed_tokens.weight)
     for number, layer in enumerate(encoder.layers):
@@ -188,7 +199,7 @@ def copy_weights(model, textbook: TextbookSGM) -> None:
         textbook.embed_labels: decoder.feedback.embed_labels,
         textbook.w_1: decoder.feedback.gate_label,
         textbook.w_2: decoder.feedback.gate_average,
-        textbook.cell: decoder.cells[0],
+        **dict(zip(textbook.cells, decoder.cells, strict=True)),
         textbook.w_d: decoder.state_projection,
         textbook.v_d: decoder.context_projection,
         textbook.w_o: decoder.output,

@@ -6,7 +6,9 @@ import sys
 import torch
 
 # Parameters of the C library's mallopt().
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+# Tensors larger than this many bytes still go back to the system: kept, they would leave holes that nothing fills.
+KEPT_SIZE = 32 * 2**20
 
 
 def prepare_cpu(num_threads: int | None = None) -> None:
@@ -26,8 +28,8 @@ def prepare_cpu(num_threads: int | None = None) -> None:
 def keep_freed_memory() -> bool:
     """Let the C library keep freed memory, so that each batch's tensors lie where the last batch's lay.
 
-    By default it returns a large tensor's memory to the system and asks for it again at the next batch, and the
-    system clears every page of it. Does nothing where the C library is not glibc.
+    By default it returns a tensor's memory to the system and asks for it again at the next batch, and the system
+    clears every page of it. Does nothing where the C library is not glibc.
 
     Returns:
         Whether it was done.
@@ -37,5 +39,5 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1, M_TOP_PAD: 64 << 20, M_ARENA_MAX: 1}
+    settings = {M_MMAP_THRESHOLD: KEPT_SIZE, M_TRIM_THRESHOLD: -1, M_ARENA_MAX: 1}
     return all([bool(mallopt(parameter, value)) for parameter, value in settings.items()])

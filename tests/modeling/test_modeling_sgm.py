@@ -8,7 +8,13 @@ from torch import nn
 from transformers import AutoModel, AutoModelForSeq2SeqLM
 
 from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration
-from sgm_hf.modeling.modeling_sgm import SGMBidirectionalLSTM, SGMLabelFeedback, label_loss, reversal_index
+from sgm_hf.modeling.modeling_sgm import (
+    SGMBidirectionalLSTM,
+    SGMDropout,
+    SGMLabelFeedback,
+    label_loss,
+    reversal_index,
+)
 
 SYSTEMS = list(itertools.product(("word", "none"), ("previous_label", "global_embedding", "fixed_mixture")))
 GOLD = torch.tensor([[2, 0, 3], [1, 3, -100], [3, -100, -100], [0, 2, 3]])
@@ -261,3 +267,40 @@ def test_bfloat16_autocast_stays_close_and_trains(texts):
         rounded = model(**texts, labels=GOLD).loss
     rounded.backward()
     assert rounded.item() == pytest.approx(exact.item(), rel=0.05)
+
+
+def test_dropout_drops_the_share_asked_for_and_keeps_the_mean():
+    torch.manual_seed(0)
+    for dtype in (torch.float32, torch.bfloat16):
+        for share in (0.1, 0.5, 0.9):
+            inputs = torch.ones(701, 503, dtype=dtype, requires_grad=True)
+            output = SGMDropout(share)(inputs)
+            assert output.dtype == dtype
+            assert (output == 0).float().mean().item() == pytest.approx(share, abs=4 * (0.25 / 701 / 503) ** 0.5)
+            assert set(output.float().unique().tolist()) == {0.0, output.float().max().item()}
+            assert output.float().max().item() == pytest.approx(1 / (1 - share), rel=5e-3)
+            output.sum().backward()
+            assert torch.equal(inputs.grad, output.detach())
+
+
+def test_dropout_does_nothing_in_evaluation_and_all_or_nothing_at_the_ends():
+    inputs = torch.randn(3, 5)
+    assert torch.equal(SGMDropout(0.5).eval()(inputs), inputs)
+    assert torch.equal(SGMDropout(0.0)(inputs), inputs)
+    assert not SGMDropout(1.0)(inputs).any()
+
+
+def test_neighbouring_elements_are_dropped_independently():
+    torch.manual_seed(0)
+    dropped = SGMDropout(0.3)(torch.ones(400_000)) == 0
+    for distance in (1, 2, 3, 4, 8):
+        both = (dropped[distance:] & dropped[:-distance]).float().mean().item()
+        assert both == pytest.approx(0.09, abs=0.003)
+
+
+def test_a_model_in_half_precision_trains_and_decodes(texts):
+    model = build_model().to(torch.bfloat16)
+    assert model.generate(**texts, num_beams=3).shape[0] == 4
+    assert model.generate(**texts, num_beams=1).shape[0] == 4
+    model(**texts, labels=torch.tensor([[1, 3]] * 4)).loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)

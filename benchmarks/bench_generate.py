@@ -1,0 +1,95 @@
+#!/usr/bin/env python
+"""Decoding speed: ours against a textbook beam search with the same weights and against matrix multiplication.
+
+    python benchmarks/bench_generate.py --size aapd --data_dir data/aapd --model_name_or_path runs/aapd_sgm_ge
+
+A repetition decodes the same documents in every arm. Ours sorts them by length and restores their order; the textbook
+takes them in their order, 64 at a time. How many documents get the same labels from both is printed too.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import harness
+import torch
+from decoding import load_model, load_textbook
+
+from sgm_hf.data.batching import LengthBucketBatchSampler
+from sgm_hf.data.collation import MultiLabelCollator
+from sgm_hf.training.machine import prepare_cpu
+from sgm_hf.training.prediction import generate_predictions
+
+ARMS = ("textbook_unpacked", "textbook_packed", "ours_fp32", "ours_bf16", "limit_fp32", "limit_bf16")
+TEXTBOOK_BATCH = 64
+MAX_DOCUMENTS, MAX_TOKENS = 256, 32768
+
+
+def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
+    """What one arm does in a repetition; it returns the label sequences it found."""
+    kind, _, variant = arguments.arm.partition("_")
+    texts = harness.make_texts(arguments.size, arguments.documents, arguments.data_dir)
+    if kind == "textbook":
+        torch.set_num_threads(arguments.threads)
+        textbook = load_textbook(arguments, packed=variant == "packed")
+        collate = MultiLabelCollator(textbook.embed_words.padding_idx, textbook.num_labels)
+
+        def repeat() -> dict[str, Any]:
+            sequences = []
+            for first in range(0, len(texts), TEXTBOOK_BATCH):
+                rows = texts[first : first + TEXTBOOK_BATCH]["input_ids"]
+                batch = collate([{"input_ids": row} for row in rows])
+                lengths = batch["attention_mask"].sum(dim=1)
+                sequences += textbook.beam_search(batch["input_ids"], lengths, arguments.num_beams)
+            return {"documents": len(texts), "sequences": sequences}
+
+        return repeat
+
+    prepare_cpu(arguments.threads)
+    model = load_model(arguments)
+    if kind == "ours":
+
+        def repeat() -> dict[str, Any]:
+            predictions = generate_predictions(
+                model, texts, MAX_TOKENS, MAX_DOCUMENTS, bf16=variant == "bf16", num_beams=arguments.num_beams
+            )
+            return {"documents": len(texts), "sequences": predictions.best_sequences}
+
+        return repeat
+
+    dtype = torch.bfloat16 if variant == "bf16" else torch.float32
+    # One step more than there are labels, for eos.
+    steps = 1 + round(sum(map(len, texts["labels"])) / len(texts))
+    products = []
+    for rows in LengthBucketBatchSampler(texts["length"], MAX_TOKENS, MAX_DOCUMENTS, shuffle=False):
+        num_words = max(texts[row]["length"] for row in rows)
+        shape = (len(rows), num_words, steps, len(rows) * arguments.num_beams)
+        products += harness.forward_multiplications(model.config, *shape)
+
+    def repeat() -> dict[str, Any]:
+        harness.multiply(products, dtype)
+        return {"documents": len(texts), "flops": harness.flops(products)}
+
+    return repeat
+
+
+def main() -> None:
+    """Run the arms in turns, keep what came out, and print it."""
+    arguments = harness.parse_arguments(__doc__.splitlines()[0], ARMS, documents=512, repetitions=5)
+    if arguments.arm is not None:
+        harness.serve(make_arm(arguments))
+        return
+    results = harness.take_turns(__file__, arguments)
+    values = {arm: [run["documents"] / run["seconds"] for run in runs] for arm, runs in results.items()}
+    peaks = {arm: runs[-1]["peak_mib"] for arm, runs in results.items()}
+    rows = harness.summarise(f"beam {arguments.num_beams}", "documents/s", values, peaks, arguments)
+    harness.keep(rows)
+    harness.show(rows)
+    expected = results.get("textbook_packed", [{}])[-1].get("sequences")
+    for arm in (arm for arm in results if arm.startswith("ours") and expected is not None):
+        found = results[arm][-1]["sequences"]
+        same = sum(mine == theirs for mine, theirs in zip(found, expected, strict=True))
+        print(f"{arm}: the packed textbook's labels for {same} of {len(expected)} documents")
+
+
+if __name__ == "__main__":
+    main()

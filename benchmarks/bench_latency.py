@@ -1,0 +1,80 @@
+#!/usr/bin/env python
+"""Latency: one text at a time, ours against a textbook beam search with the same weights.
+
+    python benchmarks/bench_latency.py --size aapd --data_dir data/aapd --model_name_or_path runs/aapd_sgm_ge
+
+A repetition decodes one text many times; its value is the median time of one call.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import harness
+import numpy as np
+import torch
+from decoding import load_model, load_textbook
+
+from sgm_hf.training.machine import prepare_cpu
+
+ARMS = ("textbook_unpacked", "textbook_packed", "ours_fp32", "ours_bf16")
+NUM_WORDS = 160
+NUM_CALLS = 40
+
+
+def make_text(arguments: Any) -> torch.Tensor:
+    """A text of `NUM_WORDS` words, (1, NUM_WORDS): the start of the first document that has as many."""
+    texts = harness.make_texts(arguments.size, arguments.documents, arguments.data_dir)
+    first = int(np.argmax(np.asarray(texts["length"]) >= NUM_WORDS))
+    return torch.tensor([texts[first]["input_ids"][:NUM_WORDS]])
+
+
+def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
+    """What one arm does in a repetition; it returns the median milliseconds of a call."""
+    kind, _, variant = arguments.arm.partition("_")
+    text = make_text(arguments)
+    if kind == "textbook":
+        torch.set_num_threads(arguments.threads)
+        textbook, lengths = load_textbook(arguments, packed=variant == "packed"), torch.tensor([NUM_WORDS])
+
+        def call() -> Any:
+            return textbook.beam_search(text, lengths, arguments.num_beams)
+
+    else:
+        prepare_cpu(arguments.threads)
+        model, bf16 = load_model(arguments), variant == "bf16"
+        if bf16:
+            model = model.to(torch.bfloat16)
+
+        def call() -> Any:
+            return model.generate(text, num_beams=arguments.num_beams, set_decoding="best_sequence")
+
+    def repeat() -> dict[str, Any]:
+        times = []
+        for _ in range(NUM_CALLS):
+            start = time.perf_counter()
+            call()
+            times.append(1000 * (time.perf_counter() - start))
+        return {"milliseconds": statistics.median(times)}
+
+    return repeat
+
+
+def main() -> None:
+    """Run the arms in turns, keep what came out, and print it."""
+    arguments = harness.parse_arguments(__doc__.splitlines()[0], ARMS, documents=64, repetitions=9)
+    if arguments.arm is not None:
+        harness.serve(make_arm(arguments))
+        return
+    results = harness.take_turns(__file__, arguments)
+    values = {arm: [run["milliseconds"] for run in runs] for arm, runs in results.items()}
+    peaks = {arm: runs[-1]["peak_mib"] for arm, runs in results.items()}
+    benchmark = f"one text of {NUM_WORDS} words, beam {arguments.num_beams}"
+    rows = harness.summarise(benchmark, "ms", values, peaks, arguments)
+    harness.keep(rows)
+    harness.show(rows)
+
+
+if __name__ == "__main__":
+    main()

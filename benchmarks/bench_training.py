@@ -1,0 +1,117 @@
+#!/usr/bin/env python
+"""Training speed: ours against a textbook model and against the machine's matrix multiplication.
+
+    python benchmarks/bench_training.py --size aapd --data_dir data/aapd
+
+A repetition trains on the same documents in every arm. The textbook model takes them in random batches, ours in
+batches of similar length; both make the forward and backward pass, the clipping and the update of Adam.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import harness
+import numpy as np
+import torch
+from datasets import Dataset
+from textbook import TextbookSGM
+
+from sgm_hf import SGMForMultiLabelGeneration
+from sgm_hf.data.batching import LengthBucketBatchSampler
+from sgm_hf.data.collation import MultiLabelCollator
+from sgm_hf.training.machine import prepare_cpu
+
+ARMS = ("textbook_unpacked", "textbook_packed", "ours_fp32", "ours_bf16", "limit_fp32", "limit_bf16")
+# Batches are drawn from this many times the documents of a repetition, so that their lengths are as alike as in a
+# training on a whole corpus.
+POOL = 16
+
+
+def make_batches(size: str, texts: Dataset, num_documents: int, alike: bool) -> list[dict[str, torch.Tensor]]:
+    """The batches of a repetition: of similar length, or the same documents at random.
+
+    Args:
+        size: Which setting.
+        texts: The pool.
+        num_documents: About how many documents.
+        alike: Whether the documents of a batch have similar lengths.
+    """
+    settings, config = harness.read_settings(size), harness.model_config(size)
+    collate = MultiLabelCollator(config.pad_token_id, config.num_labels)
+    batch_size = settings["per_device_train_batch_size"]
+    sampler = LengthBucketBatchSampler(texts["length"], settings["max_tokens_per_batch"], batch_size)
+    lengths = np.asarray(texts["length"])
+    by_length = sorted(sampler, key=lambda rows: int(lengths[rows].max()))
+    count = max(1, num_documents // batch_size)
+    # The batch in the middle of each of `count` equal parts stands for its part.
+    chosen = [by_length[int((part + 0.5) * len(by_length) / count)] for part in range(count)]
+    if not alike:
+        rows = np.random.default_rng(0).permutation(np.concatenate(chosen)).tolist()
+        chosen = [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]
+    return [collate([texts[row] for row in rows]) for rows in chosen]
+
+
+def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
+    """What one arm does in a repetition; it returns the number of documents."""
+    kind, _, variant = arguments.arm.partition("_")
+    torch.manual_seed(0)
+    if kind == "textbook":
+        torch.set_num_threads(arguments.threads)
+    else:
+        prepare_cpu(arguments.threads)
+    config = harness.model_config(arguments.size)
+    texts = harness.make_texts(arguments.size, POOL * arguments.documents, arguments.data_dir)
+    batches = make_batches(arguments.size, texts, arguments.documents, alike=kind != "textbook")
+    num_documents = sum(len(batch["labels"]) for batch in batches)
+    dtype = torch.bfloat16 if variant == "bf16" else torch.float32
+    if kind == "limit":
+        products = [shapes for batch in batches for shapes in batch_multiplications(config, batch)]
+
+        def repeat() -> dict[str, Any]:
+            harness.multiply(products, dtype)
+            return {"documents": num_documents, "flops": harness.flops(products)}
+
+        return repeat
+
+    model = TextbookSGM(config, variant == "packed") if kind == "textbook" else SGMForMultiLabelGeneration(config)
+    optimizer = torch.optim.Adam(model.train().parameters(), lr=1e-3, fused=True if kind == "ours" else None)
+
+    def repeat() -> dict[str, Any]:
+        for batch in batches:
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=variant == "bf16"):
+                if kind == "textbook":
+                    loss = model(batch["input_ids"], batch["attention_mask"].sum(dim=1), batch["labels"])
+                else:
+                    loss = model(**batch, use_cache=False).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+            optimizer.step()
+            optimizer.zero_grad()
+        return {"documents": num_documents}
+
+    return repeat
+
+
+def batch_multiplications(config: Any, batch: dict[str, torch.Tensor]) -> list[tuple[int, int, int, int]]:
+    """The matrix products of one update: forward pass and backward pass."""
+    (num_documents, num_words), num_steps = batch["input_ids"].shape, batch["labels"].shape[1]
+    forward = harness.forward_multiplications(config, num_documents, num_words, num_steps, num_documents)
+    return forward + harness.backward_multiplications(forward)
+
+
+def main() -> None:
+    """Run the arms in turns, keep what came out, and print it."""
+    arguments = harness.parse_arguments(__doc__.splitlines()[0], ARMS, documents=256, repetitions=5)
+    if arguments.arm is not None:
+        harness.serve(make_arm(arguments))
+        return
+    results = harness.take_turns(__file__, arguments)
+    values = {arm: [run["documents"] / run["seconds"] for run in runs] for arm, runs in results.items()}
+    peaks = {arm: runs[-1]["peak_mib"] for arm, runs in results.items()}
+    rows = harness.summarise("training", "documents/s", values, peaks, arguments)
+    harness.keep(rows)
+    harness.show(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+import csv
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import bench_generate
+import bench_latency
+import bench_training
+import harness
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(harness.__file__).parent
+
+
+def test_multiplications_are_counted_by_hand_for_a_small_lstm():
+    products = harness.lstm_multiplications(rows=2, steps=3, input_size=5, hidden_size=4)
+    assert harness.flops(products) == 2 * (2 * 3) * 5 * 16 + 3 * 2 * 2 * 4 * 16
+    # The backward pass makes two products of each one's size.
+    assert harness.flops(harness.backward_multiplications(products)) == 2 * harness.flops(products)
+
+
+def test_aapd_needs_as_much_arithmetic_a_document_as_the_specification_says():
+    config = harness.model_config("aapd")
+    encoder = [p for p in harness.forward_multiplications(config, 64, 162, 3, 64) if p[1] in (64 * 162, 64)][:8]
+    assert harness.flops(encoder) / 64 == pytest.approx(849e6, rel=0.01)  # 510 + 340 MFLOP
+
+
+@pytest.mark.parametrize("size", sorted(harness.SIZES))
+def test_drawn_texts_are_like_the_corpus(size):
+    expected, texts = harness.SIZES[size], harness.make_texts(size, 2000, data_dir=None)
+    assert np.median(texts["length"]) == pytest.approx(expected.median_words, rel=0.05)
+    assert np.mean([len(labels) for labels in texts["labels"]]) == pytest.approx(expected.mean_labels, rel=0.05)
+    assert max(max(labels) for labels in texts["labels"]) < expected.num_labels
+    assert all(len(set(labels)) == len(labels) for labels in texts["labels"])
+
+
+def test_ratios_are_medians_of_the_ratios_of_each_turn():
+    values = {"textbook_unpacked": [1.0, 2.0, 4.0], "ours_fp32": [3.0, 4.0, 20.0], "limit_fp32": [6.0, 8.0, 25.0]}
+    arguments = harness.argparse.Namespace(size="aapd", data_dir=None, repetitions=3, threads=1)
+    rows = {
+        row["arm"]: row for row in harness.summarise("b", "documents/s", values, dict.fromkeys(values, 1), arguments)
+    }
+    assert (rows["ours_fp32"]["value"], rows["ours_fp32"]["over_textbook"]) == (4.0, 3.0)
+    assert rows["ours_fp32"]["share_of_limit"] == 0.5
+    assert rows["textbook_unpacked"]["over_textbook"] == ""
+    times = {row["arm"]: row for row in harness.summarise("b", "ms", values, dict.fromkeys(values, 1), arguments)}
+    assert times["ours_fp32"]["over_textbook"] == pytest.approx(1 / 3, abs=1e-3)
+
+
+@pytest.mark.parametrize("module", [bench_training, bench_generate, bench_latency])
+def test_every_arm_does_a_repetition(monkeypatch, module):
+    monkeypatch.setattr(module, "prepare_cpu", lambda num_threads: None)
+    monkeypatch.setattr(bench_training, "POOL", 2)
+    monkeypatch.setattr(bench_latency, "NUM_CALLS", 1)
+    results = {}
+    for arm in module.ARMS:
+        arguments = SimpleNamespace(arm=arm, size="reuters21578", data_dir=None, documents=16, threads=1)
+        arguments.model_name_or_path, arguments.num_beams = None, 3
+        results[arm] = module.make_arm(arguments)()
+    if module is bench_generate:
+        assert results["ours_fp32"]["sequences"] == results["textbook_packed"]["sequences"]
+    if module is bench_latency:
+        assert all(result["milliseconds"] > 0 for result in results.values())
+    else:
+        assert len({result["documents"] for result in results.values()}) == 1
+        assert results["limit_fp32"]["flops"] == results["limit_bf16"]["flops"] > 0
+
+
+def test_a_benchmark_runs_its_arms_in_turns_and_keeps_what_came_out(tmp_path):
+    copy = tmp_path / "benchmarks"
+    copy.mkdir()
+    for file in BENCHMARKS.glob("*.py"):
+        (copy / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "examples").symlink_to(BENCHMARKS.parent / "examples")
+    arms = ["limit_fp32", "ours_bf16"]
+    options = ["--size", "reuters21578", "--documents", "16", "--repetitions", "2", "--threads", "1", "--arms", *arms]
+    command = [sys.executable, str(copy / "bench_training.py"), *options]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr[-2000:]
+    rows = list(csv.DictReader((copy / "speed.csv").open(encoding="utf-8")))
+    assert [row["arm"] for row in rows] == arms
+    assert all(float(row["value"]) > 0 and int(row["peak_mib"]) > 100 for row in rows)
+    assert f"| ours_bf16 | {rows[1]['value']} |" in run.stdout
+
+
+def test_an_arm_that_fails_stops_the_benchmark():
+    process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"], stdout=subprocess.PIPE, text=True)
+    with pytest.raises(RuntimeError, match="ours_fp32 ended with exit status 3"):
+        harness._read_line(process, "ours_fp32")
+    process.stdout.close()
