@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The stamp is newer than the declared dependencies only once they are installed.
 INSTALLED := .venv/.installed
 
-.PHONY: demo test quality clean
+.PHONY: demo test quality bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -20,6 +20,12 @@ quality: $(INSTALLED)
 	rm -rf build/typed
 	$(BIN)/python setup.py --quiet build_py --build-lib build/typed
 	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml --package sgm_hf
+
+# Texts like AAPD's are drawn unless the corpus is given: make bench BENCH='--data_dir data/aapd'
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/bench_training.py $(BENCH)
+	$(BIN)/python benchmarks/bench_generate.py $(BENCH)
+	$(BIN)/python benchmarks/bench_latency.py $(BENCH)
 
 # torch by its exact release first, so that pip takes the CPU build where the machine offers one.
 $(INSTALLED): setup.py pyproject.toml

@@ -25,6 +25,7 @@ RUNTIME = [
 DEVELOPMENT = [
     "build>=1.6,<1.7",
     "hypothesis>=6.170,<6.171",
+    "matplotlib>=3.11,<3.12",
     "mypy>=2.4,<2.5",
     "pytest>=9.2,<9.3",
     "ruff>=0.17.5,<0.18",

@@ -4,7 +4,7 @@
     python benchmarks/bench_generate.py --size aapd --data_dir data/aapd --model_name_or_path runs/aapd_sgm_ge
 
 A repetition decodes the same documents in every arm. Ours sorts them by length and restores their order; the textbook
-takes them in their order, 64 at a time. How many documents get the same labels from both is printed too.
+takes them in their order. How many documents get the same labels from both is printed too.
 """
 
 from collections.abc import Callable
@@ -16,27 +16,29 @@ from decoding import load_model, load_textbook
 
 from sgm_hf.data.batching import LengthBucketBatchSampler
 from sgm_hf.data.collation import MultiLabelCollator
-from sgm_hf.training.machine import prepare_cpu
 from sgm_hf.training.prediction import generate_predictions
 
-ARMS = ("textbook_unpacked", "textbook_packed", "ours_fp32", "ours_bf16", "limit_fp32", "limit_bf16")
+ARMS = (
+    *("textbook_unpacked", "textbook_packed", "ours_fp32", "ours_tf32", "ours_bf16"),
+    *("limit_fp32", "limit_tf32", "limit_bf16"),
+)
 TEXTBOOK_BATCH = 64
 MAX_DOCUMENTS, MAX_TOKENS = 256, 32768
 
 
 def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
     """What one arm does in a repetition; it returns the label sequences it found."""
-    kind, _, variant = arguments.arm.partition("_")
+    kind, variant = harness.prepare(arguments)
     texts = harness.make_texts(arguments.size, arguments.documents, arguments.data_dir)
     if kind == "textbook":
-        torch.set_num_threads(arguments.threads)
+        batch_size = arguments.batch_size or TEXTBOOK_BATCH
         textbook = load_textbook(arguments, packed=variant == "packed")
         collate = MultiLabelCollator(textbook.embed_words.padding_idx, textbook.num_labels)
 
         def repeat() -> dict[str, Any]:
             sequences = []
-            for first in range(0, len(texts), TEXTBOOK_BATCH):
-                rows = texts[first : first + TEXTBOOK_BATCH]["input_ids"]
+            for first in range(0, len(texts), batch_size):
+                rows = texts[first : first + batch_size]["input_ids"]
                 batch = collate([{"input_ids": row} for row in rows])
                 lengths = batch["attention_mask"].sum(dim=1)
                 sequences += textbook.beam_search(batch["input_ids"], lengths, arguments.num_beams)
@@ -44,13 +46,14 @@ def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
 
         return repeat
 
-    prepare_cpu(arguments.threads)
     model = load_model(arguments)
+    max_documents = arguments.batch_size or MAX_DOCUMENTS
+    max_tokens = MAX_TOKENS * max_documents // MAX_DOCUMENTS
     if kind == "ours":
 
         def repeat() -> dict[str, Any]:
             predictions = generate_predictions(
-                model, texts, MAX_TOKENS, MAX_DOCUMENTS, bf16=variant == "bf16", num_beams=arguments.num_beams
+                model, texts, max_tokens, max_documents, bf16=variant == "bf16", num_beams=arguments.num_beams
             )
             return {"documents": len(texts), "sequences": predictions.best_sequences}
 
@@ -60,7 +63,7 @@ def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
     # One step more than there are labels, for eos.
     steps = 1 + round(sum(map(len, texts["labels"])) / len(texts))
     products = []
-    for rows in LengthBucketBatchSampler(texts["length"], MAX_TOKENS, MAX_DOCUMENTS, shuffle=False):
+    for rows in LengthBucketBatchSampler(texts["length"], max_tokens, max_documents, shuffle=False):
         num_words = max(texts[row]["length"] for row in rows)
         shape = (len(rows), num_words, steps, len(rows) * arguments.num_beams)
         products += harness.forward_multiplications(model.config, *shape)
@@ -76,7 +79,7 @@ def main() -> None:
     """Run the arms in turns, keep what came out, and print it."""
     arguments = harness.parse_arguments(__doc__.splitlines()[0], ARMS, documents=512, repetitions=5)
     if arguments.arm is not None:
-        harness.serve(make_arm(arguments))
+        harness.serve(make_arm(arguments), arguments.device)
         return
     results = harness.take_turns(__file__, arguments)
     values = {arm: [run["documents"] / run["seconds"] for run in runs] for arm, runs in results.items()}

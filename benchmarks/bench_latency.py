@@ -16,8 +16,6 @@ import numpy as np
 import torch
 from decoding import load_model, load_textbook
 
-from sgm_hf.training.machine import prepare_cpu
-
 ARMS = ("textbook_unpacked", "textbook_packed", "ours_fp32", "ours_bf16")
 NUM_WORDS = 160
 NUM_CALLS = 40
@@ -32,17 +30,15 @@ def make_text(arguments: Any) -> torch.Tensor:
 
 def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
     """What one arm does in a repetition; it returns the median milliseconds of a call."""
-    kind, _, variant = arguments.arm.partition("_")
+    kind, variant = harness.prepare(arguments)
     text = make_text(arguments)
     if kind == "textbook":
-        torch.set_num_threads(arguments.threads)
         textbook, lengths = load_textbook(arguments, packed=variant == "packed"), torch.tensor([NUM_WORDS])
 
         def call() -> Any:
             return textbook.beam_search(text, lengths, arguments.num_beams)
 
     else:
-        prepare_cpu(arguments.threads)
         model, bf16 = load_model(arguments), variant == "bf16"
         if bf16:
             model = model.to(torch.bfloat16)
@@ -65,7 +61,7 @@ def main() -> None:
     """Run the arms in turns, keep what came out, and print it."""
     arguments = harness.parse_arguments(__doc__.splitlines()[0], ARMS, documents=64, repetitions=9)
     if arguments.arm is not None:
-        harness.serve(make_arm(arguments))
+        harness.serve(make_arm(arguments), arguments.device)
         return
     results = harness.take_turns(__file__, arguments)
     values = {arm: [run["milliseconds"] for run in runs] for arm, runs in results.items()}

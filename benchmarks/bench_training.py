@@ -19,30 +19,32 @@ from textbook import TextbookSGM
 from sgm_hf import SGMForMultiLabelGeneration
 from sgm_hf.data.batching import LengthBucketBatchSampler
 from sgm_hf.data.collation import MultiLabelCollator
-from sgm_hf.training.machine import prepare_cpu
 
-ARMS = ("textbook_unpacked", "textbook_packed", "ours_fp32", "ours_bf16", "limit_fp32", "limit_bf16")
+ARMS = (
+    *("textbook_unpacked", "textbook_packed", "ours_fp32", "ours_tf32", "ours_bf16"),
+    *("limit_fp32", "limit_tf32", "limit_bf16"),
+)
 # Batches are drawn from this many times the documents of a repetition, so that their lengths are as alike as in a
 # training on a whole corpus.
 POOL = 16
 
 
-def make_batches(size: str, texts: Dataset, num_documents: int, alike: bool) -> list[dict[str, torch.Tensor]]:
+def make_batches(arguments: Any, texts: Dataset, alike: bool) -> list[dict[str, torch.Tensor]]:
     """The batches of a repetition: of similar length, or the same documents at random.
 
     Args:
-        size: Which setting.
+        arguments: The command line.
         texts: The pool.
-        num_documents: About how many documents.
         alike: Whether the documents of a batch have similar lengths.
     """
-    settings, config = harness.read_settings(size), harness.model_config(size)
+    settings, config = harness.read_settings(arguments.size), harness.model_config(arguments.size)
     collate = MultiLabelCollator(config.pad_token_id, config.num_labels)
-    batch_size = settings["per_device_train_batch_size"]
-    sampler = LengthBucketBatchSampler(texts["length"], settings["max_tokens_per_batch"], batch_size)
+    batch_size = arguments.batch_size or settings["per_device_train_batch_size"]
+    max_tokens = settings["max_tokens_per_batch"] * batch_size // settings["per_device_train_batch_size"]
+    sampler = LengthBucketBatchSampler(texts["length"], max_tokens, batch_size)
     lengths = np.asarray(texts["length"])
     by_length = sorted(sampler, key=lambda rows: int(lengths[rows].max()))
-    count = max(1, num_documents // batch_size)
+    count = max(1, arguments.documents // batch_size)
     # The batch in the middle of each of `count` equal parts stands for its part.
     chosen = [by_length[int((part + 0.5) * len(by_length) / count)] for part in range(count)]
     if not alike:
@@ -53,15 +55,10 @@ def make_batches(size: str, texts: Dataset, num_documents: int, alike: bool) -> 
 
 def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
     """What one arm does in a repetition; it returns the number of documents."""
-    kind, _, variant = arguments.arm.partition("_")
-    torch.manual_seed(0)
-    if kind == "textbook":
-        torch.set_num_threads(arguments.threads)
-    else:
-        prepare_cpu(arguments.threads)
+    kind, variant = harness.prepare(arguments)
     config = harness.model_config(arguments.size)
     texts = harness.make_texts(arguments.size, POOL * arguments.documents, arguments.data_dir)
-    batches = make_batches(arguments.size, texts, arguments.documents, alike=kind != "textbook")
+    batches = make_batches(arguments, texts, alike=kind != "textbook")
     num_documents = sum(len(batch["labels"]) for batch in batches)
     dtype = torch.bfloat16 if variant == "bf16" else torch.float32
     if kind == "limit":
@@ -78,7 +75,7 @@ def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
 
     def repeat() -> dict[str, Any]:
         for batch in batches:
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=variant == "bf16"):
+            with torch.autocast(arguments.device, dtype=torch.bfloat16, enabled=variant == "bf16"):
                 if kind == "textbook":
                     loss = model(batch["input_ids"], batch["attention_mask"].sum(dim=1), batch["labels"])
                 else:
@@ -103,7 +100,7 @@ def main() -> None:
     """Run the arms in turns, keep what came out, and print it."""
     arguments = harness.parse_arguments(__doc__.splitlines()[0], ARMS, documents=256, repetitions=5)
     if arguments.arm is not None:
-        harness.serve(make_arm(arguments))
+        harness.serve(make_arm(arguments), arguments.device)
         return
     results = harness.take_turns(__file__, arguments)
     values = {arm: [run["documents"] / run["seconds"] for run in runs] for arm, runs in results.items()}

@@ -16,7 +16,7 @@ def load_model(arguments: argparse.Namespace) -> SGMForMultiLabelGeneration:
         arguments: The command line.
     """
     if arguments.model_name_or_path is not None:
-        return SGMForMultiLabelGeneration.from_pretrained(arguments.model_name_or_path).eval()
+        return SGMForMultiLabelGeneration.from_pretrained(arguments.model_name_or_path).eval().to(arguments.device)
     torch.manual_seed(0)
     size, config = harness.SIZES[arguments.size], harness.model_config(arguments.size)
     model = SGMForMultiLabelGeneration(config).eval()

@@ -25,13 +25,14 @@ from datasets import Dataset
 
 from sgm_hf import SGMConfig, SGMTokenizer, encode_dataset
 from sgm_hf.datasets_scripts import load
+from sgm_hf.training.machine import prepare_cpu
 from sgm_hf.training.summary import describe_machine
 
 ROOT = Path(__file__).parents[1]
 SPEEDS = Path(__file__).with_name("speed.csv")
 COLUMNS = (
     *("date", "commit", "benchmark", "size", "texts", "arm", "value", "unit", "lowest", "highest"),
-    *("over_textbook", "share_of_limit", "peak_mib", "repetitions", "threads", "cpu", "python", "torch"),
+    *("over_textbook", "share_of_limit", "peak_mib", "repetitions", "threads", "machine", "python", "torch"),
 )
 
 
@@ -76,11 +77,16 @@ def parse_arguments(description: str, arms: Sequence[str], **defaults: Any) -> a
     parser.add_argument("--documents", type=int, default=defaults["documents"], help="documents of a repetition")
     parser.add_argument("--repetitions", type=int, default=defaults["repetitions"], help="turns of each arm")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch")
-    parser.add_argument("--arms", nargs="+", choices=arms, default=list(arms), help="which arms run")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the arms run")
+    parser.add_argument("--batch_size", type=int, help="documents of a batch; by default the setting's")
+    parser.add_argument("--arms", nargs="+", choices=arms, help="which arms run; by default all that the device has")
     parser.add_argument("--model_name_or_path", help="a trained model to decode with; by default an untrained one")
     parser.add_argument("--num_beams", type=int, default=5, help="beam width")
     parser.add_argument("--arm", choices=arms, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.arms is None:
+        arguments.arms = [arm for arm in arms if arguments.device == "cuda" or not arm.endswith("tf32")]
+    return arguments
 
 
 # ---- texts ----
@@ -206,16 +212,52 @@ def multiply(products: list[tuple[int, int, int, int]], dtype: torch.dtype) -> N
 # ---- arms ----
 
 
-def serve(repeat: Callable[[], dict[str, Any]]) -> None:
-    """Be an arm: warm up, say so, and at each line of the input make a repetition and print what it gave as JSON."""
+def prepare(arguments: argparse.Namespace) -> tuple[str, str]:
+    """Prepare the process of an arm: threads, device, precision of multiplication.
+
+    The textbook model runs as a plain program would: nothing is set but the number of threads.
+
+    Args:
+        arguments: The command line.
+
+    Returns:
+        What the arm is ("textbook", "ours" or "limit") and how ("packed", "unpacked", "fp32", "tf32" or "bf16").
+    """
+    kind, _, variant = arguments.arm.partition("_")
+    if kind == "textbook":
+        torch.set_num_threads(arguments.threads)
+    else:
+        prepare_cpu(arguments.threads)
+    if arguments.device == "cuda":
+        torch.set_default_device("cuda")
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = variant == "tf32"
+    torch.manual_seed(0)
+    return kind, variant
+
+
+def serve(repeat: Callable[[], dict[str, Any]], device: str) -> None:
+    """Be an arm: warm up, say so, and at each line of the input make a repetition and print what it gave as JSON.
+
+    Args:
+        repeat: Makes a repetition.
+        device: Where it runs. The peak is the process' greatest resident memory on "cpu", PyTorch's allocations on
+            "cuda".
+    """
+    on_gpu = device == "cuda"
     repeat()
     print("ready", flush=True)
     for _ in sys.stdin:
+        if on_gpu:
+            torch.cuda.synchronize()
         start = time.perf_counter()
         result = repeat()
+        if on_gpu:
+            torch.cuda.synchronize()
         seconds = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"seconds": seconds, "peak_mib": peak, **result}), flush=True)
+        peak = (
+            torch.cuda.max_memory_allocated() if on_gpu else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        )
+        print(json.dumps({"seconds": seconds, "peak_mib": peak / 2**20, **result}), flush=True)
 
 
 def take_turns(script: str, arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
@@ -264,7 +306,7 @@ def _read_line(process: subprocess.Popen, arm: str) -> str:
 def summarise(
     benchmark: str, unit: str, values: dict[str, list[float]], peaks: dict[str, float], arguments: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """One row an arm: the median over the repetitions, and the median ratio to its neighbours in the same turn.
+    """One row an arm: the median over the repetitions, and of the ratios to the first textbook arm in the same turn.
 
     Args:
         benchmark: Its name.
@@ -283,10 +325,12 @@ def summarise(
         "unit": unit,
         "repetitions": arguments.repetitions,
         "threads": arguments.threads,
-        "cpu": describe_machine()["cpu"],
+        "machine": torch.cuda.get_device_name() if arguments.device == "cuda" else describe_machine()["cpu"],
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+
+    textbook = next((arm for arm in values if arm.startswith("textbook")), "")
 
     def times_faster(arm: str, other: str) -> float | str:
         if other not in values or other == arm:
@@ -302,7 +346,7 @@ def summarise(
             "value": round(statistics.median(measured), 2),
             "lowest": round(min(measured), 2),
             "highest": round(max(measured), 2),
-            "over_textbook": times_faster(arm, "textbook_unpacked"),
+            "over_textbook": times_faster(arm, textbook),
             "share_of_limit": times_faster(arm, f"limit_{arm.rpartition('_')[2]}") if arm.startswith("ours") else "",
             "peak_mib": round(peaks[arm]),
         }

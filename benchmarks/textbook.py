@@ -57,7 +57,7 @@ class TextbookSGM(nn.Module):
         """Encoder states (B, T, H_e), their mask (B, T), s_0 and its cell states, (B, layers * H_d) each (eq. 2-3)."""
         words = self.dropout(self.embed_words(input_ids))  # (B, T, embedding_size)
         if self.packed:
-            words = pack_padded_sequence(words, lengths, batch_first=True, enforce_sorted=False)
+            words = pack_padded_sequence(words, lengths.cpu(), batch_first=True, enforce_sorted=False)
         states, (last, _) = self.lstm(words)  # (B, T, H_e), (layers * 2, B, H_e / 2)
         if self.packed:
             states, _ = pad_packed_sequence(states, batch_first=True)  # (B, T, H_e)

@@ -9,6 +9,7 @@ import bench_latency
 import bench_training
 import harness
 import numpy as np
+import plot_parts
 import pytest
 
 BENCHMARKS = Path(harness.__file__).parent
@@ -38,25 +39,25 @@ def test_drawn_texts_are_like_the_corpus(size):
 
 def test_ratios_are_medians_of_the_ratios_of_each_turn():
     values = {"textbook_unpacked": [1.0, 2.0, 4.0], "ours_fp32": [3.0, 4.0, 20.0], "limit_fp32": [6.0, 8.0, 25.0]}
-    arguments = harness.argparse.Namespace(size="aapd", data_dir=None, repetitions=3, threads=1)
-    rows = {
-        row["arm"]: row for row in harness.summarise("b", "documents/s", values, dict.fromkeys(values, 1), arguments)
-    }
+    arguments = harness.argparse.Namespace(size="aapd", data_dir=None, repetitions=3, threads=1, device="cpu")
+    peaks = dict.fromkeys(values, 1.0)
+    rows = {row["arm"]: row for row in harness.summarise("b", "documents/s", values, peaks, arguments)}
     assert (rows["ours_fp32"]["value"], rows["ours_fp32"]["over_textbook"]) == (4.0, 3.0)
     assert rows["ours_fp32"]["share_of_limit"] == 0.5
     assert rows["textbook_unpacked"]["over_textbook"] == ""
-    times = {row["arm"]: row for row in harness.summarise("b", "ms", values, dict.fromkeys(values, 1), arguments)}
+    times = {row["arm"]: row for row in harness.summarise("b", "ms", values, peaks, arguments)}
     assert times["ours_fp32"]["over_textbook"] == pytest.approx(1 / 3, abs=1e-3)
 
 
 @pytest.mark.parametrize("module", [bench_training, bench_generate, bench_latency])
 def test_every_arm_does_a_repetition(monkeypatch, module):
-    monkeypatch.setattr(module, "prepare_cpu", lambda num_threads: None)
+    monkeypatch.setattr(harness, "prepare_cpu", lambda num_threads: None)
     monkeypatch.setattr(bench_training, "POOL", 2)
     monkeypatch.setattr(bench_latency, "NUM_CALLS", 1)
     results = {}
     for arm in module.ARMS:
         arguments = SimpleNamespace(arm=arm, size="reuters21578", data_dir=None, documents=16, threads=1)
+        arguments.device, arguments.batch_size = "cpu", None
         arguments.model_name_or_path, arguments.num_beams = None, 3
         results[arm] = module.make_arm(arguments)()
     if module is bench_generate:
@@ -90,3 +91,19 @@ def test_an_arm_that_fails_stops_the_benchmark():
     with pytest.raises(RuntimeError, match="ours_fp32 ended with exit status 3"):
         harness._read_line(process, "ours_fp32")
     process.stdout.close()
+
+
+def test_operations_find_their_part():
+    assert plot_parts.part_of("aten::mkldnn_rnn_layer_backward") == "LSTM layers"
+    assert plot_parts.part_of("aten::addmm") == plot_parts.part_of("aten::bmm") == "other matrix products"
+    assert plot_parts.part_of("aten::bernoulli_") == plot_parts.part_of("aten::random_") == "drawing dropout"
+    assert plot_parts.part_of("aten::_fused_adam_") == "Adam and clipping"
+    assert plot_parts.part_of("aten::sigmoid_backward") == "tanh and sigmoid"
+    assert plot_parts.part_of("aten::copy_") == plot_parts.REST
+
+
+def test_the_picture_and_its_numbers_are_written(tmp_path):
+    parts = dict.fromkeys([*plot_parts.PARTS, plot_parts.REST], 2.0)
+    plot_parts.draw({"textbook_unpacked": parts, "ours_bf16": parts}, "Title", tmp_path / "figures" / "parts")
+    for ending in ("png", "svg", "csv"):
+        assert (tmp_path / "figures" / f"parts.{ending}").stat().st_size > 50
