@@ -11,6 +11,7 @@ checked out at that moment.
 import argparse
 import csv
 import json
+import statistics
 import subprocess
 from datetime import date
 from pathlib import Path
@@ -27,8 +28,11 @@ METRICS = (
     "zero_one_loss",
 )
 DECODINGS = ("best_sequence", "max_f1")
+# Metrics of the table.
+SHOWN = ("micro_f1", "micro_precision", "micro_recall", "macro_f1", "hamming_loss", "zero_one_loss")
 COLUMNS = (
-    *("date", "commit", "config", "data", "split", "documents", "set_decoding", "label_threshold", "seed"),
+    *("date", "commit", "config", "data", "split", "documents", "set_decoding", "label_threshold"),
+    *("precision", "seed"),
     *METRICS,
     *("best_epoch", "training_minutes", "cpu", "cores", "threads", "accelerator", "torch", "transformers"),
 )
@@ -48,6 +52,7 @@ def rows_of_run(run: Path, config: str) -> list[dict]:
         "commit": commit.stdout.strip(),
         "config": config,
         "data": summary["data"]["name"],
+        "precision": "bf16" if summary["settings"]["bf16"] else "fp32",
         "seed": summary["settings"]["seed"],
         "best_epoch": summary["training"]["best_epoch"],
         "training_minutes": round(summary["training"]["seconds"] / 60, 1),
@@ -79,19 +84,29 @@ def add(run: Path, config: str) -> None:
 
 
 def table() -> str:
-    """The results as a Markdown table."""
+    """The results as a Markdown table: a line a configuration, precision, split and decoding, mean over the seeds."""
     with RESULTS.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    lines = [
-        "| Configuration | Split | Set decoding | micro-F1 | P | R | macro-F1 | Hamming loss | 0/1 loss | Minutes |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    groups: dict[tuple[str, ...], list[dict]] = {}
     for row in rows:
-        figures = [f"{float(row[n]):.3f}" for n in ("micro_f1", "micro_precision", "micro_recall", "macro_f1")]
-        losses = [f"{float(row['hamming_loss']):.4f}", f"{float(row['zero_one_loss']):.3f}"]
-        cells = [f"`{Path(row['config']).name}`", row["split"], f"`{row['set_decoding']}`", *figures, *losses]
-        lines.append("| " + " | ".join([*cells, f"{float(row['training_minutes']):.0f}"]) + " |")
+        key = (row["config"], row["precision"], row["split"], row["set_decoding"])
+        groups.setdefault(key, []).append(row)
+    columns = ["Configuration", "Precision", "Split", "Set decoding", "Seeds", "micro-F1", "P", "R", "macro-F1"]
+    columns += ["Hamming loss", "0/1 loss", "Minutes"]
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    for (config, precision, split, set_decoding), runs in groups.items():
+        decimals = {name: 4 if name == "hamming_loss" else 3 for name in SHOWN}
+        figures = [mean_and_spread([float(run[name]) for run in runs], decimals[name]) for name in SHOWN]
+        minutes = statistics.mean(float(run["training_minutes"]) for run in runs)
+        cells = [f"`{Path(config).name}`", precision, split, f"`{set_decoding}`", str(len(runs)), *figures]
+        lines.append("| " + " | ".join([*cells, f"{minutes:.0f}"]) + " |")
     return "\n".join(lines)
+
+
+def mean_and_spread(values: list[float], decimals: int) -> str:
+    """The mean, and the standard deviation where there are several values, with as many decimals."""
+    mean = f"{statistics.mean(values):.{decimals}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{decimals}f}"
 
 
 def main() -> None:

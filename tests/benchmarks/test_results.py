@@ -18,14 +18,14 @@ def results(tmp_path):
     return module
 
 
-def write_run(folder: Path, micro_f1: float) -> Path:
+def write_run(folder: Path, micro_f1: float, seed: int = 3, bf16: bool = True) -> Path:
     """The summary of a run, as run_sgm.py writes it."""
     names = ("micro_precision", "micro_recall", "macro_f1", "macro_f1_of_means", "samples_f1")
     metrics = {name: 0.5 for name in names} | {"micro_f1": micro_f1, "hamming_loss": 0.01, "zero_one_loss": 0.25}
     both = {f"{decoding}_{name}": value for decoding in ("best_sequence", "max_f1") for name, value in metrics.items()}
     summary = {
         "data": {"name": "corpus", "test_documents": 7},
-        "settings": {"seed": 3},
+        "settings": {"seed": seed, "bf16": bf16},
         "training": {"seconds": 120.0, "best_epoch": 2.0},
         "machine": {"cpu": "c", "cores": 2, "threads": 1, "accelerator": None},
         "versions": {"torch": "t", "transformers": "f"},
@@ -50,4 +50,13 @@ def test_added_runs_become_rows_and_the_table_shows_them(results, tmp_path):
     assert {row["seed"] for row in rows} == {"3"} and {row["training_minutes"] for row in rows} == {"2.0"}
     table = results.table().splitlines()
     assert len(table) == 2 + 4
-    assert table[2].startswith("| `a.json` | test | `best_sequence` | 0.812 |")
+    assert table[2].startswith("| `a.json` | bf16 | test | `best_sequence` | 1 | 0.812 |")
+
+
+def test_seeds_of_a_configuration_share_a_line_and_precisions_do_not(results, tmp_path):
+    for number, (micro_f1, seed, bf16) in enumerate([(0.5, 1, True), (0.6, 2, True), (0.7, 3, True), (0.9, 1, False)]):
+        results.add(write_run(tmp_path / str(number), micro_f1, seed, bf16), "examples/configs/a.json")
+    table = results.table().splitlines()
+    assert len(table) == 2 + 4
+    assert table[2].startswith("| `a.json` | bf16 | test | `best_sequence` | 3 | 0.600 ± 0.100 | 0.500 ± 0.000 |")
+    assert table[4].startswith("| `a.json` | fp32 | test | `best_sequence` | 1 | 0.900 | 0.500 |")
