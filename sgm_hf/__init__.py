@@ -20,15 +20,24 @@ if TYPE_CHECKING:
     from sgm_hf.modeling.modeling_sgm import SGMForMultiLabelGeneration
     from sgm_hf.modeling.pipeline_sgm import MultiLabelGenerationPipeline
     from sgm_hf.modeling.tokenization_sgm import SGMTokenizer
-    from sgm_hf.training import SGMTrainer, SGMTrainingArguments
+    from sgm_hf.training import (
+        OrderFreeTrainer,
+        SamplingArguments,
+        SelfCriticalTrainer,
+        SGMTrainer,
+        SGMTrainingArguments,
+    )
 
 __all__ = [
     "MultiLabelGenerationPipeline",
+    "OrderFreeTrainer",
     "SGMConfig",
     "SGMForMultiLabelGeneration",
     "SGMTokenizer",
     "SGMTrainer",
     "SGMTrainingArguments",
+    "SamplingArguments",
+    "SelfCriticalTrainer",
     "compute_metrics",
     "encode_dataset",
     "fit_threshold",
@@ -41,11 +50,14 @@ __all__ = [
 # Public name -> the module it is in and its name there.
 _PUBLIC = {
     "MultiLabelGenerationPipeline": ("sgm_hf.modeling.pipeline_sgm", "MultiLabelGenerationPipeline"),
+    "OrderFreeTrainer": ("sgm_hf.training", "OrderFreeTrainer"),
     "SGMConfig": ("sgm_hf.modeling.configuration_sgm", "SGMConfig"),
     "SGMForMultiLabelGeneration": ("sgm_hf.modeling.modeling_sgm", "SGMForMultiLabelGeneration"),
     "SGMTokenizer": ("sgm_hf.modeling.tokenization_sgm", "SGMTokenizer"),
     "SGMTrainer": ("sgm_hf.training", "SGMTrainer"),
     "SGMTrainingArguments": ("sgm_hf.training", "SGMTrainingArguments"),
+    "SamplingArguments": ("sgm_hf.training", "SamplingArguments"),
+    "SelfCriticalTrainer": ("sgm_hf.training", "SelfCriticalTrainer"),
     "compute_metrics": ("sgm_hf.metrics", "compute_metrics"),
     "encode_dataset": ("sgm_hf.data.encoding", "encode_dataset"),
     "fit_threshold": ("sgm_hf.metrics", "fit_threshold"),

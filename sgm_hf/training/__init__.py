@@ -2,6 +2,16 @@
 
 from sgm_hf.training.arguments import SGMTrainingArguments
 from sgm_hf.training.prediction import LabelPredictions, generate_predictions
+from sgm_hf.training.sampling import OrderFreeTrainer, SamplingArguments, SelfCriticalTrainer
 from sgm_hf.training.trainer import SGMPredictionOutput, SGMTrainer
 
-__all__ = ["LabelPredictions", "SGMPredictionOutput", "SGMTrainer", "SGMTrainingArguments", "generate_predictions"]
+__all__ = [
+    "LabelPredictions",
+    "OrderFreeTrainer",
+    "SGMPredictionOutput",
+    "SGMTrainer",
+    "SGMTrainingArguments",
+    "SamplingArguments",
+    "SelfCriticalTrainer",
+    "generate_predictions",
+]

@@ -1,0 +1,313 @@
+"""Training on label sequences that the model samples: self-critical reinforcement learning and an order-free loss.
+
+Shapes: B documents, S samples a document, n steps, L labels (column L is eos).
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.modeling_outputs import BaseModelOutput
+
+from sgm_hf.training.arguments import SGMTrainingArguments
+from sgm_hf.training.rewards import REWARDS, Reward, checked_reward
+from sgm_hf.training.trainer import SGMTrainer
+
+IGNORED = -100
+
+
+@dataclass
+class SamplingArguments(SGMTrainingArguments):
+    """The settings of `SelfCriticalTrainer` and `OrderFreeTrainer`, on top of those of `SGMTrainer`.
+
+    Args:
+        learning_rate: Default 1e-5 (Yang et al. 2019).
+        num_samples: Label sequences sampled a document; default 1.
+        temperature: Logits are divided by this when sampling, and when the samples are scored; default 1.
+        dropout_in_sampling: Whether dropout stays on. Default False: what is scored is then exactly what was sampled.
+        likelihood_weight: Weight of the gold sequence's likelihood loss beside; default 0.
+        reward: Name of a reward: "f1", "hamming", "f1_and_hamming" or "cost". `SelfCriticalTrainer` only.
+        baseline: "greedy" (the reward of the greedy sequence) or "leave_one_out" (the mean reward of the document's
+            other samples; at least two samples). `SelfCriticalTrainer` only.
+        entropy_weight: Weight of the entropy bonus of each step; default 0. `SelfCriticalTrainer` only.
+    """
+
+    learning_rate: float = field(default=1e-5, metadata={"help": "Learning rate of Adam."})
+    num_samples: int = field(default=1, metadata={"help": "Label sequences sampled a document."})
+    temperature: float = field(default=1.0, metadata={"help": "Divides the logits of sampling."})
+    dropout_in_sampling: bool = field(default=False, metadata={"help": "Keep dropout on."})
+    likelihood_weight: float = field(default=0.0, metadata={"help": "Weight of the gold sequence's likelihood loss."})
+    reward: str = field(default="f1", metadata={"help": f"One of {', '.join(REWARDS)}."})
+    baseline: str = field(default="greedy", metadata={"help": "greedy or leave_one_out."})
+    entropy_weight: float = field(default=0.0, metadata={"help": "Weight of the entropy bonus."})
+
+    def __post_init__(self) -> None:
+        """Check our settings.
+
+        Raises:
+            ValueError: If a setting is out of its range.
+        """
+        if self.num_samples < 1:
+            raise ValueError(f"num_samples is {self.num_samples}; at least one sequence a document must be sampled.")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature is {self.temperature}; it must be above 0.")
+        if self.reward not in REWARDS:
+            raise ValueError(f"reward is {self.reward!r}; choose one of {', '.join(REWARDS)}.")
+        if self.baseline not in ("greedy", "leave_one_out"):
+            raise ValueError(f"baseline is {self.baseline!r}; choose greedy or leave_one_out.")
+        if self.baseline == "leave_one_out" and self.num_samples < 2:
+            raise ValueError("baseline leave_one_out needs num_samples of 2 or more: it is the mean of the others.")
+        super().__post_init__()
+
+
+@dataclass
+class Samples:
+    """Sampled label sequences of a batch, and what the model says of each of their steps.
+
+    Args:
+        targets: The sequences, (B, S, n) int64: label ids, eos, then -100.
+        log_probs: Log-probabilities of each step, (B, S, n, L + 1), -inf for masked labels.
+        gold: The true labels, (B, 1, L) bool.
+        greedy: The labels of the greedy sequence, (B, 1, L) bool, or None where none was asked for.
+    """
+
+    targets: torch.Tensor
+    log_probs: torch.Tensor
+    gold: torch.Tensor
+    greedy: torch.Tensor | None
+
+    @property
+    def sets(self) -> torch.Tensor:
+        """The labels of each sampled sequence, (B, S, L) bool."""
+        return label_sets(self.targets, self.gold.shape[-1])
+
+    def sequence_log_probs(self) -> torch.Tensor:
+        """log p of each sequence up to and with eos, (B, S)."""
+        is_step = self.targets != IGNORED  # (B, S, n)
+        chosen = self.log_probs.gather(-1, self.targets.where(is_step, 0)[..., None]).squeeze(-1)  # (B, S, n)
+        return chosen.masked_fill(~is_step, 0.0).sum(dim=-1)  # (B, S)
+
+
+def label_sets(targets: torch.Tensor, num_labels: int) -> torch.Tensor:
+    """Which labels sequences hold: (..., n) int64 label ids, eos and -100 to (..., L) bool."""
+    columns = torch.arange(num_labels, device=targets.device)  # (L)
+    return (targets[..., None] == columns).any(dim=-2)  # (..., L)
+
+
+class SamplingTrainer(SGMTrainer):
+    """What the two trainers share: sampling, scoring the samples, and averaging over documents.
+
+    A loss is the mean over the documents of an update, on all processes. Subclasses give each sample's loss.
+
+    Args:
+        model: The model, usually trained with `SGMTrainer` before.
+        args: The settings.
+        **keywords: As of `SGMTrainer`.
+
+    Raises:
+        TypeError: If the settings are not `SamplingArguments`.
+    """
+
+    args: SamplingArguments
+    needs_greedy = False
+
+    def __init__(self, model: nn.Module, args: SamplingArguments, **keywords: Any):
+        if not isinstance(args, SamplingArguments):
+            raise TypeError(f"{type(self).__name__} takes SamplingArguments, got {type(args).__name__}.")
+        super().__init__(model, args, **keywords)
+        if not args.dropout_in_sampling:
+            for module in self.model.modules():
+                if isinstance(module, nn.Dropout):
+                    module.p = 0.0
+
+    def sample_losses(self, samples: Samples) -> torch.Tensor:
+        """The loss of each sampled sequence, (B, S)."""
+        raise NotImplementedError
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
+        """Sample, score, and sum the documents' losses.
+
+        Args:
+            model: The model, wrapped or not.
+            inputs: `input_ids`, `attention_mask` (B, T), `labels` (B, n).
+            return_outputs: Whether to return the samples too.
+            num_items_in_batch: Documents of all batches of this update, on all processes.
+
+        Returns:
+            The loss, or the loss and the `Samples`.
+        """
+        texts = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        gold_targets = inputs["labels"]  # (B, n)
+        encoder_outputs = self._encode_once(model, texts)
+        sampled, greedy = self._sample(texts, encoder_outputs)  # (B, S, n)
+        rows = [*sampled.unbind(dim=1), *([gold_targets] if self.args.likelihood_weight else [])]
+        targets = pad_steps(rows)  # (B, S or S + 1, n)
+        decoder_input_ids = self.model.prepare_decoder_input_ids_from_labels(targets.flatten(0, 1))
+        source = texts if encoder_outputs is None else {**texts, "encoder_outputs": encoder_outputs}
+        logits = model(**source, decoder_input_ids=decoder_input_ids, use_cache=False)["logits"]
+        logits = logits.view(*targets.shape, -1)  # (B, S or S + 1, n, L + 1)
+
+        num_samples = sampled.shape[1]
+        samples = Samples(
+            targets[:, :num_samples],
+            (logits[:, :num_samples] / self.args.temperature).log_softmax(dim=-1),
+            label_sets(gold_targets, self.model.config.num_labels)[:, None],
+            greedy,
+        )
+        losses = self.sample_losses(samples).mean(dim=1)  # (B)
+        if self.args.likelihood_weight:
+            gold = Samples(targets[:, num_samples:], logits[:, num_samples:].log_softmax(dim=-1), samples.gold, None)
+            losses = losses - self.args.likelihood_weight * gold.sequence_log_probs().squeeze(1)  # (B)
+        loss = losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            # The processes' gradients are averaged, but num_items_in_batch counts the documents of all of them.
+            loss = loss * self.accelerator.num_processes
+        return (loss, samples) if return_outputs else loss
+
+    def _encode_once(self, model: nn.Module, texts: dict[str, torch.Tensor]) -> BaseModelOutput | None:
+        """The encoder's states for sampling and scoring both, or None where they must be made twice.
+
+        They are shared where that is exact: by an unwrapped model (a wrapper must see the forward pass whose gradients
+        it gathers) without dropout.
+        """
+        if model is not self.model or self.args.dropout_in_sampling:
+            return None
+        with self.accelerator.autocast():
+            return self.model.get_encoder()(**texts)
+
+    @torch.no_grad()
+    def _sample(
+        self, texts: dict[str, torch.Tensor], encoder_outputs: BaseModelOutput | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Sampled target sequences (B, S, n), and the labels of the greedy one (B, 1, L) where it is needed."""
+        config = self.model.config
+        with self.accelerator.autocast():
+            if encoder_outputs is None:
+                encoder_outputs = self.model.get_encoder()(**texts)
+            states = BaseModelOutput(last_hidden_state=encoder_outputs[0].detach())
+
+            def decode(**settings: Any) -> torch.Tensor:
+                sequences = self.model.generate(
+                    encoder_outputs=states,
+                    attention_mask=texts["attention_mask"],
+                    num_beams=1,
+                    set_decoding="best_sequence",
+                    **settings,
+                )
+                targets = sequences[:, 1:]  # without bos
+                return targets.masked_fill(targets == config.pad_label_id, IGNORED)
+
+            sampled = decode(
+                do_sample=True,
+                top_k=0,
+                top_p=1.0,
+                temperature=self.args.temperature,
+                num_return_sequences=self.args.num_samples,
+            )
+            sampled = sampled.unflatten(0, (-1, self.args.num_samples))  # (B, S, n)
+            if not self.needs_greedy:
+                return sampled, None
+            greedy = decode(do_sample=False)  # (B, n)
+        return sampled, label_sets(greedy, config.num_labels)[:, None]
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | int | None:
+        """The number of documents of an update, on all processes."""
+        count = torch.tensor(sum(len(batch["labels"]) for batch in batch_samples), device=device)
+        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+            count = self.accelerator.gather(count).sum()
+        return count
+
+
+def pad_steps(rows: list[torch.Tensor]) -> torch.Tensor:
+    """Stack sequences (B, n) of different lengths n to (B, rows, greatest n), filled with -100."""
+    width = max(row.shape[1] for row in rows)
+    padded = [nn.functional.pad(row, (0, width - row.shape[1]), value=IGNORED) for row in rows]
+    return torch.stack(padded, dim=1)
+
+
+class SelfCriticalTrainer(SamplingTrainer):
+    """Reinforcement learning of label sets: the gradient −(r(yˢ) − r(yᵍ)) ∇ log p(yˢ) (Yang et al. 2019, eq. 7).
+
+    Args:
+        model: The model, usually trained with `SGMTrainer` before.
+        args: The settings.
+        reward: A function of predicted and true sets, (B, S, L) bool each, to rewards (B, S); default that of
+            `args.reward`.
+        **keywords: As of `SGMTrainer`.
+
+    Raises:
+        ValueError: During training, if the reward returns another shape or a number that is not finite.
+    """
+
+    def __init__(self, model: nn.Module, args: SamplingArguments, reward: Reward | None = None, **keywords: Any):
+        super().__init__(model, args, **keywords)
+        self.reward = reward if reward is not None else REWARDS[args.reward]
+        self.needs_greedy = args.baseline == "greedy"
+        self._rewards: list[torch.Tensor] = []
+
+    def sample_losses(self, samples: Samples) -> torch.Tensor:
+        """Advantage times log-probability of each sample, and the entropy bonus; (B, S)."""
+        rewards = checked_reward(self.reward, samples.sets, samples.gold)  # (B, S)
+        self._rewards.append(rewards.mean())
+        if samples.greedy is not None:
+            baseline = checked_reward(self.reward, samples.greedy, samples.gold)  # (B, 1)
+        else:
+            baseline = (rewards.sum(dim=1, keepdim=True) - rewards) / (rewards.shape[1] - 1)  # (B, S)
+        losses = -(rewards - baseline) * samples.sequence_log_probs()  # (B, S), eq. 7
+        if self.args.entropy_weight:
+            losses = losses - self.args.entropy_weight * entropy(samples)
+        return losses
+
+    def log(self, logs: dict[str, float], *arguments: Any, **keywords: Any) -> None:
+        """Add the mean reward of the samples since the last log."""
+        if "loss" in logs and self._rewards:
+            logs["reward"] = torch.stack(self._rewards).mean().item()
+            self._rewards.clear()
+        super().log(logs, *arguments, **keywords)
+
+
+def entropy(samples: Samples) -> torch.Tensor:
+    """The sum of the entropies (nats) of each sequence's steps, (B, S)."""
+    log_probs = samples.log_probs.masked_fill(samples.log_probs.isneginf(), 0.0)  # (B, S, n, L + 1)
+    steps = -(samples.log_probs.exp() * log_probs).sum(dim=-1)  # (B, S, n)
+    return steps.masked_fill(samples.targets == IGNORED, 0.0).sum(dim=-1)  # (B, S)
+
+
+class OrderFreeTrainer(SamplingTrainer):
+    """Supervised learning without an order: at each step of a sampled sequence, any true label still missing is right.
+
+    Optimal completion distillation (Sabour et al. 2019), for sets as Tsai and Lee (2020) use it: the target of a step
+    is spread evenly over the true labels that the sequence does not have yet, and is eos when it has them all.
+    """
+
+    def sample_losses(self, samples: Samples) -> torch.Tensor:
+        """The cross-entropy (nats) between that target and the model, summed over each sample's steps; (B, S)."""
+        target = completion_targets(samples.targets, samples.gold)  # (B, S, n, L + 1)
+        log_probs = samples.log_probs.masked_fill(target == 0, 0.0)  # (B, S, n, L + 1)
+        steps = -(target * log_probs).sum(dim=-1)  # (B, S, n)
+        return steps.masked_fill(samples.targets == IGNORED, 0.0).sum(dim=-1)  # (B, S)
+
+
+def completion_targets(targets: torch.Tensor, gold: torch.Tensor) -> torch.Tensor:
+    """The best next labels of each prefix of sampled sequences, as a distribution.
+
+    Args:
+        targets: Sampled sequences, (B, S, n) int64: label ids, eos, then -100.
+        gold: The true labels, (B, 1, L) bool.
+
+    Returns:
+        (B, S, n, L + 1) float, each step summing to 1.
+    """
+    columns = torch.arange(gold.shape[-1], device=targets.device)  # (L)
+    chosen = targets[..., None] == columns  # (B, S, n, L)
+    produced = chosen.cumsum(dim=2) - chosen.long() > 0  # (B, S, n, L), before each step
+    missing = (gold[:, :, None] & ~produced).float()  # (B, S, n, L)
+    count = missing.sum(dim=-1, keepdim=True)  # (B, S, n, 1)
+    return torch.cat([missing / count.clamp(min=1), (count == 0).float()], dim=-1)  # (B, S, n, L + 1)
