@@ -129,36 +129,42 @@ class DataArguments:
 # ---- settings ----
 
 
-def parse_arguments(arguments: Sequence[str]) -> tuple[ModelArguments, DataArguments, SGMTrainingArguments]:
+def parse_arguments(
+    arguments: Sequence[str],
+    training_class: type[SGMTrainingArguments] = SGMTrainingArguments,
+    description: str | None = __doc__,
+) -> tuple[ModelArguments, DataArguments, SGMTrainingArguments]:
     """Read the settings from an optional JSON file and the options after it.
 
     Args:
         arguments: The command line without the program's name.
+        training_class: The class of the training settings.
+        description: What --help says first.
 
     Raises:
         FileNotFoundError: If the JSON file does not exist.
         ValueError: If it is not JSON or names a setting that does not exist.
     """
-    parser = HfArgumentParser((ModelArguments, DataArguments, SGMTrainingArguments), description=__doc__)
+    classes = (ModelArguments, DataArguments, training_class)
+    parser = HfArgumentParser(classes, description=description)
     arguments = list(arguments)
     if arguments and arguments[0].endswith(".json"):
-        parser.set_defaults(**read_settings(Path(arguments.pop(0))))
+        parser.set_defaults(**read_settings(Path(arguments.pop(0)), {f.name for c in classes for f in fields(c)}))
     model_args, data_args, training_args = parser.parse_args_into_dataclasses(args=arguments)
     return model_args, data_args, training_args
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """The settings of a JSON file, by name."""
+def read_settings(path: Path, known: set[str]) -> dict[str, Any]:
+    """The settings of a JSON file by name, all of them among the known ones."""
     if not path.is_file():
         raise FileNotFoundError(f"the settings file {path} does not exist; give the path of a JSON file.")
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}: not JSON ({error.msg}); correct the file.") from error
-    known = {f.name for cls in (ModelArguments, DataArguments, SGMTrainingArguments) for f in fields(cls)}
     unknown = sorted(set(settings) - known)
     if unknown:
-        raise ValueError(f"{path} sets {', '.join(unknown)}, which run_sgm.py does not know; see run_sgm.py --help.")
+        raise ValueError(f"{path} sets {', '.join(unknown)}, which this program does not know; see its --help.")
     return settings
 
 
@@ -437,8 +443,16 @@ def score_split(trainer: SGMTrainer, split: str, raw: Dataset, encoded: Dataset,
     return {name.removeprefix(f"{split}_"): value for name, value in output.metrics.items()}
 
 
-def score_splits(trainer: SGMTrainer, raw: dict[str, Dataset], encoded: dict[str, Dataset]) -> dict[str, dict]:
+def score_splits(
+    trainer: SGMTrainer, raw: dict[str, Dataset], encoded: dict[str, Dataset], write: bool
+) -> dict[str, dict]:
     """Evaluate the validation split (--do_eval) and predict the test split (--do_predict), else the validation split.
+
+    Args:
+        trainer: Has the model.
+        raw: The splits as loaded.
+        encoded: The splits as encoded.
+        write: Whether to write the predictions, where --do_predict asks for them.
 
     Returns:
         The metrics of each split.
@@ -446,7 +460,7 @@ def score_splits(trainer: SGMTrainer, raw: dict[str, Dataset], encoded: dict[str
     wanted = {"validation": trainer.args.do_eval, "test": False}
     wanted["test" if "test" in encoded else "validation"] |= trainer.args.do_predict
     return {
-        split: score_split(trainer, split, raw[split], encoded[split], trainer.args.do_predict)
+        split: score_split(trainer, split, raw[split], encoded[split], write and trainer.args.do_predict)
         for split in wanted
         if wanted[split] and split in encoded
     }
@@ -492,9 +506,9 @@ def write_results(
 
 
 def build_trainer(
-    arguments: tuple[ModelArguments, DataArguments, SGMTrainingArguments],
+    arguments: tuple[ModelArguments, DataArguments, SGMTrainingArguments], trainer_class: type[SGMTrainer] = SGMTrainer
 ) -> tuple[SGMTrainer, dict[str, Dataset], dict[str, Dataset]]:
-    """Load the data and the model, or make a new one, and put them into a trainer.
+    """Load the data and the model, or make a new one, and put them into a trainer of a class.
 
     Returns:
         The trainer, the splits as loaded, and the splits as encoded.
@@ -514,7 +528,7 @@ def build_trainer(
     set_generation(model, model_args)
     label_names = [model.config.id2label[label] for label in range(model.config.num_labels)]
     encoded = encode_splits(splits, tokenizer, label_names, data_args, training_args.do_train)
-    trainer = SGMTrainer(
+    trainer = trainer_class(
         model,
         training_args,
         train_dataset=encoded.get("train"),
@@ -523,6 +537,18 @@ def build_trainer(
         processing_class=tokenizer,
     )
     return trainer, splits, encoded
+
+
+def prepare(model_args: ModelArguments, data_args: DataArguments, training_args: SGMTrainingArguments) -> None:
+    """Set up logging, complete and check the settings, and make the process ready to train."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S", level="INFO")
+    transformers_logging.set_verbosity_warning()
+    transformers_logging.disable_progress_bar()
+    choose_tasks(model_args, training_args)
+    choose_data(model_args, data_args)
+    check_settings(model_args, data_args, training_args)
+    prepare_cpu(data_args.num_threads)
+    set_seed(training_args.seed)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, dict]:
@@ -535,19 +561,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict]:
         The metrics of each split that was evaluated or predicted.
     """
     parsed = parse_arguments(sys.argv[1:] if arguments is None else arguments)
-    model_args, data_args, training_args = parsed
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S", level="INFO")
-    transformers_logging.set_verbosity_warning()
-    transformers_logging.disable_progress_bar()
-    choose_tasks(model_args, training_args)
-    choose_data(model_args, data_args)
-    check_settings(model_args, data_args, training_args)
-    prepare_cpu(data_args.num_threads)
-    set_seed(training_args.seed)
+    prepare(*parsed)
+    training_args = parsed[2]
     trainer, splits, encoded = build_trainer(parsed)
     logger.info("documents: %s", ", ".join(f"{split} {len(dataset):,}" for split, dataset in encoded.items()))
     train_metrics = train(trainer) if training_args.do_train else {}
-    metrics = score_splits(trainer, splits, encoded)
+    metrics = score_splits(trainer, splits, encoded, write=True)
     if trainer.is_world_process_zero():
         summary = summarise(parsed, trainer, encoded, train_metrics, metrics)
         write_results(Path(training_args.output_dir), train_metrics, metrics, summary)

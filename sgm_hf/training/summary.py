@@ -32,6 +32,15 @@ TRAINING_FIELDS = (
     "max_tokens_per_batch",
     "bf16",
     "early_stopping_patience",
+    # Of trainings on samples.
+    "method",
+    "num_samples",
+    "temperature",
+    "dropout_in_sampling",
+    "likelihood_weight",
+    "reward",
+    "baseline",
+    "entropy_weight",
 )
 
 
@@ -129,8 +138,8 @@ def summary_text(summary: dict[str, Any]) -> str:
     """A run's summary as aligned lines for a person.
 
     Args:
-        summary: Sections (name to dictionary) of plain values; `history` a list of evaluations, `metrics` a
-            dictionary of splits with their metrics by set decoding.
+        summary: Sections (name to dictionary) of plain values; `history` a list of evaluations, `metrics`
+            (and `metrics_before`) a dictionary of splits with their metrics by set decoding.
     """
     lines = []
     for section, values in summary.items():
@@ -138,9 +147,9 @@ def summary_text(summary: dict[str, Any]) -> str:
             continue
         if section == "history":
             lines += ["", "history", *_history_lines(values)]
-        elif section == "metrics":
+        elif section in ("metrics", "metrics_before"):
             for split, metrics in values.items():
-                lines += ["", f"metrics, {split}", *_metrics_lines(metrics)]
+                lines += ["", f"{section.replace('_', ' ')}, {split}", *_metrics_lines(metrics)]
         else:
             width = max((len(name) for name in values), default=0)
             lines += ["", section, *(f"  {name:<{width}}  {_shown(value)}" for name, value in values.items())]

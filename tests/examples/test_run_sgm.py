@@ -272,7 +272,7 @@ def test_a_split_takes_what_is_asked_and_leaves_the_rest_in_order():
             run_sgm.split_off(data, size, seed=0, name="validation_split_size")
 
 
-@pytest.mark.parametrize("config", sorted(EXAMPLES.glob("configs/*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("config", sorted(EXAMPLES.glob("configs/*sgm*.json")), ids=lambda path: path.stem)
 def test_every_shipped_configuration_is_accepted(config, tmp_path):
     model_args, data_args, training_args = run_sgm.parse_arguments([str(config), "--output_dir", str(tmp_path)])
     run_sgm.choose_tasks(model_args, training_args)

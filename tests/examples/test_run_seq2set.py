@@ -1,0 +1,67 @@
+import json
+from pathlib import Path
+
+import pytest
+import run_seq2set
+import run_sgm
+from test_run_sgm import EXAMPLES, TINY, write_csv
+
+SETTINGS = [
+    *("--do_eval", "true", "--do_predict", "true", "--num_train_epochs", "2", "--learning_rate", "0.003"),
+    *("--num_samples", "4", "--baseline", "leave_one_out", "--per_device_train_batch_size", "8"),
+    *("--disable_tqdm", "true"),
+]
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """A user's files, and a model that run_sgm.py has trained on them for a short while."""
+    folder = tmp_path_factory.mktemp("seq2set")
+    files = [
+        "--train_file",
+        write_csv(folder / "train.csv", 80),
+        "--test_file",
+        write_csv(folder / "test.csv", 30, seed=2),
+    ]
+    run_sgm.main([*files, "--output_dir", str(folder / "mle"), "--num_train_epochs", "2", *TINY])
+    return files, folder / "mle"
+
+
+@pytest.mark.parametrize("method", ["self_critical", "order_free"])
+def test_a_checkpoint_is_fine_tuned_and_compared_with_what_it_was(pretrained, tmp_path, capsys, method):
+    files, checkpoint = pretrained
+    options = ["--model_name_or_path", str(checkpoint), "--output_dir", str(tmp_path / "out"), "--method", method]
+    after = run_seq2set.main([*files, *options, *SETTINGS])
+    results = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    first = json.loads((checkpoint / "all_results.json").read_text())
+    assert results["before_test_best_sequence_micro_f1"] == first["test_best_sequence_micro_f1"]
+    assert results["test_best_sequence_micro_f1"] == after["test"]["best_sequence_micro_f1"]
+    assert after["test"]["best_sequence_micro_f1"] > first["test_best_sequence_micro_f1"]
+    assert (tmp_path / "out" / "model.safetensors").exists()
+    assert len((tmp_path / "out" / "predictions_test.jsonl").read_text().splitlines()) == 30
+    printed = capsys.readouterr().out
+    line = next(line for line in printed.splitlines() if line.startswith("test best_sequence_micro_f1"))
+    assert line.split()[-2:] == [
+        f"{first['test_best_sequence_micro_f1']:.4f}",
+        f"{after['test']['best_sequence_micro_f1']:.4f}",
+    ]
+    assert "metrics before, test" in printed and method in (tmp_path / "out" / "summary.txt").read_text()
+
+
+def test_bad_input_is_refused(pretrained, tmp_path):
+    files, checkpoint = pretrained
+    with pytest.raises(ValueError, match="give --model_name_or_path"):
+        run_seq2set.main([*files, "--output_dir", str(tmp_path / "a")])
+    other = write_csv(tmp_path / "other.csv", 40, topics={"weather": "rain sun", "sport": "ball goal"})
+    options = ["--model_name_or_path", str(checkpoint), "--output_dir", str(tmp_path / "b")]
+    with pytest.raises(ValueError, match="weather"):
+        run_seq2set.main(["--train_file", other, *options, *SETTINGS])
+    with pytest.raises(ValueError, match="num_samples is 0"):
+        run_seq2set.main([*files, *options, "--num_samples", "0"])
+
+
+@pytest.mark.parametrize("path", sorted((EXAMPLES / "configs").glob("*seq2set.json")), ids=lambda path: path.stem)
+def test_settings_files_are_read(path, tmp_path):
+    _, data_args, training_args = run_sgm.parse_arguments([str(path)], run_seq2set.Seq2SetArguments)
+    assert (training_args.method, training_args.reward, training_args.learning_rate) == ("self_critical", "f1", 1e-5)
+    assert data_args.dataset_name in Path(path).stem
