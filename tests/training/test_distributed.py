@@ -16,8 +16,9 @@ def test_two_processes_train_and_predict_as_one_process_that_accumulates_two_bat
     two = torch.load(tmp_path / "two" / "result.pt")
     one = train_and_predict(str(tmp_path / "one"), accumulation=2)
     assert (one["processes"], two["processes"]) == (1, 2)
-    for name, tensor in one["weights"].items():
-        torch.testing.assert_close(two["weights"][name], tensor, atol=1e-6, rtol=1e-5)
+    for training in ("weights", "self_critical_weights"):
+        for name, tensor in one[training].items():
+            torch.testing.assert_close(two[training][name], tensor, atol=1e-6, rtol=1e-5)
     assert two["best_sequences"] == one["best_sequences"]
     torch.testing.assert_close(two["label_scores"], one["label_scores"])
     assert two["micro_f1"] == one["micro_f1"]

@@ -3,6 +3,7 @@ from collections import Counter
 
 import pytest
 import torch
+from test_trainer import StopAt
 from tiny_training import NUM_LABELS, make_decided_model, make_documents, make_model
 
 from sgm_hf.data.collation import MultiLabelCollator
@@ -208,3 +209,20 @@ def test_other_arguments_and_bad_rewards_are_refused(tmp_path):
     trainer = make_trainer(tmp_path, reward=lambda predicted, gold: torch.full(predicted.shape[:-1], float("inf")))
     with pytest.raises(ValueError, match="not finite"):
         trainer.train()
+
+
+def test_resuming_gives_the_same_weights_as_never_stopping(tmp_path):
+    settings = {"num_train_epochs": 3, "num_samples": 2, "learning_rate": 1e-2, "per_device_train_batch_size": 3}
+    settings |= {"save_strategy": "epoch"}
+    whole = make_trainer(tmp_path / "whole", model=make_model(), **settings)
+    whole.train()
+    interrupted = make_trainer(tmp_path / "resumed", model=make_model(), **settings)
+    interrupted.add_callback(StopAt(4))
+    interrupted.train()
+    assert interrupted.state.global_step == 4 < whole.state.global_step
+    resumed = make_trainer(tmp_path / "resumed", model=make_model(), **settings)
+    torch.manual_seed(99)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == whole.state.global_step
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], tensor), name

@@ -1,12 +1,41 @@
 """Run by test_distributed.py in each of two processes: train, predict, and let the first one save what came out."""
 
+import itertools
 import sys
 from pathlib import Path
 
 import torch
-from tiny_training import make_decided_model, make_documents, make_model
+from tiny_training import NUM_LABELS, make_decided_model, make_documents, make_model
 
-from sgm_hf.training import SGMTrainer, SGMTrainingArguments
+from sgm_hf.training import SamplingArguments, SelfCriticalTrainer, SGMTrainer, SGMTrainingArguments
+
+
+class EnumeratingTrainer(SelfCriticalTrainer):
+    """Takes every sequence of one or two labels in place of samples, so that processes need not draw alike."""
+
+    def _sample(self, texts, encoder_outputs):
+        _, greedy = super()._sample(texts, encoder_outputs)
+        pairs = torch.tensor([[*pair, NUM_LABELS] for pair in itertools.permutations(range(NUM_LABELS), 2)])
+        return pairs.expand(len(texts["input_ids"]), -1, -1), greedy
+
+
+def train_self_critically(folder: str, accumulation: int) -> dict[str, torch.Tensor]:
+    """The weights after one epoch of reinforcement learning."""
+    arguments = SamplingArguments(
+        output_dir=folder,
+        num_train_epochs=1,
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=accumulation,
+        likelihood_weight=0.5,
+        optim="sgd",
+        learning_rate=0.1,
+        eval_strategy="no",
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    trainer = EnumeratingTrainer(make_model(dropout=0.0), arguments, train_dataset=make_documents(37))
+    trainer.train()
+    return trainer.model.state_dict()
 
 
 def train_and_predict(folder: str, accumulation: int) -> dict:
@@ -29,6 +58,7 @@ def train_and_predict(folder: str, accumulation: int) -> dict:
     return {
         "processes": arguments.world_size,
         "weights": trainer.model.state_dict(),
+        "self_critical_weights": train_self_critically(f"{folder}/self_critical", accumulation),
         "best_sequences": output.predictions.best_sequences,
         "label_scores": torch.from_numpy(output.predictions.label_scores),
         "micro_f1": float(output.metrics["test_micro_f1"]),
