@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
+from sgm_hf.modeling import SGMForMultiLabelGeneration
 from sgm_hf.training.arguments import SGMTrainingArguments
 from sgm_hf.training.rewards import REWARDS, Reward, checked_reward
 from sgm_hf.training.trainer import SGMTrainer
@@ -110,6 +111,7 @@ class SamplingTrainer(SGMTrainer):
     """
 
     args: SamplingArguments
+    model: SGMForMultiLabelGeneration
     needs_greedy = False
 
     def __init__(self, model: nn.Module, args: SamplingArguments, **keywords: Any):
