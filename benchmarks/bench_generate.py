@@ -77,16 +77,10 @@ def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
 
 def main() -> None:
     """Run the arms in turns, keep what came out, and print it."""
-    arguments = harness.parse_arguments(__doc__.splitlines()[0], ARMS, documents=512, repetitions=5)
-    if arguments.arm is not None:
-        harness.serve(make_arm(arguments), arguments.device)
-        return
-    results = harness.take_turns(__file__, arguments)
-    values = {arm: [run["documents"] / run["seconds"] for run in runs] for arm, runs in results.items()}
-    peaks = {arm: runs[-1]["peak_mib"] for arm, runs in results.items()}
-    rows = harness.summarise(f"beam {arguments.num_beams}", "documents/s", values, peaks, arguments)
-    harness.keep(rows)
-    harness.show(rows)
+    description, value = __doc__.splitlines()[0], harness.documents_per_second
+    results = harness.run(
+        __file__, description, ARMS, make_arm, "beam {num_beams}", value, documents=512, repetitions=5
+    )
     expected = results.get("textbook_packed", [{}])[-1].get("sequences")
     for arm in (arm for arm in results if arm.startswith("ours") and expected is not None):
         found = results[arm][-1]["sequences"]

@@ -6,6 +6,7 @@
 A repetition decodes one text many times; its value is the median time of one call.
 """
 
+import operator
 import statistics
 import time
 from collections.abc import Callable
@@ -59,17 +60,10 @@ def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
 
 def main() -> None:
     """Run the arms in turns, keep what came out, and print it."""
-    arguments = harness.parse_arguments(__doc__.splitlines()[0], ARMS, documents=64, repetitions=9)
-    if arguments.arm is not None:
-        harness.serve(make_arm(arguments), arguments.device)
-        return
-    results = harness.take_turns(__file__, arguments)
-    values = {arm: [run["milliseconds"] for run in runs] for arm, runs in results.items()}
-    peaks = {arm: runs[-1]["peak_mib"] for arm, runs in results.items()}
-    benchmark = f"one text of {NUM_WORDS} words, beam {arguments.num_beams}"
-    rows = harness.summarise(benchmark, "ms", values, peaks, arguments)
-    harness.keep(rows)
-    harness.show(rows)
+    benchmark = f"one text of {NUM_WORDS} words, beam {{num_beams}}"
+    description = __doc__.splitlines()[0]
+    value = operator.itemgetter("milliseconds")
+    harness.run(__file__, description, ARMS, make_arm, benchmark, value, "ms", documents=64, repetitions=9)
 
 
 if __name__ == "__main__":

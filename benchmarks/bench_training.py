@@ -98,16 +98,8 @@ def batch_multiplications(config: Any, batch: dict[str, torch.Tensor]) -> list[t
 
 def main() -> None:
     """Run the arms in turns, keep what came out, and print it."""
-    arguments = harness.parse_arguments(__doc__.splitlines()[0], ARMS, documents=256, repetitions=5)
-    if arguments.arm is not None:
-        harness.serve(make_arm(arguments), arguments.device)
-        return
-    results = harness.take_turns(__file__, arguments)
-    values = {arm: [run["documents"] / run["seconds"] for run in runs] for arm, runs in results.items()}
-    peaks = {arm: runs[-1]["peak_mib"] for arm, runs in results.items()}
-    rows = harness.summarise("training", "documents/s", values, peaks, arguments)
-    harness.keep(rows)
-    harness.show(rows)
+    description, value = __doc__.splitlines()[0], harness.documents_per_second
+    harness.run(__file__, description, ARMS, make_arm, "training", value, documents=256, repetitions=5)
 
 
 if __name__ == "__main__":

@@ -300,6 +300,49 @@ def _read_line(process: subprocess.Popen, arm: str) -> str:
     return line
 
 
+def run(
+    script: str,
+    description: str,
+    arms: Sequence[str],
+    make_arm: Callable[[argparse.Namespace], Callable[[], dict[str, Any]]],
+    benchmark: str,
+    value: Callable[[dict[str, Any]], float],
+    unit: str = "documents/s",
+    **defaults: int,
+) -> dict[str, list[dict[str, Any]]]:
+    """Be a benchmark, or with `--arm` one of its arms: run the arms in turns, keep what came out, and print it.
+
+    Args:
+        script: The benchmark's file.
+        description: First line of its help.
+        arms: Names of its arms.
+        make_arm: Makes what an arm does in a repetition.
+        benchmark: Its name, in which `{num_beams}` is filled in.
+        value: The value of a repetition.
+        unit: Its unit.
+        **defaults: Of `documents` and `repetitions`.
+
+    Returns:
+        The repetitions of each arm; of none in the process of an arm.
+    """
+    arguments = parse_arguments(description, arms, **defaults)
+    if arguments.arm is not None:
+        serve(make_arm(arguments), arguments.device)
+        return {}
+    results = take_turns(script, arguments)
+    values = {arm: [value(repetition) for repetition in runs] for arm, runs in results.items()}
+    peaks = {arm: runs[-1]["peak_mib"] for arm, runs in results.items()}
+    rows = summarise(benchmark.format(num_beams=arguments.num_beams), unit, values, peaks, arguments)
+    keep(rows)
+    show(rows)
+    return results
+
+
+def documents_per_second(repetition: dict[str, Any]) -> float:
+    """The speed of a repetition."""
+    return repetition["documents"] / repetition["seconds"]
+
+
 # ---- results ----
 
 

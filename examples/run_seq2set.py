@@ -10,8 +10,6 @@ The metrics before and after are printed and kept in all_results.json. All setti
 corpus and splits as there.
 """
 
-import json
-import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,10 +18,7 @@ from pathlib import Path
 import run_sgm
 
 from sgm_hf.training import OrderFreeTrainer, SamplingArguments, SelfCriticalTrainer
-from sgm_hf.training.checkpoints import write_text_atomically
 from sgm_hf.training.summary import summary_text
-
-logger = logging.getLogger("run_seq2set")
 
 TRAINERS = {"self_critical": SelfCriticalTrainer, "order_free": OrderFreeTrainer}
 SHOWN = (
@@ -83,12 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict]:
     train_metrics = run_sgm.train(trainer)
     after = run_sgm.score_splits(trainer, splits, encoded, write=True)
     if trainer.is_world_process_zero():
-        folder = Path(training_args.output_dir)
         summary = run_sgm.summarise(parsed, trainer, encoded, train_metrics, after) | {"metrics_before": before}
-        run_sgm.write_results(folder, train_metrics, after, summary)
-        results = json.loads((folder / "all_results.json").read_text(encoding="utf-8"))
-        results |= {f"before_{split}_{name}": value for split in before for name, value in before[split].items()}
-        write_text_atomically(folder / "all_results.json", json.dumps(results, indent=2) + "\n")
+        both = {f"before_{split}": metrics for split, metrics in before.items()} | after
+        run_sgm.write_results(Path(training_args.output_dir), train_metrics, both, summary)
         print(summary_text(summary))
         print(comparison(before, after))
     trainer.accelerator.wait_for_everyone()

@@ -10,12 +10,11 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
+from sgm_hf.data.collation import IGNORED
 from sgm_hf.modeling import SGMForMultiLabelGeneration
 from sgm_hf.training.arguments import SGMTrainingArguments
 from sgm_hf.training.rewards import REWARDS, Reward, checked_reward
 from sgm_hf.training.trainer import SGMTrainer
-
-IGNORED = -100
 
 
 @dataclass
@@ -85,9 +84,12 @@ class Samples:
 
     def sequence_log_probs(self) -> torch.Tensor:
         """log p of each sequence up to and with eos, (B, S)."""
-        is_step = self.targets != IGNORED  # (B, S, n)
-        chosen = self.log_probs.gather(-1, self.targets.where(is_step, 0)[..., None]).squeeze(-1)  # (B, S, n)
-        return chosen.masked_fill(~is_step, 0.0).sum(dim=-1)  # (B, S)
+        labels = self.targets.clamp(min=0)  # (B, S, n)
+        return self.sum_steps(self.log_probs.gather(-1, labels[..., None]).squeeze(-1))  # (B, S)
+
+    def sum_steps(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum of the values (B, S, n) of each sequence's steps up to and with eos, (B, S)."""
+        return values.masked_fill(self.targets == IGNORED, 0.0).sum(dim=-1)  # (B, S)
 
 
 def label_sets(targets: torch.Tensor, num_labels: int) -> torch.Tensor:
@@ -168,9 +170,7 @@ class SamplingTrainer(SGMTrainer):
             gold = Samples(targets[:, num_samples:], logits[:, num_samples:].log_softmax(dim=-1), samples.gold, None)
             losses = losses - self.args.likelihood_weight * gold.sequence_log_probs().squeeze(1)  # (B)
         loss = losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
-        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
-            # The processes' gradients are averaged, but num_items_in_batch counts the documents of all of them.
-            loss = loss * self.accelerator.num_processes
+        loss = self.scale_to_processes(loss, num_items_in_batch)
         return (loss, samples) if return_outputs else loss
 
     def _encode_once(self, model: nn.Module, texts: dict[str, torch.Tensor]) -> BaseModelOutput | None:
@@ -189,35 +189,29 @@ class SamplingTrainer(SGMTrainer):
         self, texts: dict[str, torch.Tensor], encoder_outputs: BaseModelOutput | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Sampled target sequences (B, S, n), and the labels of the greedy one (B, 1, L) where it is needed."""
-        config = self.model.config
         with self.accelerator.autocast():
             if encoder_outputs is None:
                 encoder_outputs = self.model.get_encoder()(**texts)
-            states = BaseModelOutput(last_hidden_state=encoder_outputs[0].detach())
-
-            def decode(**settings: Any) -> torch.Tensor:
-                sequences = self.model.generate(
-                    encoder_outputs=states,
-                    attention_mask=texts["attention_mask"],
-                    num_beams=1,
-                    set_decoding="best_sequence",
-                    **settings,
-                )
-                targets = sequences[:, 1:]  # without bos
-                return targets.masked_fill(targets == config.pad_label_id, IGNORED)
-
-            sampled = decode(
-                do_sample=True,
-                top_k=0,
-                top_p=1.0,
-                temperature=self.args.temperature,
-                num_return_sequences=self.args.num_samples,
-            )
+            states = encoder_outputs[0].detach()  # (B, T, H_e)
+            settings = {"do_sample": True, "top_k": 0, "top_p": 1.0, "temperature": self.args.temperature}
+            sampled = self._decode(states, texts, num_return_sequences=self.args.num_samples, **settings)  # (B * S, n)
             sampled = sampled.unflatten(0, (-1, self.args.num_samples))  # (B, S, n)
             if not self.needs_greedy:
                 return sampled, None
-            greedy = decode(do_sample=False)  # (B, n)
-        return sampled, label_sets(greedy, config.num_labels)[:, None]
+            greedy = self._decode(states, texts, do_sample=False)  # (B, n)
+        return sampled, label_sets(greedy, self.model.config.num_labels)[:, None]
+
+    def _decode(self, states: torch.Tensor, texts: dict[str, torch.Tensor], **settings: Any) -> torch.Tensor:
+        """The target sequences that `generate` finds from encoder states (B, T, H_e) without beams, (R, n)."""
+        sequences = self.model.generate(
+            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            attention_mask=texts["attention_mask"],
+            num_beams=1,
+            set_decoding="best_sequence",
+            **settings,
+        )
+        targets = sequences[:, 1:]  # (R, n), without bos
+        return targets.masked_fill(targets == self.model.config.pad_label_id, IGNORED)
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | int | None:
         """The number of documents of an update, on all processes."""
@@ -278,8 +272,7 @@ class SelfCriticalTrainer(SamplingTrainer):
 def entropy(samples: Samples) -> torch.Tensor:
     """The sum of the entropies (nats) of each sequence's steps, (B, S)."""
     log_probs = samples.log_probs.masked_fill(samples.log_probs.isneginf(), 0.0)  # (B, S, n, L + 1)
-    steps = -(samples.log_probs.exp() * log_probs).sum(dim=-1)  # (B, S, n)
-    return steps.masked_fill(samples.targets == IGNORED, 0.0).sum(dim=-1)  # (B, S)
+    return samples.sum_steps(-(samples.log_probs.exp() * log_probs).sum(dim=-1))  # (B, S)
 
 
 class OrderFreeTrainer(SamplingTrainer):
@@ -293,8 +286,7 @@ class OrderFreeTrainer(SamplingTrainer):
         """The cross-entropy (nats) between that target and the model, summed over each sample's steps; (B, S)."""
         target = completion_targets(samples.targets, samples.gold)  # (B, S, n, L + 1)
         log_probs = samples.log_probs.masked_fill(target == 0, 0.0)  # (B, S, n, L + 1)
-        steps = -(target * log_probs).sum(dim=-1)  # (B, S, n)
-        return steps.masked_fill(samples.targets == IGNORED, 0.0).sum(dim=-1)  # (B, S)
+        return samples.sum_steps(-(target * log_probs).sum(dim=-1))  # (B, S)
 
 
 def completion_targets(targets: torch.Tensor, gold: torch.Tensor) -> torch.Tensor:

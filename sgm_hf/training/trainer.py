@@ -179,11 +179,19 @@ class SGMTrainer(Trainer):
             num_items_in_batch=num_items_in_batch,
             use_cache=False,
         )
-        loss = outputs["loss"]
-        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
-            # The processes' gradients are averaged, but num_items_in_batch counts the tokens of all of them.
-            loss = loss * self.accelerator.num_processes
+        loss = self.scale_to_processes(outputs["loss"], num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
+
+    def scale_to_processes(self, loss: torch.Tensor, num_items_in_batch: torch.Tensor | int | None) -> torch.Tensor:
+        """Make up for the processes' gradients being averaged although `num_items_in_batch` counts all their items.
+
+        Args:
+            loss: Of this process, divided by `num_items_in_batch` where that is given.
+            num_items_in_batch: Items of this update on all processes, or None.
+        """
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            return loss * self.accelerator.num_processes
+        return loss
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
