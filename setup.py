@@ -22,10 +22,11 @@ RUNTIME = [
     "pyarrow>=21.0.0,<=26.0.1",
     "tqdm>=4.66.3,<=4.70.1",
 ]
+FIGURES = ["matplotlib>=3.11,<3.12"]
 DEVELOPMENT = [
+    *FIGURES,
     "build>=1.6,<1.7",
     "hypothesis>=6.170,<6.171",
-    "matplotlib>=3.11,<3.12",
     "mypy>=2.4,<2.5",
     "pytest>=9.2,<9.3",
     "ruff>=0.17.5,<0.18",
@@ -60,5 +61,5 @@ setup(
         "sgm_hf.datasets_scripts": ["cards/*.md"],
     },
     install_requires=RUNTIME,
-    extras_require={"dev": DEVELOPMENT},
+    extras_require={"dev": DEVELOPMENT, "figures": FIGURES},
 )

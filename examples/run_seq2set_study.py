@@ -1,0 +1,311 @@
+#!/usr/bin/env python
+"""The studies of the Seq2Set paper on a corpus: does training on sets help, and does the order of labels then matter?
+
+    python examples/run_seq2set_study.py train examples/configs/study_reuters21578.json --data_dir DIR \\
+        --output_dir runs/study_reuters21578
+    python examples/run_seq2set_study.py report runs/study_reuters21578 --output docs/studies/reuters21578
+
+`train` trains, for each order of the labels and each seed, a model by likelihood and from it one by each other method;
+what is finished is left alone and what was cut off is resumed. `search` tries the settings listed under "search" from
+the likelihood models of the first seed and compares them on the validation split. `report` writes from the predictions
+
+- `table.csv`, `table.md`: the metrics on the test split, and how much shuffled orders harm (Tables 1 and 2);
+- `without_top_labels.{csv,png,svg}`: without the k most frequent labels (Figure 1);
+- `by_frequency.{csv,png,svg}`: on the top and the last 10 % of the labels (Figure 2);
+- `climb.{csv,png,svg}`: validation over the epochs; `search.csv`: the settings tried, with what they gave.
+"""
+
+import argparse
+import json
+import logging
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from run_seq2set import TRAINERS
+from tqdm import tqdm
+
+from sgm_hf import SGMConfig, load_corpus
+from sgm_hf.analysis import figures, studies
+from sgm_hf.datasets_scripts.generated import default_process
+from sgm_hf.metrics import compute_metrics
+from sgm_hf.training.checkpoints import write_text_atomically
+
+logger = logging.getLogger("run_seq2set_study")
+
+EXAMPLES = Path(__file__).parent
+SYSTEMS = ("likelihood", *TRAINERS)
+REMOVED = (0, 1, 2, 4, 8, 12, 16, 20, 30, 40, 50, 60)
+SEARCHED_SPLIT = "validation"
+
+
+# ---- training ----
+
+
+def run_program(system: str, settings: dict[str, Any], output_dir: Path) -> None:
+    """Run one training in a process of its own, unless it is finished; resume it where it was cut off.
+
+    Args:
+        system: One of SYSTEMS.
+        settings: Of run_sgm.py or run_seq2set.py.
+        output_dir: Its folder; beside it lie its settings and its log.
+
+    Raises:
+        RuntimeError: If the training fails.
+    """
+    if (output_dir / "summary.json").exists():
+        return
+    if output_dir.is_dir() and any(output_dir.glob("checkpoint-*")):
+        settings = settings | {"resume_from_checkpoint": "true"}
+    elif output_dir.is_dir():
+        shutil.rmtree(output_dir)  # a run that was cut off before its first checkpoint
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    settings_file, log_file = output_dir.with_suffix(".json"), output_dir.with_suffix(".log")
+    if system != "likelihood":
+        settings = settings | {"method": system}
+    write_text_atomically(settings_file, json.dumps(settings | {"output_dir": str(output_dir)}, indent=2) + "\n")
+    program = EXAMPLES / ("run_sgm.py" if system == "likelihood" else "run_seq2set.py")
+    with log_file.open("a", encoding="utf-8") as log:
+        run = subprocess.run([sys.executable, str(program), str(settings_file)], stdout=log, stderr=log)
+    if run.returncode:
+        last_lines = "\n".join(log_file.read_text(encoding="utf-8").splitlines()[-5:])
+        raise RuntimeError(f"the training {output_dir} failed; its log {log_file} ends with\n{last_lines}")
+
+
+def run_folder(output_dir: Path, order: str, seed: int, system: str) -> Path:
+    """Where a run of the study lies."""
+    return output_dir / order / f"seed_{seed}" / system
+
+
+def train_system(system: str, order: str, seed: int, config: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Train one system of the study, from its likelihood model where it needs one."""
+    settings = config["common"] | config[system] | {"seed": seed, "do_eval": True, "do_predict": True}
+    if arguments.data_dir is not None:
+        settings["data_dir"] = str(arguments.data_dir)
+    if system == "likelihood":
+        settings["label_order"] = order
+    else:
+        settings["model_name_or_path"] = str(run_folder(arguments.output_dir, order, seed, "likelihood"))
+    run_program(system, settings, run_folder(arguments.output_dir, order, seed, system))
+
+
+def train(arguments: argparse.Namespace, config: dict[str, Any]) -> None:
+    """Train every system for every order and seed."""
+    runs = [
+        (system, order, seed)
+        for seed in arguments.seeds
+        for order in arguments.orders
+        for system in SYSTEMS
+        if system in config
+    ]
+    for system, order, seed in tqdm(runs, unit="run", disable=not sys.stderr.isatty()):
+        logger.info("%s, %s orders, seed %d", system, order, seed)
+        train_system(system, order, seed, config, arguments)
+
+
+def search(arguments: argparse.Namespace, config: dict[str, Any]) -> None:
+    """Try each of the listed settings from the likelihood model of each order's first seed."""
+    seed = arguments.seeds[0]
+    for order in arguments.orders:
+        train_system("likelihood", order, seed, config, arguments)
+        for number, tried in enumerate(tqdm(config["search"], unit="setting", disable=not sys.stderr.isatty())):
+            system = tried["method"]
+            logger.info("search, %s orders, %s", order, tried)
+            settings = config["common"] | config[system] | tried | {"seed": seed, "do_eval": True, "do_predict": False}
+            if arguments.data_dir is not None:
+                settings["data_dir"] = str(arguments.data_dir)
+            settings["model_name_or_path"] = str(run_folder(arguments.output_dir, order, seed, "likelihood"))
+            run_program(system, settings, arguments.output_dir / "search" / order / str(number))
+
+
+# ---- report ----
+
+
+def finished_runs(output_dir: Path) -> list[dict[str, Any]]:
+    """The finished runs of a study: order, seed, system, folder and summary, in the order of SYSTEMS and seeds."""
+    runs = []
+    for path in output_dir.glob("*/seed_*/*/summary.json"):
+        order, seed, system = path.parts[-4:-1]
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        run = {"order": order, "seed": int(seed.removeprefix("seed_")), "system": system}
+        runs.append(run | {"folder": path.parent, "summary": summary})
+    return sorted(runs, key=lambda run: (run["order"], SYSTEMS.index(run["system"]), run["seed"]))
+
+
+def identity(run: dict[str, Any]) -> dict[str, Any]:
+    """The columns that name a run in the CSV files."""
+    return {name: run[name] for name in ("order", "system", "seed")}
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Tables 1 and 2 as one Markdown table: mean ± standard deviation, and the harm of shuffling in per cent."""
+    titles = ["Labels in training", "System", "Seeds", "HL", "0/1 loss", "micro-F1", "P", "R"]
+    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["order"], row["system"]), []).append(row)
+    means = {
+        key: {m: statistics.mean(r[m] for r in group) for m in studies.TABLE_METRICS} for key, group in groups.items()
+    }
+    for (order, system), group in groups.items():
+        cells = []
+        for metric in studies.TABLE_METRICS:
+            decimals = 4 if metric == "hamming_loss" else 3
+            cell = f"{means[order, system][metric]:.{decimals}f}"
+            if len(group) > 1:
+                cell += f" ± {statistics.stdev(row[metric] for row in group):.{decimals}f}"
+            if order == "shuffled" and ("frequency", system) in means:
+                harm = studies.degradation(metric, means["frequency", system][metric], means[order, system][metric])
+                cell += f" (↓{harm:.1%})"
+            cells.append(cell)
+        lines.append(f"| {order} | {system} | {len(group)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def climb(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Validation micro-F1 of the best sequences by epoch; fine-tuning starts at the kept epoch of likelihood."""
+    starts = {
+        (run["order"], run["seed"]): (
+            run["summary"]["training"]["best_epoch"],
+            run["summary"]["metrics"]["validation"],
+        )
+        for run in runs
+        if run["system"] == SYSTEMS[0]
+    }
+    rows = []
+    for run in runs:
+        points = [(record["epoch"], record["eval_best_sequence_micro_f1"]) for record in run["summary"]["history"]]
+        if run["system"] != SYSTEMS[0]:
+            epoch, metrics = starts[run["order"], run["seed"]]
+            points = [(epoch + own, value) for own, value in points]
+            points.insert(0, (epoch, metrics["best_sequence_micro_f1"]))
+        rows += [identity(run) | {"epoch": epoch, "micro_f1": value} for epoch, value in points]
+    return rows
+
+
+def search_rows(output_dir: Path) -> list[dict[str, Any]]:
+    """The settings tried in the search, and micro-F1 and 0/1 loss on the validation split before and after."""
+    rows = []
+    for path in sorted(
+        output_dir.glob("search/*/*/all_results.json"), key=lambda path: (path.parts[-3], int(path.parts[-2]))
+    ):
+        settings = json.loads(path.parent.with_suffix(".json").read_text(encoding="utf-8"))
+        results = json.loads(path.read_text(encoding="utf-8"))
+        names = ("method", "learning_rate", "num_samples", "baseline", "likelihood_weight", "num_train_epochs")
+        rows.append(
+            {"order": path.parts[-3]}
+            | {name: settings.get(name, "") for name in names}
+            | {
+                f"{when}_{metric}": results[f"{prefix}{SEARCHED_SPLIT}_best_sequence_{metric}"]
+                for metric in ("micro_f1", "zero_one_loss")
+                for when, prefix in (("before", "before_"), ("after", ""))
+            }
+        )
+    return rows
+
+
+def optimum_of(runs: Iterable[dict[str, Any]]) -> float | None:
+    """The best possible micro-F1 on the validation split, known for the generated corpus alone."""
+    if {run["summary"]["data"]["name"] for run in runs} != {"generated"}:
+        return None
+    validation = load_corpus("generated", split="validation")
+    names = validation.features["labels"].feature.names
+    gold = [[names[label] for label in labels] for labels in validation["labels"]]
+    return default_process().optimal_micro_f1(validation["text"], gold)
+
+
+def report(study: Path, output: Path) -> str:
+    """Write the tables and figures of a study.
+
+    Args:
+        study: The folder that `train` and `search` wrote.
+        output: Where tables and figures go.
+
+    Returns:
+        The Markdown table.
+
+    Raises:
+        FileNotFoundError: If no run of the study is finished.
+    """
+    runs = finished_runs(study)
+    if not runs:
+        raise FileNotFoundError(f"{study} holds no finished run; run the train command first.")
+    metrics, top, frequency = [], [], []
+    for run in runs:
+        config = SGMConfig.from_pretrained(run["folder"])
+        names = [config.id2label[label] for label in range(config.num_labels)]
+        matrices = studies.read_predictions(run["folder"] / "predictions_test.jsonl", names)
+        all_metrics = compute_metrics(*matrices)
+        metrics.append(identity(run) | {name: all_metrics[name] for name in studies.TABLE_METRICS})
+        removed = [k for k in REMOVED if k <= 2 * len(names) / 3]
+        values = studies.without_top_labels(*matrices, removed)
+        top += [identity(run) | {"removed": k, "micro_f1": f1} for k, f1 in zip(removed, values, strict=True)]
+        frequency.append(identity(run) | studies.by_frequency(*matrices))
+    corpus = runs[0]["summary"]["data"]["name"]
+    figures.write_rows(metrics, output / "table.csv")
+    text = table(metrics)
+    write_text_atomically(output / "table.md", text)
+    figures.write_rows(top, output / "without_top_labels.csv")
+    figures.plot_without_top_labels(
+        top, output / "without_top_labels", f"{corpus}, test: the k most frequent left out"
+    )
+    figures.write_rows(frequency, output / "by_frequency.csv")
+    figures.plot_by_frequency(frequency, output / "by_frequency", f"{corpus}, test: first and last 10 % of the labels")
+    points = climb(runs)
+    figures.write_rows(points, output / "climb.csv")
+    figures.plot_climb(points, output / "climb", f"{corpus}: training and fine-tuning", optimum_of(runs))
+    searched = search_rows(study)
+    if searched:
+        figures.write_rows(searched, output / "search.csv")
+    return text
+
+
+# ---- program ----
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, help_text in (("train", "train the systems"), ("search", "compare settings on the validation split")):
+        command = commands.add_parser(name, help=help_text)
+        command.add_argument("config", type=Path, help="JSON: common, likelihood, self_critical, order_free, search")
+        command.add_argument("--output_dir", type=Path, required=True, help="folder of the study")
+        command.add_argument("--data_dir", type=Path, help="folder or archive of the corpus")
+        command.add_argument("--orders", nargs="+", default=["frequency", "shuffled"], help="orders of the labels")
+        command.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="the search takes the first one")
+    command = commands.add_parser("report", help="write tables and figures")
+    command.add_argument("study", type=Path, help="folder that train wrote")
+    command.add_argument("--output", type=Path, required=True, help="folder for tables and figures")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program.
+
+    Args:
+        arguments: The command line without the program's name; default the process' own.
+
+    Raises:
+        FileNotFoundError: If the configuration does not exist.
+        RuntimeError: If a training fails.
+    """
+    parsed = parse_arguments(arguments)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S", level="INFO")
+    if parsed.command == "report":
+        print(report(parsed.study, parsed.output))
+        return
+    if not parsed.config.is_file():
+        raise FileNotFoundError(
+            f"the configuration {parsed.config} does not exist; see examples/configs/study_*.json."
+        )
+    config = json.loads(parsed.config.read_text(encoding="utf-8"))
+    {"train": train, "search": search}[parsed.command](parsed, config)
+
+
+if __name__ == "__main__":
+    main()

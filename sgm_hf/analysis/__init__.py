@@ -1,0 +1,1 @@
+"""The papers' studies of predictions: what changes with the labels' order and with their frequency."""

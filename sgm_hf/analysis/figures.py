@@ -1,0 +1,154 @@
+"""Figures as PNG and SVG, and their numbers as CSV; needs matplotlib (`pip install sgm_hf[figures]`)."""
+
+import csv
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+
+Rows = Sequence[Mapping[str, object]]
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a figure as PNG and SVG, and close it.
+
+    Args:
+        figure: The figure.
+        path: Where to, without an ending.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for ending in (".png", ".svg"):
+        # Without the date, drawing the same numbers again gives the same file.
+        metadata = {"Date": None} if ending == ".svg" else None
+        figure.savefig(path.with_name(path.name + ending), dpi=150, metadata=metadata)
+    pyplot.close(figure)
+
+
+def write_rows(rows: Rows, path: str | Path) -> None:
+    """Write rows of the same columns as CSV, numbers with six significant digits.
+
+    Args:
+        rows: At least one.
+        path: The file.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow(
+                {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()}
+            )
+
+
+def plot_without_top_labels(rows: Rows, path: str | Path, title: str) -> None:
+    """Draw micro-F1 against the number of frequent labels left out, and each system's gain over the first one.
+
+    Args:
+        rows: `order`, `system`, `seed`, `removed`, `micro_f1`.
+        path: Where to, without an ending.
+        title: Of the figure.
+    """
+    orders, systems = _values(rows, "order"), _values(rows, "system")
+    figure, axes = pyplot.subplots(len(orders), 2, figsize=(9, 3.2 * len(orders)), squeeze=False, layout="constrained")
+    for (left, right), order in zip(axes, orders, strict=True):
+        means = {
+            system: _means([row for row in rows if (row["order"], row["system"]) == (order, system)])
+            for system in systems
+        }
+        for number, (system, by_removed) in enumerate(means.items()):
+            left.plot(list(by_removed), list(by_removed.values()), marker="o", color=f"C{number}", label=system)
+            gains = [by_removed[k] - means[systems[0]][k] for k in by_removed]
+            right.plot(list(by_removed), gains, marker="o", color=f"C{number}", label=system)
+        left.set_ylabel("micro-F1 of the rest")
+        right.set_ylabel(f"gain over {systems[0]}")
+        left.set_title(f"labels in training: {order}", loc="left", fontsize="medium")
+        for axis in (left, right):
+            axis.set_xlabel("most frequent labels left out")
+            axis.spines[["top", "right"]].set_visible(False)
+    axes[0, 0].legend(frameon=False)
+    figure.suptitle(title)
+    save_figure(figure, path)
+
+
+def plot_by_frequency(rows: Rows, path: str | Path, title: str) -> None:
+    """Draw the micro-F1 of each system on frequent and on rare labels.
+
+    Args:
+        rows: `order`, `system`, `seed`, `high`, `low`.
+        path: Where to, without an ending.
+        title: Of the figure.
+    """
+    orders, systems = _values(rows, "order"), _values(rows, "system")
+    groups = {"high": "frequent labels", "low": "rare labels"}
+    figure, axes = pyplot.subplots(
+        1, len(orders), figsize=(4.5 * len(orders), 3.4), squeeze=False, layout="constrained"
+    )
+    for axis, order in zip(axes[0], orders, strict=True):
+        for number, system in enumerate(systems):
+            chosen = [row for row in rows if (row["order"], row["system"]) == (order, system)]
+            means = [statistics.mean(float(row[group]) for row in chosen) for group in groups]
+            places = [place + 0.26 * (number - (len(systems) - 1) / 2) for place in range(len(groups))]
+            bars = axis.bar(places, means, width=0.24, color=f"C{number}", label=system)
+            axis.bar_label(bars, fmt="%.2f", fontsize="small")
+        axis.set_xticks(range(len(groups)), list(groups.values()))
+        axis.set_title(f"labels in training: {order}", loc="left", fontsize="medium")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0, 0].set_ylabel("micro-F1")
+    axes[0, -1].legend(frameon=False)
+    figure.suptitle(title)
+    save_figure(figure, path)
+
+
+def plot_climb(rows: Rows, path: str | Path, title: str, optimum: float | None = None) -> None:
+    """Draw the validation micro-F1 over the epochs: of the first system, and of the others that go on from its end.
+
+    Args:
+        rows: `order`, `system`, `seed`, `epoch`, `micro_f1`; epochs of fine-tuning count on from the first system's.
+        path: Where to, without an ending.
+        title: Of the figure.
+        optimum: The best possible value, drawn as a line where it is known.
+    """
+    orders, systems = _values(rows, "order"), _values(rows, "system")
+    figure, axes = pyplot.subplots(
+        1, len(orders), figsize=(4.5 * len(orders), 3.4), squeeze=False, layout="constrained"
+    )
+    for axis, order in zip(axes[0], orders, strict=True):
+        for number, system in enumerate(systems):
+            label = system
+            for seed in _values(rows, "seed"):
+                points = [row for row in rows if (row["order"], row["system"], row["seed"]) == (order, system, seed)]
+                axis.plot(
+                    [float(row["epoch"]) for row in points],
+                    [float(row["micro_f1"]) for row in points],
+                    marker=".",
+                    color=f"C{number}",
+                    label=label,
+                )
+                label = "_nolegend_"
+        if optimum is not None:
+            axis.axhline(optimum, color="grey", linestyle="--", label="best possible")
+        axis.set_xlabel("epoch")
+        axis.set_title(f"labels in training: {order}", loc="left", fontsize="medium")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0, 0].set_ylabel("micro-F1, validation")
+    axes[0, -1].legend(frameon=False, loc="lower right")
+    figure.suptitle(title)
+    save_figure(figure, path)
+
+
+def _values(rows: Rows, column: str) -> list:
+    """The different values of a column, in the order in which they first appear."""
+    return list(dict.fromkeys(row[column] for row in rows))
+
+
+def _means(rows: Rows) -> dict[int, float]:
+    """The mean micro-F1 over the seeds by the number of labels left out."""
+    return {
+        k: statistics.mean(float(row["micro_f1"]) for row in rows if row["removed"] == k)
+        for k in _values(rows, "removed")
+    }

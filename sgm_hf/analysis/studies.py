@@ -1,0 +1,118 @@
+"""The studies of the Seq2Set paper (Yang et al. 2019, section 4), computed from saved predictions.
+
+All label matrices here are boolean, of shape (N, L), and their columns go from the most to the least frequent label of
+the training split. That is the order of the label ids of a model trained with `label_order` "frequency" or "shuffled".
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sgm_hf.data.labels import label_matrix
+from sgm_hf.metrics import compute_metrics
+
+# Columns of the paper's Table 1, by the names of our metrics.
+TABLE_METRICS = ("hamming_loss", "zero_one_loss", "micro_f1", "micro_precision", "micro_recall")
+
+
+def read_predictions(path: str | Path, label_names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Read the predictions that `examples/run_sgm.py` wrote.
+
+    Args:
+        path: A `predictions_<split>.jsonl` with gold labels.
+        label_names: Names of the L labels, in the order of the columns.
+
+    Returns:
+        True labels and predicted labels, bool, shape (N, L) each.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If a line is no JSON, has no gold labels, or has a label that is not among the names.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"the predictions {path} do not exist; run run_sgm.py with --do_predict true first.")
+    columns = {name: column for column, name in enumerate(label_names)}
+    gold, predicted = [], []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            gold.append([columns[label] for label in record["gold"]])
+            predicted.append([columns[label] for label in record["labels"]])
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number}: not JSON ({error.msg}); write the predictions again.") from error
+        except KeyError as error:
+            raise ValueError(
+                f"{path}, line {number}: {error.args[0]!r} is missing: it is either a field the line lacks or a label "
+                "that the model does not have."
+            ) from error
+    return label_matrix(gold, len(columns)), label_matrix(predicted, len(columns))
+
+
+def without_top_labels(references: np.ndarray, predictions: np.ndarray, num_removed: Sequence[int]) -> list[float]:
+    """Micro-F1 over the labels that remain when the most frequent ones are left out of the evaluation (Figure 1).
+
+    Args:
+        references: True labels, bool, shape (N, L).
+        predictions: Predicted labels, bool, shape (N, L).
+        num_removed: Numbers k of labels to leave out, each in [0, L).
+
+    Returns:
+        The micro-F1 for each k.
+
+    Raises:
+        ValueError: If a k is out of its range.
+    """
+    num_labels = references.shape[1]
+    for k in num_removed:
+        if not 0 <= k < num_labels:
+            raise ValueError(
+                f"{k} of {num_labels} labels cannot be left out; give numbers from 0 to {num_labels - 1}."
+            )
+    return [compute_metrics(references[:, k:], predictions[:, k:])["micro_f1"] for k in num_removed]
+
+
+def by_frequency(references: np.ndarray, predictions: np.ndarray, share: float = 0.1) -> dict[str, float]:
+    """Micro-F1 on the most and on the least frequent labels (Figure 2).
+
+    Args:
+        references: True labels, bool, shape (N, L).
+        predictions: Predicted labels, bool, shape (N, L).
+        share: Part of the L labels, rounded, at least one, that counts as frequent, and as rare; default 0.1 (paper).
+
+    Returns:
+        `high` and `low`: the micro-F1 on the first and on the last labels.
+
+    Raises:
+        ValueError: If `share` is not in (0, 0.5].
+    """
+    if not 0 < share <= 0.5:
+        raise ValueError(f"share is {share}; it must be above 0 and at most 0.5.")
+    count = max(1, round(share * references.shape[1]))
+    groups = {"high": slice(None, count), "low": slice(-count, None)}
+    return {
+        name: compute_metrics(references[:, columns], predictions[:, columns])["micro_f1"]
+        for name, columns in groups.items()
+    }
+
+
+def degradation(metric: str, ordered: float, shuffled: float) -> float:
+    """How much worse a system is after training on shuffled label orders, relative to ordered ones (Table 2).
+
+    Args:
+        metric: Name of the metric; losses are worse when they grow, all others when they shrink.
+        ordered: Its value after training on labels in the order of frequency.
+        shuffled: Its value after training on shuffled labels.
+
+    Returns:
+        The relative change, positive where shuffling harms.
+
+    Raises:
+        ValueError: If `ordered` is 0.
+    """
+    if ordered == 0:
+        raise ValueError(f"{metric} is 0 before shuffling: there is no relative change.")
+    change = (shuffled - ordered) / ordered
+    return change if metric.endswith("_loss") else -change

@@ -1,0 +1,75 @@
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from sgm_hf.analysis import studies
+
+NAMES = ["sport", "politics", "music", "rare"]
+
+
+@pytest.fixture
+def matrices():
+    random = np.random.default_rng(0)
+    return random.random((50, 12)) < 0.3, random.random((50, 12)) < 0.3
+
+
+def write_lines(path, records):
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def test_predictions_are_read_into_the_columns_of_the_names(tmp_path):
+    records = [
+        {"id": 1, "labels": ["music", "sport"], "gold": ["sport"]},
+        {"id": 2, "labels": [], "gold": ["rare", "politics"]},
+    ]
+    references, predictions = studies.read_predictions(write_lines(tmp_path / "p.jsonl", records), NAMES)
+    assert references.tolist() == [[True, False, False, False], [False, True, False, True]]
+    assert predictions.tolist() == [[True, False, True, False], [False, False, False, False]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"labels": [], "gold": []}\n{"labels"', "line 2: not JSON"),
+        ('{"labels": ["sport"]}\n', "line 1: 'gold' is missing"),
+        ('{"labels": ["chess"], "gold": []}\n', "line 1: 'chess' is missing"),
+    ],
+)
+def test_faulty_predictions_name_the_line(tmp_path, content, message):
+    path = tmp_path / "predictions.jsonl"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        studies.read_predictions(path, NAMES)
+    with pytest.raises(FileNotFoundError, match="--do_predict"):
+        studies.read_predictions(tmp_path / "none.jsonl", NAMES)
+
+
+def test_the_rest_is_scored_without_the_most_frequent_labels(matrices):
+    references, predictions = matrices
+    expected = [f1_score(references[:, k:], predictions[:, k:], average="micro") for k in (0, 3, 11)]
+    assert studies.without_top_labels(references, predictions, [0, 3, 11]) == pytest.approx(expected)
+    with pytest.raises(ValueError, match="12 of 12 labels"):
+        studies.without_top_labels(references, predictions, [12])
+
+
+def test_frequent_and_rare_labels_are_the_first_and_the_last(matrices):
+    references, predictions = matrices
+    found = studies.by_frequency(references, predictions, share=0.25)
+    assert found["high"] == pytest.approx(f1_score(references[:, :3], predictions[:, :3], average="micro"))
+    assert found["low"] == pytest.approx(f1_score(references[:, 9:], predictions[:, 9:], average="micro"))
+    one_each = studies.by_frequency(references, predictions, share=0.01)
+    assert one_each["low"] == pytest.approx(f1_score(references[:, 11], predictions[:, 11]))
+    with pytest.raises(ValueError, match=r"share is 0\.6"):
+        studies.by_frequency(references, predictions, share=0.6)
+
+
+def test_degradation_is_positive_where_shuffling_harms():
+    # Table 2 of the paper, Seq2Set: 0/1 loss from 0.314 to 0.318, F1 from 0.879 to 0.876.
+    assert studies.degradation("zero_one_loss", 0.314, 0.318) == pytest.approx(0.0127, abs=1e-4)
+    assert studies.degradation("micro_f1", 0.879, 0.876) == pytest.approx(0.0034, abs=1e-4)
+    assert studies.degradation("micro_f1", 0.8, 0.9) < 0
+    with pytest.raises(ValueError, match="is 0 before"):
+        studies.degradation("hamming_loss", 0.0, 0.1)
