@@ -83,7 +83,9 @@ def run_folder(output_dir: Path, order: str, seed: int, system: str) -> Path:
 
 def train_system(system: str, order: str, seed: int, config: dict[str, Any], arguments: argparse.Namespace) -> None:
     """Train one system of the study, from its likelihood model where it needs one."""
-    settings = config["common"] | config[system] | {"seed": seed, "do_eval": True, "do_predict": True}
+    settings = (
+        config["common"] | config[system] | {"seed": seed, "do_train": True, "do_eval": True, "do_predict": True}
+    )
     if arguments.data_dir is not None:
         settings["data_dir"] = str(arguments.data_dir)
     if system == "likelihood":
@@ -115,7 +117,12 @@ def search(arguments: argparse.Namespace, config: dict[str, Any]) -> None:
         for number, tried in enumerate(tqdm(config["search"], unit="setting", disable=not sys.stderr.isatty())):
             system = tried["method"]
             logger.info("search, %s orders, %s", order, tried)
-            settings = config["common"] | config[system] | tried | {"seed": seed, "do_eval": True, "do_predict": False}
+            settings = (
+                config["common"]
+                | config[system]
+                | tried
+                | {"seed": seed, "do_train": True, "do_eval": True, "do_predict": False}
+            )
             if arguments.data_dir is not None:
                 settings["data_dir"] = str(arguments.data_dir)
             settings["model_name_or_path"] = str(run_folder(arguments.output_dir, order, seed, "likelihood"))

@@ -49,8 +49,8 @@ def test_faulty_predictions_name_the_line(tmp_path, content, message):
 
 def test_the_rest_is_scored_without_the_most_frequent_labels(matrices):
     references, predictions = matrices
-    expected = [f1_score(references[:, k:], predictions[:, k:], average="micro") for k in (0, 3, 11)]
-    assert studies.without_top_labels(references, predictions, [0, 3, 11]) == pytest.approx(expected)
+    expected = [f1_score(references[:, k:], predictions[:, k:], average="micro") for k in (0, 3, 10)]
+    assert studies.without_top_labels(references, predictions, [0, 3, 10]) == pytest.approx(expected)
     with pytest.raises(ValueError, match="12 of 12 labels"):
         studies.without_top_labels(references, predictions, [12])
 

@@ -1,0 +1,159 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import run_seq2set
+import run_seq2set_study
+import run_sgm
+from test_run_sgm import EXAMPLES, write_csv
+
+TINY = {
+    **dict.fromkeys(("embedding_size", "encoder_hidden_size", "decoder_hidden_size"), 16),
+    "encoder_layers": 1,
+    "dropout": 0.0,
+    "learning_rate": 0.02,
+    "num_train_epochs": 2,
+}
+SAMPLED = {"num_samples": 2, "learning_rate": 3e-3, "num_train_epochs": 1}
+
+
+def read_rows(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def run_here(command, **streams):
+    """Run a program of the study in this process, which spares its start; other tests start it for real."""
+    program = {"run_sgm.py": run_sgm, "run_seq2set.py": run_seq2set}[Path(command[1]).name]
+    program.main(command[2:])
+    return subprocess.CompletedProcess(command, 0)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A configuration for a user's files, and the folder of the study trained with it."""
+    folder = tmp_path_factory.mktemp("study")
+    common = {
+        "train_file": write_csv(folder / "train.csv", 60),
+        "test_file": write_csv(folder / "test.csv", 20, seed=2),
+        "num_beams": 2,
+        "set_decoding": "best_sequence",
+        "per_device_train_batch_size": 8,
+    }
+    search = [{"method": "order_free", "learning_rate": 1e-3}, {"method": "self_critical", "likelihood_weight": 0.5}]
+    config = {"common": common, "likelihood": TINY, "order_free": SAMPLED, "self_critical": SAMPLED, "search": search}
+    (folder / "study.json").write_text(json.dumps(config))
+    options = [str(folder / "study.json"), "--output_dir", str(folder / "runs"), "--seeds", "1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_seq2set_study, "subprocess", SimpleNamespace(run=run_here))
+        run_seq2set_study.main(["train", *options])
+        run_seq2set_study.main(["search", *options, "--orders", "shuffled"])
+    run_seq2set_study.main(["report", str(folder / "runs"), "--output", str(folder / "report")])
+    return folder
+
+
+def test_every_system_is_trained_in_every_order_from_its_likelihood_model(study):
+    for order in ("frequency", "shuffled"):
+        results = {
+            system: json.loads((study / "runs" / order / "seed_1" / system / "all_results.json").read_text())
+            for system in run_seq2set_study.SYSTEMS
+        }
+        start = results["likelihood"]["test_micro_f1"]
+        assert results["self_critical"]["before_test_micro_f1"] == start
+        assert results["order_free"]["before_test_micro_f1"] == start
+        config = json.loads((study / "runs" / order / "seed_1" / "self_critical" / "config.json").read_text())
+        assert config["label_order"] == order
+
+
+def test_the_table_holds_the_metrics_of_the_runs(study):
+    rows = {(row["order"], row["system"]): row for row in read_rows(study / "report" / "table.csv")}
+    assert len(rows) == 6
+    results = json.loads((study / "runs" / "shuffled" / "seed_1" / "order_free" / "all_results.json").read_text())
+    for metric in ("hamming_loss", "zero_one_loss", "micro_f1", "micro_precision", "micro_recall"):
+        assert float(rows["shuffled", "order_free"][metric]) == pytest.approx(results[f"test_{metric}"], rel=1e-5)
+    lines = (study / "report" / "table.md").read_text().splitlines()
+    assert len(lines) == 8
+    assert "↓" not in lines[2] and lines[-1].count("↓") == 5
+
+
+def test_the_figures_are_drawn_from_the_predictions(study):
+    for name in ("without_top_labels", "by_frequency", "climb"):
+        for ending in ("png", "svg", "csv"):
+            assert (study / "report" / f"{name}.{ending}").stat().st_size > 100
+    table = {(row["order"], row["system"]): row for row in read_rows(study / "report" / "table.csv")}
+    for row in read_rows(study / "report" / "without_top_labels.csv"):
+        if row["removed"] == "0":
+            assert row["micro_f1"] == table[row["order"], row["system"]]["micro_f1"]
+    climb = read_rows(study / "report" / "climb.csv")
+    fine_tuned = [float(row["epoch"]) for row in climb if (row["order"], row["system"]) == ("shuffled", "order_free")]
+    assert len(fine_tuned) == 2 and fine_tuned[1] == fine_tuned[0] + 1
+
+
+def test_the_search_compares_settings_on_the_validation_split_alone(study):
+    rows = read_rows(study / "report" / "search.csv")
+    assert [(row["method"], row["learning_rate"], row["likelihood_weight"]) for row in rows] == [
+        ("order_free", "0.001", ""),
+        ("self_critical", "0.003", "0.5"),
+    ]
+    results = json.loads((study / "runs" / "search" / "shuffled" / "0" / "all_results.json").read_text())
+    assert float(rows[0]["after_micro_f1"]) == pytest.approx(results["validation_best_sequence_micro_f1"], rel=1e-5)
+    assert not any(name.startswith(("test_", "before_test_")) for name in results)
+
+
+def test_finished_runs_are_left_alone(study, monkeypatch):
+    monkeypatch.setattr(subprocess, "run", lambda *arguments, **keywords: pytest.fail("a finished run ran again"))
+    options = ["--output_dir", str(study / "runs"), "--seeds", "1"]
+    run_seq2set_study.main(["train", str(study / "study.json"), *options])
+
+
+def test_a_study_killed_in_a_training_resumes_it(study, tmp_path):
+    config = json.loads((study / "study.json").read_text())
+    config["likelihood"] |= {"num_train_epochs": 6}
+    (tmp_path / "study.json").write_text(json.dumps({name: config[name] for name in ("common", "likelihood")}))
+    program = [sys.executable, str(EXAMPLES / "run_seq2set_study.py"), "train", str(tmp_path / "study.json")]
+    options = ["--output_dir", str(tmp_path / "runs"), "--seeds", "1", "--orders", "frequency"]
+    process = subprocess.Popen([*program, *options], start_new_session=True, stderr=subprocess.DEVNULL)
+    run = tmp_path / "runs" / "frequency" / "seed_1" / "likelihood"
+    deadline = time.monotonic() + 60
+    while not list(run.glob("checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (run / "summary.json").exists()
+    run_seq2set_study.main(["train", str(tmp_path / "study.json"), *options])
+    assert json.loads(run.with_suffix(".json").read_text())["resume_from_checkpoint"] == "true"
+    assert len(json.loads((run / "summary.json").read_text())["history"]) == 6
+
+
+def test_faults_are_reported(study, tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        run_seq2set_study.main(["train", str(tmp_path / "none.json"), "--output_dir", str(tmp_path)])
+    with pytest.raises(FileNotFoundError, match="holds no finished run"):
+        run_seq2set_study.main(["report", str(tmp_path), "--output", str(tmp_path / "report")])
+    config = json.loads((study / "study.json").read_text())
+    config["common"] |= {"train_file": str(tmp_path / "absent.csv")}
+    (tmp_path / "study.json").write_text(json.dumps(config))
+    with pytest.raises(RuntimeError, match=r"failed; its log .*(\n.*)*absent\.csv"):
+        run_seq2set_study.main(["train", str(tmp_path / "study.json"), "--output_dir", str(tmp_path / "runs")])
+
+
+@pytest.mark.parametrize("path", sorted((EXAMPLES / "configs").glob("study_*.json")), ids=lambda path: path.stem)
+def test_settings_of_the_studies_are_known_to_the_programs(path, tmp_path):
+    config = json.loads(path.read_text())
+    trainings = [(system, config["common"] | config[system]) for system in run_seq2set_study.SYSTEMS]
+    trainings += [
+        (tried["method"], config["common"] | config[tried["method"]] | tried) for tried in config.get("search", [])
+    ]
+    for number, (system, settings) in enumerate(trainings):
+        own = tmp_path / f"{number}.json"
+        own.write_text(json.dumps(settings | {"output_dir": str(tmp_path)}))
+        training_class = {} if system == "likelihood" else {"training_class": run_seq2set.Seq2SetArguments}
+        _, data_args, _ = run_sgm.parse_arguments([str(own)], **training_class)
+        assert data_args.dataset_name == Path(path).stem.removeprefix("study_")
