@@ -179,7 +179,7 @@ class SamplingTrainer(SGMTrainer):
         They are shared where that is exact: by an unwrapped model (a wrapper must see the forward pass whose gradients
         it gathers) without dropout.
         """
-        if model is not self.model or self.args.dropout_in_sampling:
+        if model is not self.model or self.args.dropout_in_sampling or self.is_fsdp_enabled:
             return None
         with self.accelerator.autocast():
             return self.model.get_encoder()(**texts)
@@ -190,26 +190,29 @@ class SamplingTrainer(SGMTrainer):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Sampled target sequences (B, S, n), and the labels of the greedy one (B, 1, L) where it is needed."""
         with self.accelerator.autocast():
-            if encoder_outputs is None:
-                encoder_outputs = self.model.get_encoder()(**texts)
-            states = encoder_outputs[0].detach()  # (B, T, H_e)
+            source = self._sampling_source(texts, encoder_outputs)
             settings = {"do_sample": True, "top_k": 0, "top_p": 1.0, "temperature": self.args.temperature}
-            sampled = self._decode(states, texts, num_return_sequences=self.args.num_samples, **settings)  # (B * S, n)
+            sampled = self._decode(source, num_return_sequences=self.args.num_samples, **settings)  # (B * S, n)
             sampled = sampled.unflatten(0, (-1, self.args.num_samples))  # (B, S, n)
             if not self.needs_greedy:
                 return sampled, None
-            greedy = self._decode(states, texts, do_sample=False)  # (B, n)
+            greedy = self._decode(source, do_sample=False)  # (B, n)
         return sampled, label_sets(greedy, self.model.config.num_labels)[:, None]
 
-    def _decode(self, states: torch.Tensor, texts: dict[str, torch.Tensor], **settings: Any) -> torch.Tensor:
-        """The target sequences that `generate` finds from encoder states (B, T, H_e) without beams, (R, n)."""
-        sequences = self.model.generate(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states),
-            attention_mask=texts["attention_mask"],
-            num_beams=1,
-            set_decoding="best_sequence",
-            **settings,
-        )
+    def _sampling_source(
+        self, texts: dict[str, torch.Tensor], encoder_outputs: BaseModelOutput | None
+    ) -> dict[str, Any]:
+        """What `generate` is given: encoder states, or the texts where only the whole model has its weights (FSDP)."""
+        if self.is_fsdp_enabled:
+            return texts
+        if encoder_outputs is None:
+            encoder_outputs = self.model.get_encoder()(**texts)
+        states = BaseModelOutput(last_hidden_state=encoder_outputs[0].detach())  # (B, T, H_e)
+        return {"encoder_outputs": states, "attention_mask": texts["attention_mask"]}
+
+    def _decode(self, source: dict[str, Any], **settings: Any) -> torch.Tensor:
+        """The target sequences that `generate` finds without beams, (R, n)."""
+        sequences = self.model.generate(**source, num_beams=1, set_decoding="best_sequence", **settings)
         targets = sequences[:, 1:]  # (R, n), without bos
         return targets.masked_fill(targets == self.model.config.pad_label_id, IGNORED)
 

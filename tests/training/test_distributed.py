@@ -1,17 +1,30 @@
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate.commands.config import load_config_from_file
+from tiny_training import make_documents, make_model
 from two_processes import train_and_predict
 
+from sgm_hf.training import SamplingArguments, SelfCriticalTrainer
 
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch has no torch.distributed")
+pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch has no torch.distributed")
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def run_two_processes(script, folder):
+    """Start a script of this folder twice, as torchrun does."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*launch, str(Path(__file__).with_name(script)), str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
 def test_two_processes_train_and_predict_as_one_process_that_accumulates_two_batches(tmp_path):
-    script = Path(__file__).with_name("two_processes.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    run = subprocess.run([*command, str(tmp_path / "two")], capture_output=True, text=True, timeout=300)
+    run = run_two_processes("two_processes.py", tmp_path / "two")
     assert run.returncode == 0, run.stderr[-2000:]
     two = torch.load(tmp_path / "two" / "result.pt")
     one = train_and_predict(str(tmp_path / "one"), accumulation=2)
@@ -22,3 +35,52 @@ def test_two_processes_train_and_predict_as_one_process_that_accumulates_two_bat
     assert two["best_sequences"] == one["best_sequences"]
     torch.testing.assert_close(two["label_scores"], one["label_scores"])
     assert two["micro_f1"] == one["micro_f1"]
+
+
+def test_a_model_spread_over_two_processes_trains_as_a_whole_one(tmp_path):
+    run = run_two_processes("two_sharded_processes.py", tmp_path)
+    assert run.returncode == 0, run.stderr[-2000:]
+    result = torch.load(tmp_path / "result.pt")
+    assert result["local_size"] < 0.6 * result["whole_size"]
+    for name, expected in result["whole"].items():
+        torch.testing.assert_close(result["spread"][name], expected, atol=1e-6, rtol=1e-5)
+
+
+def test_a_failing_process_ends_the_others_and_leaves_whole_checkpoints(tmp_path):
+    start = time.monotonic()
+    run = run_two_processes("two_processes_one_dies.py", tmp_path)
+    assert run.returncode != 0
+    assert time.monotonic() - start < 120
+    assert "returned a number that is not finite" in run.stderr
+    checkpoints = sorted(path.name for path in tmp_path.glob("checkpoint-*"))
+    assert checkpoints == ["checkpoint-2", "checkpoint-4"]
+    settings = {"num_train_epochs": 2, "per_device_train_batch_size": 4, "eval_strategy": "no"}
+    arguments = SamplingArguments(tmp_path, **settings, use_cpu=True, disable_tqdm=True)
+    trainer = SelfCriticalTrainer(make_model(), arguments, train_dataset=make_documents(60))
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.state.global_step > 4
+
+
+def test_accelerate_launches_two_processes_with_our_configuration():
+    script = (
+        "import torch.distributed; from accelerate import PartialState; state = PartialState(cpu=True);"
+        "print(state.num_processes, state.distributed_type); torch.distributed.destroy_process_group()"
+    )
+    config = EXAMPLES / "configs" / "accelerate" / "multi_gpu.yaml"
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    run = subprocess.run(
+        [*command, "--no_python", sys.executable, "-c", script],
+        env=os.environ | {"ACCELERATE_USE_CPU": "true"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert run.stdout.split().count("2") == 2
+
+
+@pytest.mark.parametrize("name", ["multi_gpu", "fsdp"])
+def test_accelerate_reads_our_configurations(name):
+    config = load_config_from_file(str(EXAMPLES / "configs" / "accelerate" / f"{name}.yaml"))
+    assert config.distributed_type == name.upper()
+    assert config.num_processes == 2
