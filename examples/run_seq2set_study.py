@@ -202,7 +202,7 @@ def search_rows(output_dir: Path) -> list[dict[str, Any]]:
     ):
         settings = json.loads(path.parent.with_suffix(".json").read_text(encoding="utf-8"))
         results = json.loads(path.read_text(encoding="utf-8"))
-        names = ("method", "learning_rate", "num_samples", "baseline", "likelihood_weight", "num_train_epochs")
+        names = ("method", "learning_rate", "num_samples", "baseline", "dropout_in_sampling", "likelihood_weight")
         rows.append(
             {"order": path.parts[-3]}
             | {name: settings.get(name, "") for name in names}

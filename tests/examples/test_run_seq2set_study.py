@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -113,23 +114,33 @@ def test_finished_runs_are_left_alone(study, monkeypatch):
     run_seq2set_study.main(["train", str(study / "study.json"), *options])
 
 
-def test_a_study_killed_in_a_training_resumes_it(study, tmp_path):
+def test_a_study_killed_in_a_training_ends_with_the_weights_of_one_never_killed(study, tmp_path, monkeypatch):
     config = json.loads((study / "study.json").read_text())
-    config["likelihood"] |= {"num_train_epochs": 6}
-    (tmp_path / "study.json").write_text(json.dumps({name: config[name] for name in ("common", "likelihood")}))
-    program = [sys.executable, str(EXAMPLES / "run_seq2set_study.py"), "train", str(tmp_path / "study.json")]
-    options = ["--output_dir", str(tmp_path / "runs"), "--seeds", "1", "--orders", "frequency"]
-    process = subprocess.Popen([*program, *options], start_new_session=True, stderr=subprocess.DEVNULL)
-    run = tmp_path / "runs" / "frequency" / "seed_1" / "likelihood"
+    config = {name: config[name] for name in ("common", "likelihood", "self_critical")}
+    config["self_critical"] = SAMPLED | {"num_train_epochs": 6}
+    (tmp_path / "study.json").write_text(json.dumps(config))
+    seed = Path("frequency", "seed_1")
+    for folder in ("killed", "whole"):
+        shutil.copytree(study / "runs" / seed / "likelihood", tmp_path / folder / seed / "likelihood")
+    options = ["train", str(tmp_path / "study.json"), "--seeds", "1", "--orders", "frequency", "--output_dir"]
+
+    program = [sys.executable, str(EXAMPLES / "run_seq2set_study.py"), *options, str(tmp_path / "killed")]
+    process = subprocess.Popen(program, start_new_session=True, stderr=subprocess.DEVNULL)
+    run = tmp_path / "killed" / seed / "self_critical"
     deadline = time.monotonic() + 60
     while not list(run.glob("checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (run / "summary.json").exists()
-    run_seq2set_study.main(["train", str(tmp_path / "study.json"), *options])
+    run_seq2set_study.main([*options, str(tmp_path / "killed")])
     assert json.loads(run.with_suffix(".json").read_text())["resume_from_checkpoint"] == "true"
     assert len(json.loads((run / "summary.json").read_text())["history"]) == 6
+
+    monkeypatch.setattr(run_seq2set_study, "subprocess", SimpleNamespace(run=run_here))
+    run_seq2set_study.main([*options, str(tmp_path / "whole")])
+    whole = tmp_path / "whole" / seed / "self_critical" / "model.safetensors"
+    assert (run / "model.safetensors").read_bytes() == whole.read_bytes()
 
 
 def test_faults_are_reported(study, tmp_path):

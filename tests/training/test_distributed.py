@@ -29,6 +29,7 @@ def test_two_processes_train_and_predict_as_one_process_that_accumulates_two_bat
     two = torch.load(tmp_path / "two" / "result.pt")
     one = train_and_predict(str(tmp_path / "one"), accumulation=2)
     assert (one["processes"], two["processes"]) == (1, 2)
+    assert torch.equal(*two["weights_of_all"])
     for training in ("weights", "self_critical_weights"):
         for name, tensor in one[training].items():
             torch.testing.assert_close(two[training][name], tensor, atol=1e-6, rtol=1e-5)

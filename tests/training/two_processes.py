@@ -55,9 +55,11 @@ def train_and_predict(folder: str, accumulation: int) -> dict:
     )
     trainer.train()
     output = SGMTrainer(make_decided_model(), arguments, eval_dataset=make_documents(11)).predict(make_documents(11))
+    weights = torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
     return {
         "processes": arguments.world_size,
         "weights": trainer.model.state_dict(),
+        "weights_of_all": trainer.accelerator.gather(weights[None]),
         "self_critical_weights": train_self_critically(f"{folder}/self_critical", accumulation),
         "best_sequences": output.predictions.best_sequences,
         "label_scores": torch.from_numpy(output.predictions.label_scores),
