@@ -33,6 +33,7 @@ from sgm_hf import SGMConfig, load_corpus
 from sgm_hf.analysis import figures, studies
 from sgm_hf.datasets_scripts.generated import default_process
 from sgm_hf.metrics import compute_metrics
+from sgm_hf.modeling.generation_sgm import SET_DECODINGS
 from sgm_hf.training.checkpoints import write_text_atomically
 
 logger = logging.getLogger("run_seq2set_study")
@@ -225,12 +226,13 @@ def optimum_of(runs: Iterable[dict[str, Any]]) -> float | None:
     return default_process().optimal_micro_f1(validation["text"], gold)
 
 
-def report(study: Path, output: Path) -> str:
+def report(study: Path, output: Path, set_decoding: str = "best_sequence") -> str:
     """Write the tables and figures of a study.
 
     Args:
         study: The folder that `train` and `search` wrote.
         output: Where tables and figures go.
+        set_decoding: Which predicted sets are compared, "best_sequence" (default) or "max_f1".
 
     Returns:
         The Markdown table.
@@ -245,7 +247,7 @@ def report(study: Path, output: Path) -> str:
     for run in runs:
         config = SGMConfig.from_pretrained(run["folder"])
         names = [config.id2label[label] for label in range(config.num_labels)]
-        matrices = studies.read_predictions(run["folder"] / "predictions_test.jsonl", names)
+        matrices = studies.read_predictions(run["folder"] / "predictions_test.jsonl", names, set_decoding)
         all_metrics = compute_metrics(*matrices)
         metrics.append(identity(run) | {name: all_metrics[name] for name in studies.TABLE_METRICS})
         removed = [k for k in REMOVED if k <= 2 * len(names) / 3]
@@ -288,6 +290,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     command = commands.add_parser("report", help="write tables and figures")
     command.add_argument("study", type=Path, help="folder that train wrote")
     command.add_argument("--output", type=Path, required=True, help="folder for tables and figures")
+    command.add_argument(
+        "--set_decoding", choices=SET_DECODINGS, default="best_sequence", help="the predicted sets that are compared"
+    )
     return parser.parse_args(arguments)
 
 
@@ -304,7 +309,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parsed = parse_arguments(arguments)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S", level="INFO")
     if parsed.command == "report":
-        print(report(parsed.study, parsed.output))
+        print(report(parsed.study, parsed.output, parsed.set_decoding))
         return
     if not parsed.config.is_file():
         raise FileNotFoundError(

@@ -17,12 +17,15 @@ from sgm_hf.metrics import compute_metrics
 TABLE_METRICS = ("hamming_loss", "zero_one_loss", "micro_f1", "micro_precision", "micro_recall")
 
 
-def read_predictions(path: str | Path, label_names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def read_predictions(
+    path: str | Path, label_names: Sequence[str], set_decoding: str = "best_sequence"
+) -> tuple[np.ndarray, np.ndarray]:
     """Read the predictions that `examples/run_sgm.py` wrote.
 
     Args:
         path: A `predictions_<split>.jsonl` with gold labels.
         label_names: Names of the L labels, in the order of the columns.
+        set_decoding: Which of the sets it holds, "best_sequence" (default) or "max_f1".
 
     Returns:
         True labels and predicted labels, bool, shape (N, L) each.
@@ -40,7 +43,7 @@ def read_predictions(path: str | Path, label_names: Sequence[str]) -> tuple[np.n
         try:
             record = json.loads(line)
             gold.append([columns[label] for label in record["gold"]])
-            predicted.append([columns[label] for label in record["labels"]])
+            predicted.append([columns[label] for label in record[set_decoding]])
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}, line {number}: not JSON ({error.msg}); write the predictions again.") from error
         except KeyError as error:

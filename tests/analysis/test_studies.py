@@ -22,20 +22,23 @@ def write_lines(path, records):
 
 def test_predictions_are_read_into_the_columns_of_the_names(tmp_path):
     records = [
-        {"id": 1, "labels": ["music", "sport"], "gold": ["sport"]},
-        {"id": 2, "labels": [], "gold": ["rare", "politics"]},
+        {"id": 1, "best_sequence": ["music", "sport"], "max_f1": ["rare"], "gold": ["sport"]},
+        {"id": 2, "best_sequence": [], "max_f1": [], "gold": ["rare", "politics"]},
     ]
-    references, predictions = studies.read_predictions(write_lines(tmp_path / "p.jsonl", records), NAMES)
+    path = write_lines(tmp_path / "p.jsonl", records)
+    references, predictions = studies.read_predictions(path, NAMES)
     assert references.tolist() == [[True, False, False, False], [False, True, False, True]]
     assert predictions.tolist() == [[True, False, True, False], [False, False, False, False]]
+    _, predictions = studies.read_predictions(path, NAMES, "max_f1")
+    assert predictions.tolist() == [[False, False, False, True], [False, False, False, False]]
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"labels": [], "gold": []}\n{"labels"', "line 2: not JSON"),
-        ('{"labels": ["sport"]}\n', "line 1: 'gold' is missing"),
-        ('{"labels": ["chess"], "gold": []}\n', "line 1: 'chess' is missing"),
+        ('{"best_sequence": [], "gold": []}\n{"best"', "line 2: not JSON"),
+        ('{"best_sequence": ["sport"]}\n', "line 1: 'gold' is missing"),
+        ('{"best_sequence": ["chess"], "gold": []}\n', "line 1: 'chess' is missing"),
     ],
 )
 def test_faulty_predictions_name_the_line(tmp_path, content, message):

@@ -30,6 +30,8 @@ def test_two_processes_train_and_predict_as_one_process_that_accumulates_two_bat
     one = train_and_predict(str(tmp_path / "one"), accumulation=2)
     assert (one["processes"], two["processes"]) == (1, 2)
     assert torch.equal(*two["weights_of_all"])
+    assert torch.equal(*two["mixed_precision_weights_of_all"])
+    assert two["mixed_precision_weights_of_all"].isfinite().all()
     for training in ("weights", "self_critical_weights"):
         for name, tensor in one[training].items():
             torch.testing.assert_close(two[training][name], tensor, atol=1e-6, rtol=1e-5)

@@ -38,6 +38,31 @@ def train_self_critically(folder: str, accumulation: int) -> dict[str, torch.Ten
     return trainer.model.state_dict()
 
 
+def train_in_mixed_precision(folder: str) -> torch.Tensor:
+    """Each process' weights, in rows, after reinforcement learning with samples, bf16 and gradient accumulation."""
+    arguments = SamplingArguments(
+        output_dir=folder,
+        num_train_epochs=1,
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=2,
+        num_samples=2,
+        learning_rate=0.01,
+        bf16=True,
+        eval_strategy="no",
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    trainer = SelfCriticalTrainer(make_model(), arguments, train_dataset=make_documents(37))
+    trainer.train()
+    return gathered_weights(trainer)
+
+
+def gathered_weights(trainer: SGMTrainer) -> torch.Tensor:
+    """Each process' weights, in rows."""
+    weights = torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
+    return trainer.accelerator.gather(weights[None])
+
+
 def train_and_predict(folder: str, accumulation: int) -> dict:
     """Train a model for two epochs, and predict with another one."""
     arguments = SGMTrainingArguments(
@@ -55,11 +80,11 @@ def train_and_predict(folder: str, accumulation: int) -> dict:
     )
     trainer.train()
     output = SGMTrainer(make_decided_model(), arguments, eval_dataset=make_documents(11)).predict(make_documents(11))
-    weights = torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
     return {
         "processes": arguments.world_size,
         "weights": trainer.model.state_dict(),
-        "weights_of_all": trainer.accelerator.gather(weights[None]),
+        "weights_of_all": gathered_weights(trainer),
+        "mixed_precision_weights_of_all": train_in_mixed_precision(f"{folder}/mixed_precision"),
         "self_critical_weights": train_self_critically(f"{folder}/self_critical", accumulation),
         "best_sequences": output.predictions.best_sequences,
         "label_scores": torch.from_numpy(output.predictions.label_scores),
