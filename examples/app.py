@@ -31,6 +31,8 @@ from sgm_hf.analysis.attention import ATTENTION_CSS, attention_html, attention_p
 HERE = Path(__file__).parent
 FILE_TYPES = [".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet"]
 CHUNK = 64  # texts of a file predicted before a single text may have its turn
+# Of a text, so many characters are read for each word that the model reads: the tokenizer takes seconds a megabyte.
+CHARACTERS_A_WORD = 1000
 NUM_SHOWN = 100  # documents of a file in the page's table; the download holds all
 NUM_EXAMPLES = 5
 TITLE = "Multi-label text classification"
@@ -41,9 +43,12 @@ DELETE_CACHE = (3600, 86400)
 NO_COLUMN = "<no labels>"
 
 BEST_SEQUENCE, MAX_F1 = "best_sequence", "max_f1"
-DECODINGS = [("the most probable label sequence", BEST_SEQUENCE), ("every label from a score on", MAX_F1)]
+DECODINGS = [("most probable sequence", BEST_SEQUENCE), ("scores from the threshold on", MAX_F1)]
 
 PAGE_CSS = """
+.heading { font-weight: 600; }
+.attention-map { font-family: inherit; }
+.attention-map summary b { font-weight: 600; }
 .label-list ol { list-style: decimal; margin: 0; padding-left: 2em; }
 .label-list li { padding: 0.2em 0; overflow-wrap: anywhere; }
 .label-list .row { display: flex; justify-content: space-between; }
@@ -94,10 +99,11 @@ class Predictor:
         Returns:
             The labels of each text, and what the pipeline warns of.
         """
+        longest = CHARACTERS_A_WORD * self.classifier.tokenizer.model_max_length
         with self.lock, warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             predictions = self.classifier(
-                texts,
+                [text[:longest] for text in texts],
                 num_beams=int(num_beams),
                 set_decoding=set_decoding,
                 label_threshold=float(threshold),
@@ -326,14 +332,14 @@ def generation_controls(predictor: Predictor) -> list[gr.components.Component]:
     with gr.Row():
         beams = gr.Slider(1, max(10, num_beams), value=num_beams, step=1, label="Beam width", elem_id="beams")
         threshold = gr.Slider(
-            0,
+            0.01,
             1,
             value=getattr(config, "label_threshold", None) or 0.5,
             step=0.01,
-            label="Threshold: least score of a label",
+            label="Threshold",
             interactive=decoding == MAX_F1,
         )
-    choice = gr.Radio(DECODINGS, value=decoding, label="Labels shown")
+    choice = gr.Radio(DECODINGS, value=decoding, label="Which labels", elem_id="decoding")
     choice.change(lambda chosen: gr.update(interactive=chosen == MAX_F1), choice, threshold, api_visibility="private")
     return [beams, choice, threshold]
 
@@ -342,17 +348,20 @@ def text_tab(predictor: Predictor, examples: Sequence[str]) -> None:
     """The part of the page for one text."""
     with gr.Row():
         with gr.Column(scale=3):
-            text = gr.Textbox(label="Text", lines=8, max_lines=16, elem_id="text")
+            text = gr.Textbox(label="Text", lines=8, max_lines=12, elem_id="text")
             controls = generation_controls(predictor)
             button = gr.Button("Predict", variant="primary", elem_id="predict")
         with gr.Column(scale=2):
-            gr.HTML("<b>Labels in generated order, with scores</b>")
+            gr.HTML('<span class="heading">Labels in generated order, with scores</span>')
             labels = gr.HTML(elem_id="labels")
-    gr.HTML("<b>What each label looked at</b> (the darker, the more; a word under the pointer shows its weight)")
+            if examples:
+                gr.Examples([[example] for example in examples], text, cache_examples=False, label="Examples")
+    gr.HTML(
+        '<span class="heading">What each label looked at</span> '
+        "(the darker, the more; a word under the pointer shows its weight)"
+    )
     maps = gr.HTML(elem_id="maps")
     download = gr.DownloadButton("Download the maps (HTML)", interactive=False, elem_id="download-maps")
-    if examples:
-        gr.Examples([[example] for example in examples], text, cache_examples=False, label="Examples")
 
     @told_to_the_user
     def predict(text: str, num_beams: int, set_decoding: str, threshold: float) -> tuple[str, str, Any]:
@@ -366,7 +375,7 @@ def text_tab(predictor: Predictor, examples: Sequence[str]) -> None:
 def documents_tab(predictor: Predictor) -> None:
     """The part of the page for several texts."""
     with gr.Row():
-        lines = gr.Textbox(label="Texts, one a line", lines=8, max_lines=16, elem_id="lines")
+        lines = gr.Textbox(label="Texts, one a line", lines=8, max_lines=12, elem_id="lines")
         with gr.Column():
             file = gr.File(label="or a file: " + " ".join(FILE_TYPES), file_types=FILE_TYPES, elem_id="file")
             column = gr.Textbox("text", label="Column of the texts (not in .txt)")
@@ -412,7 +421,7 @@ LAUNCH: dict[str, Any] = {
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line. What stands beside this file in a Space is the default."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    model, examples = HERE / "model", HERE / "examples.jsonl"
+    model, examples, title = HERE / "model", HERE / "examples.jsonl", HERE / "title.txt"
     in_space = {"nargs": "?", "default": str(model)} if model.is_dir() else {}
     parser.add_argument("model", metavar="MODEL", help="Folder of a model, or its name on the Hub.", **in_space)
     parser.add_argument(
@@ -421,7 +430,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         default=examples if examples.is_file() else None,
         help=f"File of texts (.txt with one a line, .csv, .jsonl, …); a click tries one of its first {NUM_EXAMPLES}.",
     )
-    parser.add_argument("--title", default=TITLE, help="Heading of the page.")
+    default = title.read_text(encoding="utf-8").strip() if title.is_file() else TITLE
+    parser.add_argument("--title", default=default, help="Heading of the page.")
     parser.add_argument("--port", type=int, help="Default: the first free one from 7860 on.")
     return parser.parse_args(arguments)
 

@@ -23,8 +23,9 @@ WORDS_PER_ROW = 25
 MAX_WORDS = 500
 
 ATTENTION_CSS = """
-.attention-map { font-family: system-ui, sans-serif; line-height: 1.9; overflow-wrap: anywhere; }
-.attention-map details { border: 1px solid rgba(128, 128, 128, 0.35); border-radius: 8px; margin: 0 0 0.7em; }
+.attention-map { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(26em, 100%), 1fr)); gap: 0.8em; }
+.attention-map { align-items: start; line-height: 1.75; overflow-wrap: anywhere; }
+.attention-map details { border: 1px solid rgba(128, 128, 128, 0.35); border-radius: 8px; }
 .attention-map summary { cursor: pointer; padding: 0.35em 0.9em; }
 .attention-map summary b { margin-right: 0.6em; }
 .attention-map p { margin: 0; padding: 0.1em 0.9em 0.7em; white-space: pre-wrap; }
@@ -41,7 +42,7 @@ _PAGE = """<!DOCTYPE html>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>{title}</title>
 <style>
-body {{ max-width: 60em; margin: 2em auto; padding: 0 1em; font-family: system-ui, sans-serif; }}
+body {{ max-width: 76em; margin: 2em auto; padding: 0 1em; font-family: system-ui, sans-serif; }}
 {css}</style>
 </head>
 <body>
