@@ -337,6 +337,7 @@ def generation_controls(predictor: Predictor) -> list[gr.components.Component]:
             value=getattr(config, "label_threshold", None) or 0.5,
             step=0.01,
             label="Threshold",
+            elem_id="threshold",
             interactive=decoding == MAX_F1,
         )
     choice = gr.Radio(DECODINGS, value=decoding, label="Which labels", elem_id="decoding")

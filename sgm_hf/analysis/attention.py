@@ -204,7 +204,7 @@ def _label_block(text: str, entry: Mapping[str, Any]) -> str:
     if len(rest) <= LONGEST_PIECE and not any(character.isalnum() for character in rest):
         pieces.append(_escaped(rest))
     else:
-        pieces.append(f" <small>… (read: the first {len(words):,} words; not read: {len(rest):,} characters)</small>")
+        pieces.append(f" <small>… (words read: {len(words):,}; characters not read: {len(rest):,})</small>")
     summary = f"<b>{_escaped(str(entry['label']))}</b>{entry['score']:.2f}"
     return f"<details open><summary>{summary}</summary><p>{''.join(pieces)}</p></details>"
 
