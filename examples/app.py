@@ -12,6 +12,8 @@ import csv
 import html
 import json
 import os
+import signal
+import sys
 import tempfile
 import threading
 import warnings
@@ -349,17 +351,18 @@ def text_tab(predictor: Predictor, examples: Sequence[str]) -> None:
     """The part of the page for one text."""
     with gr.Row():
         with gr.Column(scale=3):
-            text = gr.Textbox(label="Text", lines=8, max_lines=12, elem_id="text")
+            text = gr.Textbox(label="Text", lines=8, max_lines=14, elem_id="text")
             controls = generation_controls(predictor)
             button = gr.Button("Predict", variant="primary", elem_id="predict")
         with gr.Column(scale=2):
             gr.HTML('<span class="heading">Labels in generated order, with scores</span>')
             labels = gr.HTML(elem_id="labels")
+            tried = None
             if examples:
-                gr.Examples([[example] for example in examples], text, cache_examples=False, label="Examples")
+                tried = gr.Examples([[example] for example in examples], text, cache_examples=False, label="Examples")
     gr.HTML(
         '<span class="heading">What each label looked at</span> '
-        "(the darker, the more; a word under the pointer shows its weight)"
+        "(the stronger the colour, the more; a word under the pointer shows its weight)"
     )
     maps = gr.HTML(elem_id="maps")
     download = gr.DownloadButton("Download the maps (HTML)", interactive=False, elem_id="download-maps")
@@ -371,6 +374,8 @@ def text_tab(predictor: Predictor, examples: Sequence[str]) -> None:
         return shown, mapped, gr.update(value=file, interactive=file is not None)
 
     button.click(predict, [text, *controls], [labels, maps, download], api_name="predict")
+    if tried is not None:
+        tried.load_input_event.then(predict, [text, *controls], [labels, maps, download], api_visibility="private")
 
 
 def documents_tab(predictor: Predictor) -> None:
@@ -387,6 +392,7 @@ def documents_tab(predictor: Predictor) -> None:
         datatype="str",
         interactive=False,
         wrap=True,
+        column_widths=["15%", "50%", "35%"],
         label=f"The first {NUM_SHOWN} predictions",
         elem_id="table",
     )
@@ -448,4 +454,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    # As an interrupt does, a stop by the system should end with the uploads removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     main()

@@ -23,7 +23,7 @@ WORDS_PER_ROW = 25
 MAX_WORDS = 500
 
 ATTENTION_CSS = """
-.attention-map { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(26em, 100%), 1fr)); gap: 0.8em; }
+.attention-map { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(23em, 100%), 1fr)); gap: 0.8em; }
 .attention-map { align-items: start; line-height: 1.75; overflow-wrap: anywhere; }
 .attention-map details { border: 1px solid rgba(128, 128, 128, 0.35); border-radius: 8px; }
 .attention-map summary { cursor: pointer; padding: 0.35em 0.9em; }
@@ -43,12 +43,14 @@ _PAGE = """<!DOCTYPE html>
 <title>{title}</title>
 <style>
 body {{ max-width: 76em; margin: 2em auto; padding: 0 1em; font-family: system-ui, sans-serif; }}
+h1 {{ font-size: 1.4em; overflow-wrap: anywhere; }}
 {css}</style>
 </head>
 <body>
 <h1>{title}</h1>
-<p>Each block shows the text as one label saw it: the darker a word, the more the model looked at it when it generated
-the label. The colours of a block are relative to its strongest word; a word under the pointer shows its weight.</p>
+<p>Each block shows the text as one label saw it: the stronger the colour of a word, the more the model looked at it
+when it generated the label. Colours are relative to the strongest word of the block; a word under the pointer shows
+its weight.</p>
 {map}
 </body>
 </html>
@@ -214,7 +216,7 @@ def _word_span(word: str, weight: float, strength: float) -> str:
     if strength < 0.01:
         return f'<span title="{weight:.4f}">{_escaped(word)}</span>'
     # On a ground this strong, letters must be dark, also on a dark page.
-    name = ' class="strong"' if strength > 0.5 else ""
+    name = ' class="strong"' if strength > 0.8 else ""
     colour = f"background-color: rgba(245, 130, 10, {0.9 * strength:.2f})"
     return f'<span{name} title="{weight:.4f}" style="{colour}">{_escaped(word)}</span>'
 

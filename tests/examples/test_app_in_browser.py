@@ -152,11 +152,13 @@ def test_the_controls_change_the_labels(page, predictor):
     wait_for(page, lambda: shown_labels(page) == expected)
 
 
-def test_an_example_is_taken_by_a_click(page):
+def test_a_click_on_an_example_predicts_it(page, predictor):
     examples = page.find_elements(By.CSS_SELECTOR, "button.gallery-item")
     assert len(examples) == 3
     examples[1].click()
     wait_for(page, lambda: page.find_element(By.CSS_SELECTOR, "#text textarea").get_attribute("value") == TEXTS[1])
+    expected = expected_labels(predictor, TEXTS[1])
+    wait_for(page, lambda: shown_labels(page) == expected)
 
 
 def test_a_user_uploads_a_file_and_downloads_its_predictions(page, predictor, downloads, tmp_path):
