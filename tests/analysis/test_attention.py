@@ -182,8 +182,10 @@ def test_a_long_text_goes_on_in_further_rows_up_to_a_limit(drawn, count):
 
 
 def test_a_figure_is_written_as_png_and_svg_with_hostile_words_and_labels(tmp_path):
-    words = ["$x$", "$", "</text><script>alert(1)</script>", "--><script>", "&amp;", "a" * 500, "\\frac{"]
-    attention.plot_attention(made_up(words, labels=["<script>alert(1)</script>", "$y"]), tmp_path / "map", "$<script>")
+    words = ["$x$", "$", "</text><script>alert(1)</script>", "--><script>", "&amp;", "a" * 500, "$\\frac{$"]
+    attention.plot_attention(
+        made_up(words, labels=["<script>alert(1)</script>", "$\\frac{$"]), tmp_path / "map", "$\\frac{$ <script>"
+    )
     assert image.imread(tmp_path / "map.png").ndim == 3
     drawing = xml.dom.minidom.parse(str(tmp_path / "map.svg"))
     assert drawing.getElementsByTagName("script").length == 0

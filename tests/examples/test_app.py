@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
@@ -129,6 +130,27 @@ def test_requests_at_the_same_time_get_the_answers_of_one_after_the_other(predic
         answers = list(pool.map(ask, range(len(texts))))
     for index, answer in enumerate(answers):
         assert answer == ((texts[index], None) if index % 3 == 0 else expected[index])
+
+
+def test_the_model_is_never_used_by_two_threads_at_a_time(predictor, monkeypatch):
+    classifier = predictor.classifier
+    inside, most = [], []
+
+    class Watched:
+        model, tokenizer = classifier.model, classifier.tokenizer
+
+        def __call__(self, texts, **options):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.02)
+            inside.pop()
+            return classifier(texts, **options)
+
+    monkeypatch.setattr(predictor, "classifier", Watched())
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda text: app.show_text(predictor, text, *SETTINGS), TEXTS * 4))
+    assert len(most) == len(TEXTS * 4)
+    assert max(most) == 1
 
 
 # ---- several texts ----
