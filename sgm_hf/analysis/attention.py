@@ -18,9 +18,10 @@ Prediction = Sequence[Mapping[str, Any]]
 
 # How many characters of one word, or of what stands between two words, are shown.
 LONGEST_PIECE = 200
-# Words of a figure: about what fits on a page.
+# A figure: words that fit beside each other, and what keeps it below the greatest size of a PNG.
 WORDS_PER_ROW = 25
 MAX_WORDS = 500
+MAX_LABELS = 30
 
 ATTENTION_CSS = """
 .attention-map { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(23em, 100%), 1fr)); gap: 0.8em; }
@@ -147,7 +148,7 @@ def plot_attention(prediction: Prediction, path: str | Path, title: str = "") ->
 
     Args:
         prediction: What the pipeline answered to one text with `return_attention=True`. Labels without attention are
-            left out, and so are words after the first 500.
+            left out, and so are labels after the first 30 and words after the first 500.
         path: Where to, without an ending.
         title: Of the figure.
 
@@ -164,6 +165,7 @@ def plot_attention(prediction: Prediction, path: str | Path, title: str = "") ->
             f"none of the {len(prediction)} labels has attention: ask the pipeline for return_attention=True, and "
             "leave out texts for which it generated no label."
         )
+    seen = seen[:MAX_LABELS]
     words = [_shortened(word["word"], 20) for word in seen[0]["attention"]][:MAX_WORDS]
     weights = [[word["weight"] for word in entry["attention"]][:MAX_WORDS] for entry in seen]  # (n, T)
     labels = [f"{_shortened(str(entry['label']), 30)}  {entry['score']:.2f}" for entry in seen]
@@ -171,10 +173,10 @@ def plot_attention(prediction: Prediction, path: str | Path, title: str = "") ->
     height = (0.28 * len(labels) + 1.0) * len(starts) + 0.5
     figure = Figure(figsize=(11, height), layout="constrained")
     rows = figure.subplots(len(starts), 1, squeeze=False)[:, 0]
-    image = None
+    images = []
     for axes, start in zip(rows, starts, strict=True):
         part = words[start : start + WORDS_PER_ROW]
-        image = axes.imshow(
+        shown = axes.imshow(
             [row[start : start + WORDS_PER_ROW] for row in weights],
             cmap="Oranges",
             vmin=0,
@@ -182,12 +184,13 @@ def plot_attention(prediction: Prediction, path: str | Path, title: str = "") ->
             aspect="auto",
             extent=(-0.5, len(part) - 0.5, len(labels) - 0.5, -0.5),
         )
+        images.append(shown)
         axes.set_xlim(-0.5, WORDS_PER_ROW - 0.5)  # a short last row keeps the width of its words
         axes.set_xticks(range(len(part)), part, rotation=60, ha="right", rotation_mode="anchor", parse_math=False)
         axes.set_yticks(range(len(labels)), labels, parse_math=False)
         axes.tick_params(length=0, labelsize="small")
         axes.spines[:].set_visible(False)
-    figure.colorbar(image, ax=list(rows), label="attention weight", shrink=min(1.0, 3 / height), pad=0.01)
+    figure.colorbar(images[0], ax=list(rows), label="attention weight", shrink=min(1.0, 3 / height), pad=0.01)
     figure.suptitle(_shortened(title, 120), parse_math=False)
     save_figure(figure, path)
 

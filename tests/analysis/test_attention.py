@@ -191,6 +191,13 @@ def test_a_figure_is_written_as_png_and_svg_with_hostile_words_and_labels(tmp_pa
     assert drawing.getElementsByTagName("script").length == 0
 
 
+def test_the_largest_figure_can_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: sizes.append(figure.get_size_inches()))
+    sizes = []
+    attention.plot_attention(made_up(["w"] * 1000, labels=[f"l{i}" for i in range(100)]), tmp_path / "map")
+    assert max(sizes[0]) * 150 < 2**16  # of a PNG with 150 dots an inch
+
+
 def test_a_figure_of_no_label_is_a_value_error(tmp_path):
     with pytest.raises(ValueError, match="return_attention"):
         attention.plot_attention([{"label": "a", "score": 0.1, "attention": None}], tmp_path / "map")
