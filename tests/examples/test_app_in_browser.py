@@ -253,7 +253,7 @@ def test_a_text_of_5_mb_gets_labels(page):
 
 
 def test_visitors_at_the_same_time_get_their_own_answers(address, predictor):
-    client = pytest.importorskip("gradio_client").Client(address, verbose=False)
+    client = pytest.importorskip("gradio_client").Client(address, verbose=False, download_files=False)
     texts = TEXTS * 4
     answers: dict[int, str] = {}
 
