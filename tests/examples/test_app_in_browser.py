@@ -26,7 +26,7 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --disable-dev-shm-usage --window-size=1200,1400"
 )
-PATIENCE = 60  # seconds; a busy machine is slow
+PATIENCE = 120  # seconds; a busy machine is slow
 # Each would set window.ran if the page took it for markup or for a template.
 HOSTILE = '<img src=x onerror="window.ran=1"><script>window.ran=1</script>${window.ran=1}{{ran}}<b>bold</b>'
 NAMES = (HOSTILE, "coffee", "oil", "gold")
