@@ -23,7 +23,9 @@ RUNTIME = [
     "tqdm>=4.66.3,<=4.70.1",
 ]
 FIGURES = ["matplotlib>=3.11,<3.12"]
+APP = ["gradio>=6.31,<6.32"]
 DEVELOPMENT = [
+    *APP,
     *FIGURES,
     "build>=1.6,<1.7",
     "hypothesis>=6.170,<6.171",
@@ -31,6 +33,7 @@ DEVELOPMENT = [
     "pytest>=9.2,<9.3",
     "ruff>=0.17.5,<0.18",
     "scikit-learn>=1.9,<1.10",
+    "selenium>=4.51,<4.52",
     "setuptools>=84.2,<84.3",
 ]
 MAPPED = {"sgm_hf.modeling": "modeling", "sgm_hf.datasets_scripts": "datasets_scripts"}
@@ -61,5 +64,5 @@ setup(
         "sgm_hf.datasets_scripts": ["cards/*.md"],
     },
     install_requires=RUNTIME,
-    extras_require={"dev": DEVELOPMENT, "figures": FIGURES},
+    extras_require={"app": APP, "dev": DEVELOPMENT, "figures": FIGURES},
 )

@@ -9,7 +9,7 @@ A JSON file gives settings by name; options after it override it. Without --do_t
 three are done as far as there is data (training only without --model_name_or_path).
 
 In the output folder: the model and tokenizer, `predictions_<split>.jsonl`, `all_results.json`, `summary.json`,
-`summary.txt`, and the training's checkpoints.
+`summary.txt`, with --attention_figures a folder `attention_<split>`, and the training's checkpoints.
 """
 
 import json
@@ -17,6 +17,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,9 @@ class DataArguments:
         choices=["error", "count"],
     )
     num_threads: int | None = option("Threads of PyTorch; default as many as cores.")
+    attention_figures: int = option(
+        "Draw what each predicted label looked at in this many of the first predicted documents.", 0
+    )
 
 
 # ---- settings ----
@@ -201,7 +205,30 @@ def check_settings(model_args: ModelArguments, data_args: DataArguments, trainin
         raise ValueError("there is nothing to evaluate: give --model_name_or_path, or --do_train.")
     if training_args.do_train and data_args.dataset_name is None and data_args.train_file is None:
         raise ValueError("--do_train needs --train_file or --dataset_name.")
+    check_attention_figures(model_args, data_args, training_args)
     check_output_dir(training_args)
+
+
+def check_attention_figures(
+    model_args: ModelArguments, data_args: DataArguments, training_args: SGMTrainingArguments
+) -> None:
+    """Refuse to draw what will not be there, before a long training.
+
+    Raises:
+        ValueError: If the number is negative, nothing is predicted, or the model has no attention.
+        ModuleNotFoundError: If matplotlib is not installed.
+    """
+    if data_args.attention_figures == 0:
+        return
+    if data_args.attention_figures < 0 or not training_args.do_predict:
+        raise ValueError(
+            f"--attention_figures is {data_args.attention_figures}: give a number from 0 on, and with it "
+            "--do_predict true, since predicted documents are drawn."
+        )
+    if model_args.attention == "none":
+        raise ValueError("--attention_figures needs a model with attention, but --attention is none.")
+    if find_spec("matplotlib") is None:
+        raise ModuleNotFoundError("--attention_figures needs matplotlib: pip install 'sgm_hf[figures]'")
 
 
 def check_output_dir(training_args: SGMTrainingArguments) -> None:
@@ -432,6 +459,37 @@ def write_predictions(
     write_text_atomically(path, "\n".join(lines) + "\n")
 
 
+def draw_attention(trainer: SGMTrainer, splits: dict[str, Dataset], data_args: DataArguments) -> None:
+    """Draw the attention of the first predicted documents into `attention_<split>`: `1.html`, `1.png`, `1.svg`, …
+
+    Args:
+        trainer: The trainer that wrote the predictions.
+        splits: The splits as loaded.
+        data_args: Number of documents, and length at which they were cut.
+    """
+    from sgm_hf.analysis.attention import attention_page, label_attention, plot_attention
+
+    split = "test" if "test" in splits else "validation"
+    output_dir = Path(trainer.args.output_dir)
+    folder = output_dir / f"attention_{split}"
+    folder.mkdir(exist_ok=True)
+    lines = (output_dir / f"predictions_{split}.jsonl").read_text(encoding="utf-8").split("\n")
+    count = min(data_args.attention_figures, len(splits[split]))
+    for number, (text, line) in enumerate(zip(splits[split]["text"][:count], lines[:count], strict=True), start=1):
+        record = json.loads(line)
+        label_ids = [trainer.model.config.label2id[label] for label in record["labels"]]
+        attention = label_attention(trainer.model, trainer.tokenizer, text, label_ids, data_args.max_length)
+        entries = zip(record["labels"], record["scores"], attention, strict=True)
+        prediction = [{"label": label, "score": score, "attention": words} for label, score, words in entries]
+        title = f"Document {record['id']}"
+        if "gold" in record:
+            title += f", true labels: {', '.join(record['gold']) or 'none'}"
+        write_text_atomically(folder / f"{number}.html", attention_page(text, prediction, title))
+        if any(attention):
+            plot_attention(prediction, folder / str(number), title)
+    logger.info("attention of %d documents drawn into %s", count, folder)
+
+
 def score_split(trainer: SGMTrainer, split: str, raw: Dataset, encoded: Dataset, write: bool) -> dict[str, float]:
     """Predict one split, write its predictions if asked, and return its metrics without a prefix."""
     output = trainer.predict(encoded, metric_key_prefix=split)
@@ -570,6 +628,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict]:
     if trainer.is_world_process_zero():
         summary = summarise(parsed, trainer, encoded, train_metrics, metrics)
         write_results(Path(training_args.output_dir), train_metrics, metrics, summary)
+        if parsed[1].attention_figures:
+            draw_attention(trainer, splits, parsed[1])
         print(summary_text(summary))
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()

@@ -295,3 +295,38 @@ def test_the_papers_settings_are_in_the_papers_configurations():
         for system in ("sgm", "sgm_ge"):
             settings = json.loads((EXAMPLES / "configs" / f"{corpus}_{system}.json").read_text())
             assert settings.items() >= (common | own).items()
+
+
+def test_attention_maps_of_the_first_predictions_are_drawn(trained, tmp_path):
+    folder, _ = trained
+    test_file = write_csv(tmp_path / "new.csv", 5, seed=3)
+    run_sgm.main(
+        [
+            *("--model_name_or_path", str(folder / "run"), "--test_file", test_file, "--do_predict", "true"),
+            *("--output_dir", str(tmp_path / "out"), "--attention_figures", "3", "--disable_tqdm", "true"),
+        ]
+    )
+    drawn = tmp_path / "out" / "attention_test"
+    lines = read_lines(tmp_path / "out" / "predictions_test.jsonl")[:3]
+    assert {path.stem for path in drawn.iterdir()} == {"1", "2", "3"}
+    for number, line in enumerate(lines, start=1):
+        page = (drawn / f"{number}.html").read_text(encoding="utf-8")
+        assert page.count("<details") == len(line["labels"])
+        assert line["id"] in page
+        for ending in ("png", "svg"):
+            assert (drawn / f"{number}.{ending}").exists() == bool(line["labels"])
+    assert any(line["labels"] for line in lines)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--attention_figures", "-1"], "-1"),
+        (["--attention_figures", "2", "--do_train", "true"], "--do_predict"),
+        (["--attention_figures", "2", "--attention", "none"], "--attention is none"),
+    ],
+)
+def test_attention_maps_that_cannot_be_drawn_are_refused_before_training(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        run_sgm.main(["--dataset_name", "generated", "--output_dir", str(tmp_path / "run"), *options])
+    assert not (tmp_path / "run").exists()

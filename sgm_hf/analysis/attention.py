@@ -1,0 +1,234 @@
+"""Attention maps: how much each label looked at each word when it was generated (the SGM paper's visualisation).
+
+A map is drawn from an answer of the pipeline with `return_attention=True`, as HTML (needs nothing but Python) or as a
+figure (needs matplotlib: `pip install sgm_hf[figures]`). Texts and labels come from anywhere, so both are shown as
+they are and never interpreted: not as HTML, not as a formula.
+"""
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# An answer of the pipeline to one text: a list of {"label", "score", "attention"}.
+Prediction = Sequence[Mapping[str, Any]]
+
+# How many characters of one word, or of what stands between two words, are shown.
+LONGEST_PIECE = 200
+# A figure: words that fit beside each other, and what keeps it below the greatest size of a PNG.
+WORDS_PER_ROW = 25
+MAX_WORDS = 500
+MAX_LABELS = 30
+
+ATTENTION_CSS = """
+.attention-map { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(23em, 100%), 1fr)); gap: 0.8em; }
+.attention-map { align-items: start; line-height: 1.75; overflow-wrap: anywhere; }
+.attention-map details { border: 1px solid rgba(128, 128, 128, 0.35); border-radius: 8px; }
+.attention-map summary { cursor: pointer; padding: 0.35em 0.9em; }
+.attention-map summary b { margin-right: 0.6em; }
+.attention-map p { margin: 0; padding: 0.1em 0.9em 0.7em; white-space: pre-wrap; }
+.attention-map span { border-radius: 3px; padding: 0.1em 0; }
+.attention-map .strong { color: #221500; }
+.attention-map small { opacity: 0.7; }
+"""
+
+# No page of ours has a script, so that none may run even if one got in.
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{title}</title>
+<style>
+body {{ max-width: 76em; margin: 2em auto; padding: 0 1em; font-family: system-ui, sans-serif; }}
+h1 {{ font-size: 1.4em; overflow-wrap: anywhere; }}
+{css}</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p>Each block shows the text as one label saw it: the stronger the colour of a word, the more the model looked at it
+when it generated the label. Colours are relative to the strongest word of the block; a word under the pointer shows
+its weight.</p>
+{map}
+</body>
+</html>
+"""
+
+
+def label_attention(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    label_ids: Sequence[int],
+    max_length: int | None = None,
+) -> list[list[dict[str, Any]]]:
+    """The attention over the words of a text for labels that are given, such as those of saved predictions (eq. 5).
+
+    The pipeline gives the same for the labels that it generates.
+
+    Args:
+        model: An SGM model.
+        tokenizer: Its tokenizer.
+        text: The text.
+        label_ids: The n labels in the order in which they were generated.
+        max_length: Words after which the text is cut; default the tokenizer's `model_max_length`.
+
+    Returns:
+        For each label a list of `{"word", "start", "end", "weight"}`, one a word.
+
+    Raises:
+        ValueError: If the model has no attention.
+    """
+    length = min(max_length or tokenizer.model_max_length, tokenizer.model_max_length)
+    encoding = tokenizer(text, truncation=True, max_length=length, return_offsets_mapping=True, verbose=False)
+    if not label_ids or not encoding["input_ids"]:
+        return [[] for _ in label_ids]
+    input_ids = torch.tensor([encoding["input_ids"]], device=model.device)  # (1, T)
+    given = [model.config.bos_label_id, *label_ids[:-1]]
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        steps = model(
+            input_ids=input_ids,
+            attention_mask=torch.ones_like(input_ids),
+            decoder_input_ids=torch.tensor([given], device=model.device),  # (1, n)
+            output_attentions=True,
+        )
+    model.train(was_training)
+    if steps.cross_attentions is None:
+        raise ValueError("the model has no attention (config.attention is 'none'), so there is no map to draw.")
+    weights = steps.cross_attentions[0][0].float().tolist()  # (n, T)
+    offsets = encoding["offset_mapping"]
+    return [
+        [
+            {"word": text[start:end], "start": start, "end": end, "weight": weight}
+            for (start, end), weight in zip(offsets, row, strict=True)
+        ]
+        for row in weights
+    ]
+
+
+def attention_html(text: str, prediction: Prediction) -> str:
+    """The maps of one text as a piece of HTML without scripts, to be put into a page with `ATTENTION_CSS`.
+
+    Each label has the text once, its words coloured by their weights. Labels without attention are left out.
+
+    Args:
+        text: The text that was predicted.
+        prediction: What the pipeline answered with `return_attention=True`.
+
+    Returns:
+        A `<div>`; nothing of the text or the labels in it is markup.
+    """
+    seen = [entry for entry in prediction if entry.get("attention")]
+    if not seen:
+        return '<div class="attention-map"><p>No label was generated.</p></div>'
+    return f'<div class="attention-map">{"".join(_label_block(text, entry) for entry in seen)}</div>'
+
+
+def attention_page(text: str, prediction: Prediction, title: str = "Attention map") -> str:
+    """The maps of one text as an HTML page of its own: no script, and nothing loaded from elsewhere.
+
+    Args:
+        text: The text that was predicted.
+        prediction: What the pipeline answered with `return_attention=True`.
+        title: Heading of the page.
+
+    Returns:
+        The page.
+    """
+    return _PAGE.format(title=_escaped(title), css=ATTENTION_CSS, map=attention_html(text, prediction))
+
+
+def plot_attention(prediction: Prediction, path: str | Path, title: str = "") -> None:
+    """Draw words against labels, darker where a label looked more, as PNG and SVG.
+
+    Args:
+        prediction: What the pipeline answered to one text with `return_attention=True`. Labels without attention are
+            left out, and so are labels after the first 30 and words after the first 500.
+        path: Where to, without an ending.
+        title: Of the figure.
+
+    Raises:
+        ValueError: If no label has attention.
+    """
+    from matplotlib.figure import Figure  # an extra; the HTML maps do without
+
+    from sgm_hf.analysis.figures import save_figure
+
+    seen = [entry for entry in prediction if entry.get("attention")]
+    if not seen:
+        raise ValueError(
+            f"none of the {len(prediction)} labels has attention: ask the pipeline for return_attention=True, and "
+            "leave out texts for which it generated no label."
+        )
+    seen = seen[:MAX_LABELS]
+    words = [_shortened(word["word"], 20) for word in seen[0]["attention"]][:MAX_WORDS]
+    weights = [[word["weight"] for word in entry["attention"]][:MAX_WORDS] for entry in seen]  # (n, T)
+    labels = [f"{_shortened(str(entry['label']), 30)}  {entry['score']:.2f}" for entry in seen]
+    starts = range(0, len(words), WORDS_PER_ROW)
+    height = (0.28 * len(labels) + 1.0) * len(starts) + 0.5
+    figure = Figure(figsize=(11, height), layout="constrained")
+    rows = figure.subplots(len(starts), 1, squeeze=False)[:, 0]
+    images = []
+    for axes, start in zip(rows, starts, strict=True):
+        part = words[start : start + WORDS_PER_ROW]
+        shown = axes.imshow(
+            [row[start : start + WORDS_PER_ROW] for row in weights],
+            cmap="Oranges",
+            vmin=0,
+            vmax=max(map(max, weights)),
+            aspect="auto",
+            extent=(-0.5, len(part) - 0.5, len(labels) - 0.5, -0.5),
+        )
+        images.append(shown)
+        axes.set_xlim(-0.5, WORDS_PER_ROW - 0.5)  # a short last row keeps the width of its words
+        axes.set_xticks(range(len(part)), part, rotation=60, ha="right", rotation_mode="anchor", parse_math=False)
+        axes.set_yticks(range(len(labels)), labels, parse_math=False)
+        axes.tick_params(length=0, labelsize="small")
+        axes.spines[:].set_visible(False)
+    figure.colorbar(images[0], ax=list(rows), label="attention weight", shrink=min(1.0, 3 / height), pad=0.01)
+    figure.suptitle(_shortened(title, 120), parse_math=False)
+    save_figure(figure, path)
+
+
+def _label_block(text: str, entry: Mapping[str, Any]) -> str:
+    """One label with its score and the text as the label saw it."""
+    words = entry["attention"]
+    strongest = max(word["weight"] for word in words) or 1.0
+    pieces = []
+    end = 0
+    for word in words:
+        pieces.append(_escaped(_shortened(text[end : word["start"]], LONGEST_PIECE)))
+        pieces.append(_word_span(_shortened(word["word"], LONGEST_PIECE), word["weight"], word["weight"] / strongest))
+        end = word["end"]
+    rest = text[end:]
+    if len(rest) <= LONGEST_PIECE and not any(character.isalnum() for character in rest):
+        pieces.append(_escaped(rest))
+    else:
+        pieces.append(f" <small>… (words read: {len(words):,}; characters not read: {len(rest):,})</small>")
+    summary = f"<b>{_escaped(str(entry['label']))}</b>{entry['score']:.2f}"
+    return f"<details open><summary>{summary}</summary><p>{''.join(pieces)}</p></details>"
+
+
+def _word_span(word: str, weight: float, strength: float) -> str:
+    """A word on a ground as strong as its weight, between 0 and 1 of the strongest word."""
+    if strength < 0.01:
+        return f'<span title="{weight:.4f}">{_escaped(word)}</span>'
+    # On a ground this strong, letters must be dark, also on a dark page.
+    name = ' class="strong"' if strength > 0.8 else ""
+    colour = f"background-color: rgba(245, 130, 10, {0.9 * strength:.2f})"
+    return f'<span{name} title="{weight:.4f}" style="{colour}">{_escaped(word)}</span>'
+
+
+def _shortened(piece: str, longest: int) -> str:
+    """The piece, or its beginning and an ellipsis."""
+    return piece if len(piece) <= longest else piece[:longest] + "…"
+
+
+def _escaped(text: str) -> str:
+    """The text as HTML that shows it; valid Unicode also for half a surrogate pair."""
+    return html.escape(text.encode("utf-8", "replace").decode("utf-8"))
