@@ -1,9 +1,30 @@
 """Configuration of the SGM family of generative multi-label text classifiers."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
+
+# Of what config.json says; raised when an older release would read a new checkpoint wrongly.
+FORMAT_VERSION = 1
+
+# What Transformers runs of a repository's own files, for users who have not installed the package and trust them.
+AUTO_MAP = {
+    "AutoConfig": "configuration_sgm.SGMConfig",
+    "AutoModel": "modeling_sgm.SGMForMultiLabelGeneration",
+    "AutoModelForSeq2SeqLM": "modeling_sgm.SGMForMultiLabelGeneration",
+}
+CUSTOM_PIPELINES = {
+    "multi-label-generation": {
+        "impl": "pipeline_sgm.MultiLabelGenerationPipeline",
+        "pt": ["AutoModel"],
+        "type": "text",
+    }
+}
+
+# False in the copy of this file that Transformers makes of a repository's.
+IS_INSTALLED = not __name__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}.")
 
 
 @strict
@@ -74,6 +95,7 @@ class SGMConfig(PreTrainedConfig):
     """
 
     model_type = "sgm"
+    _auto_class: ClassVar[str | None] = "AutoConfig"  # this file goes with every checkpoint
     keys_to_ignore_at_inference = ["past_key_values"]
     attribute_map = {"hidden_size": "decoder_hidden_size", "num_hidden_layers": "encoder_layers"}
 
@@ -106,6 +128,37 @@ class SGMConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         if self.id2label is not None:
             self.label2id = {name: label_id for label_id, name in self.id2label.items()}
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "SGMConfig":
+        """
+        Makes a configuration of what a `config.json` says.
+
+        Args:
+            config_dict (`dict[str, Any]`): Its content.
+            **kwargs: Values that override it, and what Transformers passes on.
+
+        Returns:
+            [`SGMConfig`]: The configuration; with `return_unused_kwargs` a tuple with the arguments not used.
+
+        Raises:
+            ValueError: When it describes another kind of model, has a newer format, or names no labels.
+        """
+        _check_stored(config_dict)
+        # The package brings its own pipeline: to run a repository's, Transformers would ask its users for their trust.
+        own = {"sgm_format", "custom_pipelines"} if IS_INSTALLED else {"sgm_format"}
+        kept = {name: value for name, value in config_dict.items() if name not in own}
+        return super().from_dict(kept, **kwargs)
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What `config.json` says: the settings, all label names, the format, and which files have the code."""
+        return {
+            **super().to_diff_dict(),
+            "id2label": dict(self.id2label),
+            "auto_map": AUTO_MAP,
+            "custom_pipelines": CUSTOM_PIPELINES,
+            "sgm_format": FORMAT_VERSION,
+        }
 
     def validate_labels(self) -> None:
         """Part of `@strict` validation: label ids run from 0 without a gap and no name stands twice."""
@@ -150,6 +203,27 @@ class SGMConfig(PreTrainedConfig):
     def pad_label_id(self) -> int:
         """Decoder id that pads finished label sequences: L + 2."""
         return self.num_labels + 2
+
+
+def _check_stored(config_dict: dict[str, Any]) -> None:
+    """Refuses a stored configuration that this class would read wrongly."""
+    model_type = config_dict.get("model_type", SGMConfig.model_type)
+    if model_type != SGMConfig.model_type:
+        raise ValueError(
+            f"This is the configuration of a model of type {model_type!r}, expected {SGMConfig.model_type!r}; load it "
+            "with the class of its own kind, or give a checkpoint of an SGM model."
+        )
+    version = config_dict.get("sgm_format", FORMAT_VERSION)
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise ValueError(
+            f"The checkpoint has the format {version!r}, this release of sgm_hf reads up to {FORMAT_VERSION}; "
+            "install the newest one: pip install --upgrade sgm_hf."
+        )
+    if not config_dict.get("id2label"):
+        raise ValueError(
+            "The configuration names no labels (id2label); expected the name of each label by its id. Take "
+            "config.json from the checkpoint as it was saved."
+        )
 
 
 __all__ = ["SGMConfig"]

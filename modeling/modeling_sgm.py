@@ -13,7 +13,8 @@ Shapes: B documents, T words, L labels, n decoder steps, R decoder rows (B times
 H_e encoder state size (both directions), H_d decoder size, A attention size, E label embedding size.
 """
 
-from typing import Any, cast
+import os
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -23,6 +24,11 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from .configuration_sgm import SGMConfig
 from .generation_sgm import SGMGenerationMixin, default_generation_config
+
+if TYPE_CHECKING:
+    # Nothing here uses them. Transformers saves with a checkpoint, and fetches with it, the files that this one names.
+    from .handler import EndpointHandler  # noqa: F401
+    from .pipeline_sgm import MultiLabelGenerationPipeline  # noqa: F401
 
 # Elements of attention that are worked on at a time on a CPU: what a core's cache holds.
 PIECE_SIZE = 2**18
@@ -35,6 +41,38 @@ class SGMPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     main_input_name = "input_ids"
     _is_stateful = True
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str] | None,
+        *model_args: Any,
+        use_safetensors: bool | None = True,
+        **kwargs: Any,
+    ) -> "SGMPreTrainedModel":
+        """
+        Loads a checkpoint from a folder or from the Hub; weights in safetensors only.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`): Folder, or name of a repository.
+            *model_args, **kwargs: As of every Transformers model (`revision`, `dtype`, `device_map`, `token`, ...).
+            use_safetensors (`bool`, *optional*, defaults to `True`): There is no other choice: a pickle
+                (`pytorch_model.bin`) may run code when it is read.
+
+        Returns:
+            [`SGMPreTrainedModel`]: The model in evaluation mode.
+
+        Raises:
+            ValueError: When weights in pickle format are asked for.
+            OSError: When there is no such checkpoint, or it has no weights in safetensors.
+        """
+        if use_safetensors is False:
+            raise ValueError(
+                "use_safetensors is False, but weights in pickle format may run code when they are read; expected "
+                "model.safetensors. Convert weights that you trust: model.load_state_dict(torch.load(file, "
+                "weights_only=True)), then model.save_pretrained(folder)."
+            )
+        return super().from_pretrained(pretrained_model_name_or_path, *model_args, use_safetensors=True, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -535,6 +573,8 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
     torch.Size([1, 3, 5])
     ```
     """
+
+    _auto_class = "AutoModel"  # this file goes with every checkpoint
 
     # The loss divides by `num_items_in_batch` itself, so Trainer must not scale it again.
     accepts_loss_kwargs = True
