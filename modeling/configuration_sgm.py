@@ -1,5 +1,6 @@
 """Configuration of the SGM family of generative multi-label text classifiers."""
 
+import copy
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -125,6 +126,10 @@ class SGMConfig(PreTrainedConfig):
             self.label_embedding_size = self.embedding_size
         if self.attention_size is None:
             self.attention_size = self.decoder_hidden_size
+        kwargs.pop("sgm_format", None)
+        if IS_INSTALLED:
+            # To run a repository's pipeline, Transformers asks for trust; the package's own needs none.
+            kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
         if self.id2label is not None:
             self.label2id = {name: label_id for label_id, name in self.id2label.items()}
@@ -145,20 +150,16 @@ class SGMConfig(PreTrainedConfig):
             ValueError: When it describes another kind of model, has a newer format, or names no labels.
         """
         _check_stored(config_dict)
-        # The package brings its own pipeline: to run a repository's, Transformers would ask its users for their trust.
-        own = {"sgm_format", "custom_pipelines"} if IS_INSTALLED else {"sgm_format"}
-        kept = {name: value for name, value in config_dict.items() if name not in own}
-        return super().from_dict(kept, **kwargs)
+        return super().from_dict(config_dict, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings, the format of the checkpoint, and which of its files have the code."""
+        code = {"auto_map": AUTO_MAP, "custom_pipelines": CUSTOM_PIPELINES}
+        return {**super().to_dict(), "sgm_format": FORMAT_VERSION, **copy.deepcopy(code)}
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """What `config.json` says: the settings, all label names, the format, and which files have the code."""
-        return {
-            **super().to_diff_dict(),
-            "id2label": dict(self.id2label),
-            "auto_map": AUTO_MAP,
-            "custom_pipelines": CUSTOM_PIPELINES,
-            "sgm_format": FORMAT_VERSION,
-        }
+        """What `config.json` says: all label names, and else what differs from the defaults of Transformers."""
+        return {**super().to_diff_dict(), "id2label": dict(self.id2label)}
 
     def validate_labels(self) -> None:
         """Part of `@strict` validation: label ids run from 0 without a gap and no name stands twice."""

@@ -17,6 +17,7 @@ import os
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import Cache, PreTrainedModel
 from transformers import initialization as init
@@ -48,8 +49,10 @@ class SGMPreTrainedModel(PreTrainedModel):
         pretrained_model_name_or_path: str | os.PathLike[str] | None,
         *model_args: Any,
         use_safetensors: bool | None = True,
+        ignore_mismatched_sizes: bool = False,
+        output_loading_info: bool = False,
         **kwargs: Any,
-    ) -> "SGMPreTrainedModel":
+    ) -> Any:
         """
         Loads a checkpoint from a folder or from the Hub; weights in safetensors only.
 
@@ -58,13 +61,17 @@ class SGMPreTrainedModel(PreTrainedModel):
             *model_args, **kwargs: As of every Transformers model (`revision`, `dtype`, `device_map`, `token`, ...).
             use_safetensors (`bool`, *optional*, defaults to `True`): There is no other choice: a pickle
                 (`pytorch_model.bin`) may run code when it is read.
+            ignore_mismatched_sizes (`bool`, *optional*, defaults to `False`): Whether weights whose shape is not the
+                configuration's are made anew, not refused.
+            output_loading_info (`bool`, *optional*, defaults to `False`): Whether to return which weights were found.
 
         Returns:
-            [`SGMPreTrainedModel`]: The model in evaluation mode.
+            [`SGMPreTrainedModel`]: The model in evaluation mode; with `output_loading_info` a tuple with that.
 
         Raises:
+            RuntimeError: When weights have another shape than the configuration says.
             ValueError: When weights in pickle format are asked for.
-            OSError: When there is no such checkpoint, or it has no weights in safetensors.
+            OSError: When there is no such checkpoint, or its weights are damaged or not in safetensors.
         """
         if use_safetensors is False:
             raise ValueError(
@@ -72,7 +79,28 @@ class SGMPreTrainedModel(PreTrainedModel):
                 "model.safetensors. Convert weights that you trust: model.load_state_dict(torch.load(file, "
                 "weights_only=True)), then model.save_pretrained(folder)."
             )
-        return super().from_pretrained(pretrained_model_name_or_path, *model_args, use_safetensors=True, **kwargs)
+        try:
+            model, loading_info = super().from_pretrained(
+                pretrained_model_name_or_path,
+                *model_args,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # the error below names them
+                output_loading_info=True,
+                **kwargs,
+            )
+        except SafetensorError as error:
+            raise OSError(
+                f"The weights of {pretrained_model_name_or_path} are damaged, or not in safetensors format: {error}. "
+                "Fetch them again (force_download=True), or take model.safetensors as it was saved."
+            ) from error
+        if loading_info["mismatched_keys"] and not ignore_mismatched_sizes:
+            name, stored, expected = min(loading_info["mismatched_keys"])
+            raise RuntimeError(
+                f"{len(loading_info['mismatched_keys'])} weights of {pretrained_model_name_or_path} do not fit its "
+                f"configuration; {name}: stored {tuple(stored)}, expected {tuple(expected)}. Take config.json and "
+                "weights from the same checkpoint, or give ignore_mismatched_sizes=True to train these anew."
+            )
+        return (model, loading_info) if output_loading_info else model
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -55,6 +55,7 @@ class MultiLabelGenerationPipeline(Pipeline):
     _load_feature_extractor = False
 
     def __init__(self, *args: Any, **kwargs: Any):
+        kwargs.pop("local_files_only", None)  # pipeline() obeys it and passes it on
         super().__init__(*args, **kwargs)
         if self.model.config.model_type != "sgm":
             raise ValueError(

@@ -82,9 +82,9 @@ class Repository:
 class Refusal(Exception):
     """An error status that the Hub answers with."""
 
-    def __init__(self, status: int, code: str, message: str):
+    def __init__(self, status: int, code: str, message: str, **details: str):
         super().__init__(message)
-        self.status, self.code, self.message = status, code, message
+        self.status, self.code, self.message, self.details = status, code, message, details
 
 
 class LoopbackHub:
@@ -164,7 +164,7 @@ class LoopbackHub:
         if name.split("/")[0] != user:
             raise Refusal(403, "", f"You don't have the rights to create a repo under {name.split('/')[0]}")
         if self._repository(kind, name):
-            raise Refusal(409, "", json.dumps({"error": "You already created this repo", "url": url}))
+            raise Refusal(409, "", "You already created this repo", url=url)
         self._create(kind, name, body.get("visibility") == "private" or bool(body.get("private")))
         return {"url": url, "name": name}
 
@@ -383,8 +383,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.answer(body, fault if not length else None)
         except Refusal as refusal:
             headers = {"X-Error-Code": refusal.code} if refusal.code else {}
-            content = json.dumps({"error": refusal.message}).encode()
-            self.reply(refusal.status, content, {"X-Error-Message": refusal.message.split("\n")[0], **headers})
+            content = json.dumps({"error": refusal.message, **refusal.details}).encode()
+            self.reply(refusal.status, content, {"X-Error-Message": refusal.message, **headers})
 
     def next_fault(self, request: str) -> str | None:
         """Note the request, and take the first fault that concerns it."""
