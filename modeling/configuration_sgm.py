@@ -218,7 +218,7 @@ def _check_stored(config_dict: dict[str, Any]) -> None:
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise ValueError(
             f"The checkpoint has the format {version!r}, this release of sgm_hf reads up to {FORMAT_VERSION}; "
-            "install the newest one: pip install --upgrade sgm_hf."
+            "install a newer release of sgm_hf."
         )
     if not config_dict.get("id2label"):
         raise ValueError(

@@ -64,7 +64,7 @@ def test_a_model_of_another_kind_is_refused(me, publish, config):
 
 def test_a_newer_format_is_refused_with_the_way_out(me, publish, config):
     config["sgm_format"] = 2
-    with pytest.raises(ClientError, match="has the format 2, .* reads up to 1; .* pip install --upgrade sgm_hf"):
+    with pytest.raises(ClientError, match="has the format 2, .* reads up to 1; install a newer release"):
         me.call("predict", model=publish("newer", config__json=encoded(config)))
 
 
