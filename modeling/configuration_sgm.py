@@ -1,7 +1,7 @@
 """Configuration of the SGM family of generative multi-label text classifiers."""
 
 import copy
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -96,7 +96,7 @@ class SGMConfig(PreTrainedConfig):
     """
 
     model_type = "sgm"
-    _auto_class: ClassVar[str | None] = "AutoConfig"  # this file goes with every checkpoint
+    _auto_class = "AutoConfig"  # this file goes with every checkpoint
     keys_to_ignore_at_inference = ["past_key_values"]
     attribute_map = {"hidden_size": "decoder_hidden_size", "num_hidden_layers": "encoder_layers"}
 

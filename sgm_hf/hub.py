@@ -171,11 +171,11 @@ from transformers import pipeline
 
 classifier = pipeline("multi-label-generation", model="{facts.repository}")
 classifier("A text.")  # [{{"label": ..., "score": ...}}, ...]: the labels in the order they were generated
-classifier(["One text.", "Another."], top_k=3, forbidden_labels=[], return_attention=True)
+classifier(["One text.", "Another."], max_labels=2, return_attention=True)
 ```
 
-Without it the repository runs its own code, which needs torch and transformers {facts.versions["transformers"]}. Read
-the code first, then trust it:
+Without it the repository runs its own code, which needs torch and transformers {facts.versions["transformers"]}. Read the
+code first, then trust it:
 
 ```python
 classifier = pipeline("multi-label-generation", model="{facts.repository}", trust_remote_code=True)
@@ -195,7 +195,7 @@ def _training_data(facts: CardFacts) -> str:
     if facts.dataset_names or facts.dataset_ids:
         links = [f"[{name}](https://huggingface.co/datasets/{name})" for name in facts.dataset_ids]
         lines += [", ".join([*facts.dataset_names, *links]) + ".", ""]
-    return "\n".join(lines + _table(("", ""), facts.data.items())) if facts.data else "\n".join([*lines, "Not recorded."])
+    return "\n".join(lines + _table(("count", "value"), facts.data.items())) if facts.data else "\n".join([*lines, "Not recorded."])
 
 
 def _results(facts: CardFacts) -> str:
@@ -208,7 +208,7 @@ def _results(facts: CardFacts) -> str:
             if f"{SET_DECODINGS[0]}_{name}" in metrics
         ]
         if rows:
-            lines += ["", f"On the {split} split:", "", *_table(("", *map(_code, SET_DECODINGS)), rows)]
+            lines += ["", f"On the {split} split:", "", *_table(("metric", *map(_code, SET_DECODINGS)), rows)]
     if len(lines) == 1:
         return "## Results\n\nNot evaluated."
     chosen = facts.settings.get("Generation", {}).get("set_decoding", SET_DECODINGS[0])
@@ -226,7 +226,7 @@ def _settings(facts: CardFacts) -> str:
     for title, values in {**facts.settings, "Versions": facts.versions}.items():
         given = [(_code(name), _code(_number(value))) for name, value in values.items() if value is not None]
         if given:
-            lines += ["", f"### {title}", "", *_table(("", ""), given)]
+            lines += ["", f"### {title}", "", *_table(("setting" if title != "Versions" else "package", "value"), given)]
     return "\n".join(lines)
 
 
@@ -243,10 +243,9 @@ def _limits(facts: CardFacts) -> str:
 
 
 def _code(text: Any) -> str:
-    """A text as code in Markdown, also in a table and with backticks in it."""
-    shown = str(text).replace("|", "\\|").replace("\n", " ")
-    fence = "``" if "`" in shown else "`"
-    return f"{fence} {shown} {fence}" if "`" in shown else f"{fence}{shown}{fence}"
+    """A text as code in Markdown, where HTML in it is shown and not run."""
+    shown = str(text).replace("\n", " ")
+    return f"`` {shown} ``" if "`" in shown else f"`{shown}`"
 
 
 def _number(value: Any) -> str:
@@ -259,4 +258,4 @@ def _number(value: Any) -> str:
 def _table(titles: Sequence[str], rows: Any) -> list[str]:
     """The lines of a Markdown table."""
     lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
-    return lines + ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    return lines + ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]

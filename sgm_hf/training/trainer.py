@@ -349,7 +349,7 @@ class SGMTrainer(Trainer):
             versions=package_versions(),
             results=self.results,
             max_words=getattr(self.tokenizer, "model_max_length", None),
-            trainer=type(self).__name__ if self.train_dataset is not None else None,
+            trainer=type(self).__name__ if self.state.global_step else None,
             dataset_names=_as_list(dataset),
             dataset_ids=_as_list(dataset_tags),
             dataset_configs=_as_list(dataset_args),
@@ -364,7 +364,7 @@ class SGMTrainer(Trainer):
     def _describe_data(self) -> dict[str, Any]:
         """Counts of the training documents."""
         data = self.train_dataset
-        if data is None:
+        if data is None or not self.state.global_step:
             return {}
         counts = {
             "training documents": f"{len(data):,}",
@@ -377,10 +377,11 @@ class SGMTrainer(Trainer):
     def _describe_settings(self) -> dict[str, dict[str, Any]]:
         """Model, generation and training settings."""
         settings = {"Model": describe_model(self.model), "Generation": describe_generation(self.model)}
-        if self.train_dataset is None:
+        if not self.state.global_step:
             return settings
         given = self.args.to_dict()
-        return settings | {"Training": {name: given[name] for name in TRAINING_FIELDS if name in given}}
+        training = {name: given[name] for name in TRAINING_FIELDS if name in given}
+        return settings | {"Training": {**training, "updates": self.state.global_step}}
 
     def _base_model(self) -> str | None:
         """The repository that the model was loaded from, if it was one."""
