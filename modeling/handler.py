@@ -44,7 +44,7 @@ class EndpointHandler:
             The labels of the text with their scores, or a list of such lists; plain values that JSON can hold.
 
         Raises:
-            TypeError: If a text is not a string.
+            TypeError: If a text is not a string, or the parameters are no dictionary.
             ValueError: If there are no inputs, or a parameter is unknown or out of its range.
         """
         if "inputs" not in data:
@@ -52,9 +52,12 @@ class EndpointHandler:
         inputs, parameters = data["inputs"], data.get("parameters") or {}
         if not isinstance(inputs, str | list):
             raise TypeError(f"inputs is of type {type(inputs).__name__}; expected a text or a list of texts.")
+        if not isinstance(parameters, dict):
+            raise TypeError(f"parameters is of type {type(parameters).__name__}; expected values by name.")
         unknown = sorted(set(parameters) - set(PARAMETERS))
         if unknown:
             raise ValueError(f"Unknown parameters {unknown}; expected some of {', '.join(PARAMETERS)}.")
-        if parameters.get("num_beams", 1) > MAX_BEAMS:
-            raise ValueError(f"num_beams is {parameters['num_beams']}; expected at most {MAX_BEAMS}.")
+        num_beams = parameters.get("num_beams", 1)
+        if not isinstance(num_beams, int) or not 1 <= num_beams <= MAX_BEAMS:
+            raise ValueError(f"num_beams is {num_beams!r}; expected 1 to {MAX_BEAMS}.")
         return self.classifier(inputs, **parameters)

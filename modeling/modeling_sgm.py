@@ -25,6 +25,7 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from .configuration_sgm import SGMConfig
 from .generation_sgm import SGMGenerationMixin, default_generation_config
+from .loading_sgm import check_hashes, check_shapes, refuse_pickles
 
 if TYPE_CHECKING:
     # Nothing here uses them. Transformers saves with a checkpoint, and fetches with it, the files that this one names.
@@ -73,18 +74,13 @@ class SGMPreTrainedModel(PreTrainedModel):
             ValueError: When weights in pickle format are asked for.
             OSError: When there is no such checkpoint, or its weights are damaged or not in safetensors.
         """
-        if use_safetensors is False:
-            raise ValueError(
-                "use_safetensors is False, but weights in pickle format may run code when they are read; expected "
-                "model.safetensors. Convert weights that you trust: model.load_state_dict(torch.load(file, "
-                "weights_only=True)), then model.save_pretrained(folder)."
-            )
+        refuse_pickles(use_safetensors)
         try:
             model, loading_info = super().from_pretrained(
                 pretrained_model_name_or_path,
                 *model_args,
                 use_safetensors=True,
-                ignore_mismatched_sizes=True,  # the error below names them
+                ignore_mismatched_sizes=True,  # check_shapes names them
                 output_loading_info=True,
                 **kwargs,
             )
@@ -93,13 +89,10 @@ class SGMPreTrainedModel(PreTrainedModel):
                 f"The weights of {pretrained_model_name_or_path} are damaged, or not in safetensors format: {error}. "
                 "Fetch them again (force_download=True), or take model.safetensors as it was saved."
             ) from error
-        if loading_info["mismatched_keys"] and not ignore_mismatched_sizes:
-            name, stored, expected = min(loading_info["mismatched_keys"])
-            raise RuntimeError(
-                f"{len(loading_info['mismatched_keys'])} weights of {pretrained_model_name_or_path} do not fit its "
-                f"configuration; {name}: stored {tuple(stored)}, expected {tuple(expected)}. Take config.json and "
-                "weights from the same checkpoint, or give ignore_mismatched_sizes=True to train these anew."
-            )
+        hub = {name: kwargs[name] for name in ("cache_dir", "revision", "subfolder") if name in kwargs}
+        check_hashes(pretrained_model_name_or_path, **hub)
+        if not ignore_mismatched_sizes:
+            check_shapes(pretrained_model_name_or_path, loading_info["mismatched_keys"])
         return (model, loading_info) if output_loading_info else model
 
     @torch.no_grad()

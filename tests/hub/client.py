@@ -72,14 +72,27 @@ def checksum(model: Any) -> str:
     return digest.hexdigest()
 
 
-def handle(folder: str, request: dict[str, Any]) -> Any:
-    """Answer a request as the platform of Inference Endpoints does: load handler.py by its path, call it, make JSON."""
+def endpoint(folder: str) -> Any:
+    """What the platform of Inference Endpoints makes of a repository: handler.py loaded by its path, and its class."""
     sys.path.append(folder)
     specification = importlib.util.spec_from_file_location("handler", Path(folder, "handler.py"))
     module = importlib.util.module_from_spec(specification)
     sys.modules["handler"] = module
     specification.loader.exec_module(module)
-    return json.loads(json.dumps(module.EndpointHandler(folder)(request)))
+    return module.EndpointHandler(folder)
+
+
+def handle(folder: str, request: dict[str, Any]) -> Any:
+    """The JSON that answers a request."""
+    return json.loads(json.dumps(endpoint(folder)(request)))
+
+
+def handle_together(folder: str, requests: list[dict[str, Any]]) -> list[Any]:
+    """The answers to requests that come at the same time."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(max_workers=8) as threads:
+        return list(threads.map(endpoint(folder), requests))
 
 
 def download(model: str, **options: Any) -> str:
