@@ -1,6 +1,6 @@
 """Hosted inference: what an Inference Endpoint runs of a repository.
 
-The platform imports this file alone (so it imports none of its neighbours) and calls `EndpointHandler(folder)(request)`
+The platform imports this file alone, so it imports none of its neighbours. It calls `EndpointHandler(folder)(request)`
 with the repository's folder and the JSON of each request:
 
     {"inputs": "Cocoa shipments rose.", "parameters": {"top_k": 3}}
@@ -48,7 +48,7 @@ class EndpointHandler:
             ValueError: If there are no inputs, or a parameter is unknown or out of its range.
         """
         if "inputs" not in data:
-            raise ValueError(f"The request has the keys {sorted(data)}; expected \"inputs\", a text or a list of texts.")
+            raise ValueError(f'The request has the keys {sorted(data)}; expected "inputs", a text or a list of texts.')
         inputs, parameters = data["inputs"], data.get("parameters") or {}
         if not isinstance(inputs, str | list):
             raise TypeError(f"inputs is of type {type(inputs).__name__}; expected a text or a list of texts.")

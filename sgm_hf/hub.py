@@ -174,8 +174,8 @@ classifier("A text.")  # [{{"label": ..., "score": ...}}, ...]: the labels in th
 classifier(["One text.", "Another."], max_labels=2, return_attention=True)
 ```
 
-Without it the repository runs its own code, which needs torch and transformers {facts.versions["transformers"]}. Read the
-code first, then trust it:
+Without it the repository runs its own code, which needs torch and transformers {facts.versions["transformers"]}. Read
+the code first, then trust it:
 
 ```python
 classifier = pipeline("multi-label-generation", model="{facts.repository}", trust_remote_code=True)
@@ -195,7 +195,11 @@ def _training_data(facts: CardFacts) -> str:
     if facts.dataset_names or facts.dataset_ids:
         links = [f"[{name}](https://huggingface.co/datasets/{name})" for name in facts.dataset_ids]
         lines += [", ".join([*facts.dataset_names, *links]) + ".", ""]
-    return "\n".join(lines + _table(("count", "value"), facts.data.items())) if facts.data else "\n".join([*lines, "Not recorded."])
+    return (
+        "\n".join(lines + _table(("count", "value"), facts.data.items()))
+        if facts.data
+        else "\n".join([*lines, "Not recorded."])
+    )
 
 
 def _results(facts: CardFacts) -> str:
@@ -226,7 +230,12 @@ def _settings(facts: CardFacts) -> str:
     for title, values in {**facts.settings, "Versions": facts.versions}.items():
         given = [(_code(name), _code(_number(value))) for name, value in values.items() if value is not None]
         if given:
-            lines += ["", f"### {title}", "", *_table(("setting" if title != "Versions" else "package", "value"), given)]
+            lines += [
+                "",
+                f"### {title}",
+                "",
+                *_table(("setting" if title != "Versions" else "package", "value"), given),
+            ]
     return "\n".join(lines)
 
 
@@ -236,8 +245,8 @@ def _limits(facts: CardFacts) -> str:
     return f"""## Limits
 
 - It knows the labels above and no others, and the words of its training data; other words are all alike to it.{cut}
-- The score of a label is the share of the beam's probability that lies on label sequences with it. It is 1 where all of
-  them have the label, and it is not calibrated.
+- The score of a label is the share of the beam's probability that lies on label sequences with it. It is 1 where all
+  of them have the label, and it is not calibrated.
 - It learnt from its training data alone. On texts of another kind, time or language, results will be worse than above;
   what is wrong or one-sided in the labels of the data, it repeats."""
 

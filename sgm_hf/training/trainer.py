@@ -93,6 +93,7 @@ class SGMTrainer(Trainer):
 
     control: TrainerControl
     lr_scheduler: Any
+    push_in_progress: PushInProgress | None
 
     def __init__(
         self,

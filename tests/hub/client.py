@@ -2,8 +2,8 @@
 
 Where the Hub is, who the user is and where the cache lies are read from the environment when huggingface_hub is
 imported, so the tests cannot change them in their own process. Each line is a call of a function of this module as
-JSON, `{"function", "arguments"}`; each answer a line with `result` or `error`. The functions work without sgm_hf unless
-they say otherwise.
+JSON, `{"function", "arguments"}`; each answer a line with `result` or `error`. Those that publish need sgm_hf, the
+others work without it.
 """
 
 import contextlib
@@ -15,7 +15,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-TEXTS = ["oil rose as opec met", "gold fell", "wheat and oil shipments", "unseen words only", "gold rose; wheat met oil"]
+TEXTS = [
+    "oil rose as opec met",
+    "gold fell",
+    "wheat and oil shipments",
+    "unseen words only",
+    "gold rose; wheat met oil",
+]
 
 
 # ---- loading and predicting ----
@@ -205,6 +211,12 @@ def run_program(path: str, arguments: list[str]) -> None:
     sys.modules[Path(path).stem] = module
     specification.loader.exec_module(module)
     module.main(arguments)
+
+
+def run_code(code: str, folder: str) -> None:
+    """Run Python code in a folder."""
+    with contextlib.chdir(folder):
+        exec(code, {"__name__": "documentation"})
 
 
 # ---- the process ----

@@ -30,6 +30,7 @@ class Client:
             **({"HF_TOKEN": token} if token else {}),
         }
         home.mkdir(parents=True, exist_ok=True)
+        self.environment = environment
         self.log = home / "stderr.txt"
         self.process = subprocess.Popen(
             [python, str(Path(__file__).with_name("client.py"))],

@@ -1,8 +1,8 @@
-"""A Hub for tests: the part of the Hub's HTTP interface that huggingface_hub uses, on loopback, with faults on demand.
+"""A Hub for tests: what huggingface_hub uses of the Hub's HTTP interface, on loopback, with faults on demand.
 
-Repositories have commits, branches and tags; contents lie in a temporary folder under their SHA-256. As on the real Hub
-a commit is one step, large files are sent before it and checked against their hash, and a private repository looks to
-others as if it were not there.
+Repositories have commits, branches and tags; contents lie in a temporary folder under their SHA-256. As on the real
+Hub a commit is one step, large files are sent before it and checked against their hash, and a private repository looks
+to others as if it were not there.
 """
 
 import base64
@@ -181,7 +181,11 @@ class LoopbackHub:
     def info(self, repository: Repository, revision: str) -> dict[str, Any]:
         """GET /api/models/NAME[/revision/REVISION]."""
         oid = repository.resolve(revision)
-        card = metadata_of(self.content(readme.sha256).decode()) if (readme := repository.commits[oid].get("README.md")) else {}
+        card = (
+            metadata_of(self.content(readme.sha256).decode())
+            if (readme := repository.commits[oid].get("README.md"))
+            else {}
+        )
         return {
             "id": repository.name,
             "modelId": repository.name,
@@ -261,7 +265,9 @@ class LoopbackHub:
                 files[value["path"]] = self.store(self.content(value["oid"]), large=True)
             elif line["key"] in ("deletedFile", "deletedFolder"):
                 gone = value["path"].rstrip("/")
-                files = {path: file for path, file in files.items() if path != gone and not path.startswith(f"{gone}/")}
+                files = {
+                    path: file for path, file in files.items() if path != gone and not path.startswith(f"{gone}/")
+                }
             else:
                 raise Refusal(400, "", f"unknown operation {line['key']}")
         oid = repository.commit(branch, files, message)

@@ -1,4 +1,4 @@
-"""When the network or the Hub fails, the error is clear, nothing is half published or half loaded, and a retry works."""
+"""When network or Hub fail, the error is clear, nothing is half published or half loaded, and a retry works."""
 
 import hashlib
 from pathlib import Path

@@ -9,6 +9,7 @@ from client_process import ClientError
 
 HANDLER = Path(__file__).parents[2] / "modeling" / "handler.py"
 
+
 @pytest.fixture(scope="module")
 def platform(start, bare_python):
     """The platform: it has the repository's files, Transformers, and no sgm_hf."""

@@ -12,7 +12,11 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 from loopback_hub import Fault, card_problems
 
 PROGRAM = str(Path(__file__).parents[2] / "examples" / "run_sgm.py")
-LABELS = {"sport": "ball goal team match", "money | banks": "bank stock price loan", "`zoë`": "court judge crime trial"}
+LABELS = {
+    "sport": "ball goal team match",
+    "money | banks": "bank stock price loan",
+    "`zoë`": "court judge crime trial",
+}
 SMALL = [
     *("--embedding_size", "16", "--encoder_hidden_size", "16", "--encoder_layers", "1", "--decoder_hidden_size", "16"),
     *("--dropout", "0.0", "--learning_rate", "0.02", "--per_device_train_batch_size", "16", "--num_beams", "3"),

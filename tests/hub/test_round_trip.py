@@ -148,7 +148,9 @@ def test_a_private_repository_opens_to_its_owners_token_only(hub, me, start, str
     assert without_modules(opened) == without_modules(expected)
 
 
-def test_model_and_tokenizer_pushed_one_after_the_other_make_a_whole_repository(hub, me, stranger, checkpoint, expected):
+def test_model_and_tokenizer_pushed_one_after_the_other_make_a_whole_repository(
+    hub, me, stranger, checkpoint, expected
+):
     me.call("push", folder=checkpoint, repository="me/parts", what="tokenizer")
     assert set(hub.files("me/parts")) == {".gitattributes", "README.md", "tokenizer.json", "tokenizer_config.json"}
     me.call("push", folder=checkpoint, repository="me/parts", what="model")
