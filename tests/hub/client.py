@@ -113,15 +113,8 @@ def resave(model: str, folder: str, **options: Any) -> list[str]:
     from transformers import AutoModel, AutoTokenizer
 
     AutoModel.from_pretrained(model, **options).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model, **options).save_pretrained(folder)
     return sorted(os.listdir(folder))
-
-
-def damaged_files(model: str) -> list[str]:
-    """Files in the cache whose content is not what the Hub says."""
-    from huggingface_hub import HfApi
-
-    return sorted(mismatch["path"] for mismatch in HfApi().verify_repo_checksums(model).mismatches)
 
 
 # ---- publishing (with sgm_hf) ----

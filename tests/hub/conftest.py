@@ -27,7 +27,7 @@ def bare_python(tmp_path_factory) -> str:
     return python
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def hub(tmp_path_factory):
     """The Hub, with the users me and you."""
     with LoopbackHub(tmp_path_factory.mktemp("hub"), TOKENS) as server:
@@ -41,7 +41,7 @@ def no_fault_is_left(request):
         request.getfixturevalue("hub").faults.clear()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def start(hub, tmp_path_factory):
     """Starts clients with empty caches."""
     clients = []
@@ -55,7 +55,7 @@ def start(hub, tmp_path_factory):
         client.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def me(start):
     """A user with sgm_hf, signed in."""
     client = start()
@@ -63,7 +63,13 @@ def me(start):
     return client
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def stranger(start, bare_python):
+    """A user without sgm_hf and without a token."""
+    return start(bare_python, token=None)
+
+
+@pytest.fixture(scope="session")
 def checkpoint(me, tmp_path_factory) -> str:
     """A folder with a model and its tokenizer."""
     folder = str(tmp_path_factory.mktemp("checkpoint"))
@@ -71,7 +77,7 @@ def checkpoint(me, tmp_path_factory) -> str:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def published(me, checkpoint) -> str:
     """A pushed repository."""
     me.call("push", folder=checkpoint, repository="me/model")

@@ -45,12 +45,12 @@ def test_a_repository_without_config_or_tokenizer_is_refused(me, publish):
         me.call("predict", model=publish("no_words", tokenizer__json=None, tokenizer_config__json=None))
 
 
-def test_a_repository_without_our_code_needs_the_package(me, start, bare_python, publish, config):
+def test_a_repository_without_our_code_needs_the_package(me, stranger, publish, config):
     del config["auto_map"], config["custom_pipelines"]
     name = publish("no_code", config__json=encoded(config), modeling_sgm__py=None)
     assert len(me.call("predict", model=name)["sets"]) == 5
     with pytest.raises(ClientError, match="model type `sgm`"):
-        start(bare_python).call("predict", model=name, trust_remote_code=True)
+        stranger.call("predict", model=name, trust_remote_code=True)
 
 
 def test_a_model_of_another_kind_is_refused(me, publish, config):
@@ -68,10 +68,10 @@ def test_a_newer_format_is_refused_with_the_way_out(me, publish, config):
         me.call("predict", model=publish("newer", config__json=encoded(config)))
 
 
-def test_missing_labels_are_refused(me, start, bare_python, publish, config):
+def test_missing_labels_are_refused(me, stranger, publish, config):
     del config["id2label"]
     name = publish("no_labels", config__json=encoded(config))
-    for user, trust in ((me, {}), (start(bare_python), {"trust_remote_code": True})):
+    for user, trust in ((me, {}), (stranger, {"trust_remote_code": True})):
         with pytest.raises(ClientError, match=r"names no labels \(id2label\)"):
             user.call("predict", model=name, **trust)
     config["id2label"] = {"0": "oil", "2": "gold"}

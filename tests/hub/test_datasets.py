@@ -27,18 +27,18 @@ def check_rows(rows):
     assert rows["first"] == {"id": "validation-1", "text": "text number 0", "labels": [0, 1]}
 
 
-def test_an_uploaded_folder_is_a_data_set_to_users_without_the_package(hub, me, start, bare_python, folder):
+def test_an_uploaded_folder_is_a_data_set_to_users_without_the_package(hub, me, stranger, folder):
     me.call("upload", folder=folder, repository="me/aapd", kind="dataset")
     assert set(hub.files("me/aapd", kind="dataset")) == {
         *(".gitattributes", "README.md", "data/aapd-train.parquet", "data/aapd-validation.parquet"),
     }
-    check_rows(start(bare_python, token=None).call("load_rows", repository="me/aapd", split="validation"))
+    check_rows(stranger.call("load_rows", repository="me/aapd", split="validation"))
 
 
-def test_a_data_set_pushed_by_its_own_method_comes_back_the_same(hub, me, start, bare_python, folder):
+def test_a_data_set_pushed_by_its_own_method_comes_back_the_same(hub, me, stranger, folder):
     me.call("push_dataset", folder=folder, repository="me/pushed")
     assert card_problems(hub.files("me/pushed", kind="dataset")["README.md"].decode()) == []
-    check_rows(start(bare_python, token=None).call("load_rows", repository="me/pushed", split="validation"))
+    check_rows(stranger.call("load_rows", repository="me/pushed", split="validation"))
 
 
 def test_the_written_card_is_valid_and_counts_what_is_there(me, folder):

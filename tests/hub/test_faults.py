@@ -61,40 +61,34 @@ def test_a_short_fault_of_an_upload_is_overcome_without_the_user(hub, me, second
     assert "model.safetensors" in hub.files(f"me/short-{kind}")
 
 
-def test_a_push_without_the_right_is_refused(hub, start, checkpoint, published):
+def test_a_push_without_the_right_is_refused(hub, me, checkpoint, published):
     before = hub.messages(published)
-    for token in ("hf_of_you", None, "hf_wrong"):
-        user = start(token=token)
-        user.call("use_sgm_hf")
+    for token in ("hf_of_you", "hf_wrong", False):
         with pytest.raises(ClientError, match="401|403|Unauthorized|Forbidden|rights"):
-            user.call("push", folder=checkpoint, repository=published)
+            me.call("push", folder=checkpoint, repository=published, token=token)
     assert hub.messages(published) == before
 
 
-@pytest.mark.parametrize("path", ["config.json", "model.safetensors", "tokenizer.json"])
-def test_a_download_that_is_cut_goes_on_and_gives_the_whole(hub, start, checkpoint, me, published, path):
-    user = start(token=None)
-    user.call("use_sgm_hf")
+@pytest.mark.parametrize("path", ["config.json", "generation_config.json", "model.safetensors"])
+def test_a_download_that_is_cut_goes_on_and_gives_the_whole(hub, me, stranger, checkpoint, published, tmp_path, path):
     fault = Fault(f"GET .*/resolve/.*/{path}", "cut", times=1)
     hub.faults.append(fault)
-    predictions = user.call("predict", model=published)
+    loaded = stranger.call("load", model=published, trust_remote_code=True, cache_dir=str(tmp_path))
     assert fault.times == 0
-    assert predictions["sets"] == me.call("predict", model=checkpoint)["sets"]
+    assert loaded["weights"] == me.call("load", model=checkpoint)["weights"]
 
 
 @pytest.mark.parametrize(
     ("kind", "error"), [("truncate", "Consistency check failed"), ("503", "503|couldn't connect|Can't load")]
 )
 def test_weights_that_arrive_cut_short_or_not_at_all_are_an_error_and_a_retry_loads_them(
-    hub, start, me, published, kind, error
+    hub, me, published, tmp_path, kind, error
 ):
-    user = start(token=None)
-    user.call("use_sgm_hf")
     hub.faults.append(Fault("GET .*/resolve/.*/model.safetensors", kind, ALWAYS))
     with pytest.raises(ClientError, match=error):
-        user.call("load", model=published)
+        me.call("load", model=published, cache_dir=str(tmp_path))
     hub.faults.clear()
-    assert user.call("load", model=published) == me.call("load", model=published)
+    assert me.call("load", model=published, cache_dir=str(tmp_path)) == me.call("load", model=published)
 
 
 def test_weights_damaged_on_the_hub_are_refused(hub, me, published):
@@ -108,23 +102,20 @@ def test_weights_damaged_on_the_hub_are_refused(hub, me, published):
         me.call("load", model="me/no-json")
 
 
-def test_a_byte_changed_on_its_way_is_found_by_the_hash_and_fetched_again(hub, start, me, published):
-    user = start(token=None)
-    user.call("use_sgm_hf")
+def test_a_byte_changed_on_its_way_is_found_by_the_hash_and_fetched_again(hub, me, published, tmp_path):
+    cached = {"model": published, "cache_dir": str(tmp_path)}
     hub.faults.append(Fault("GET .*/resolve/.*/model.safetensors", "corrupt", times=1))
-    with pytest.raises(ClientError, match="damaged: their SHA-256 is .* force_download=True"):
-        user.call("load", model=published)
-    assert user.call("damaged_files", model=published) == ["model.safetensors"]
-    fetched = user.call("load", model=published, force_download=True)
-    assert fetched == me.call("load", model=published)
-    assert user.call("damaged_files", model=published) == []
+    for _ in range(2):  # the damaged file stays in the cache
+        with pytest.raises(ClientError, match="damaged: their SHA-256 is .* force_download=True"):
+            me.call("load", **cached)
+    assert me.call("load", force_download=True, **cached) == me.call("load", model=published)
+    assert me.call("load", **cached) == me.call("load", model=published)
 
 
-def test_a_byte_changed_in_one_of_several_files_of_weights_is_found_too(hub, start, me, checkpoint):
+def test_a_byte_changed_in_one_of_several_files_of_weights_is_found_too(hub, me, checkpoint, tmp_path):
     me.call("push", folder=checkpoint, repository="me/shards", what="model", max_shard_size="2KB")
-    user = start(token=None)
-    user.call("use_sgm_hf")
+    cached = {"model": "me/shards", "cache_dir": str(tmp_path)}
     hub.faults.append(Fault("GET .*/resolve/.*/model-00002-of", "corrupt", times=1))
     with pytest.raises(ClientError, match="damaged: their SHA-256 is"):
-        user.call("load", model="me/shards")
-    assert user.call("load", model="me/shards", force_download=True)["weights"]
+        me.call("load", **cached)
+    assert me.call("load", force_download=True, **cached)["weights"] == me.call("load", model=checkpoint)["weights"]

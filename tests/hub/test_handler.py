@@ -10,15 +10,15 @@ from client_process import ClientError
 HANDLER = Path(__file__).parents[2] / "modeling" / "handler.py"
 
 
-@pytest.fixture(scope="module")
-def platform(start, bare_python):
+@pytest.fixture
+def platform(stranger):
     """The platform: it has the repository's files, Transformers, and no sgm_hf."""
-    return start(bare_python, token=None)
+    return stranger
 
 
 @pytest.fixture(scope="module")
-def folder(platform, published) -> str:
-    return platform.call("download", model=published)
+def folder(stranger, published) -> str:
+    return stranger.call("download", model=published)
 
 
 def test_a_request_gets_the_answer_of_the_publishers_pipeline(platform, me, folder, checkpoint):

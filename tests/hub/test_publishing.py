@@ -40,32 +40,32 @@ def train_file(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def run(hub, me, train_file, tmp_path_factory) -> Path:
-    """The folder of a run that was pushed to me/topics, with checkpoints while training."""
+    """The folder of a run that was pushed to me/run, with checkpoints while training."""
     folder = tmp_path_factory.mktemp("run") / "topics"
     arguments = ["--train_file", train_file, "--output_dir", str(folder), "--num_train_epochs", "2"]
-    arguments += ["--push_to_hub", "true", "--hub_model_id", "me/topics", "--hub_strategy", "checkpoint"]
+    arguments += ["--push_to_hub", "true", "--hub_model_id", "me/run", "--hub_strategy", "checkpoint"]
     me.call("run_program", path=PROGRAM, arguments=[*arguments, "--hub_always_push", "true", *SMALL])
     return folder
 
 
 @pytest.fixture(scope="module")
 def card(hub, run) -> ModelCard:
-    return ModelCard(hub.files("me/topics")["README.md"].decode())
+    return ModelCard(hub.files("me/run")["README.md"].decode())
 
 
-def test_the_repository_is_the_output_folder_and_serves_users_without_the_package(hub, me, start, bare_python, run):
-    files = hub.files("me/topics")
-    assert hub.messages("me/topics")[-1] == "End of training"
+def test_the_repository_is_the_output_folder_and_serves_users_without_the_package(hub, me, stranger, run):
+    files = hub.files("me/run")
+    assert hub.messages("me/run")[-1] == "End of training"
     for name in ("model.safetensors", "config.json", "tokenizer.json", "modeling_sgm.py", "handler.py", "README.md"):
         assert files[name] == (run / name).read_bytes()
-    predictions = start(bare_python, token=None).call("predict", model="me/topics", trust_remote_code=True)
+    predictions = stranger.call("predict", model="me/run", trust_remote_code=True)
     expected = me.call("predict", model=str(run))
     assert predictions.pop("modules") != expected.pop("modules")
     assert predictions == expected
 
 
 def test_every_checkpoint_is_pushed_whole_while_training(hub, run):
-    commits = hub.repositories["model", "me/topics"]
+    commits = hub.repositories["model", "me/run"]
     progress = [oid for oid, message in commits.messages.items() if message.startswith("Training in progress")]
     assert len(progress) == 4  # two epochs, each the model and the checkpoint to resume from
     files = commits.commits[progress[0]]
@@ -76,24 +76,24 @@ def test_every_checkpoint_is_pushed_whole_while_training(hub, run):
 
 
 def test_no_pickle_lies_beside_the_model(hub, run):
-    names = [name for name in hub.files("me/topics") if not name.startswith("last-checkpoint/")]
+    names = [name for name in hub.files("me/run") if not name.startswith("last-checkpoint/")]
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl"))]
 
 
 def test_training_goes_on_from_the_pushed_checkpoint(hub, me, run, train_file, tmp_path):
-    folder = me.call("download", model="me/topics", allow_patterns="last-checkpoint/*") + "/last-checkpoint"
+    folder = me.call("download", model="me/run", allow_patterns="last-checkpoint/*") + "/last-checkpoint"
     arguments = ["--train_file", train_file, "--output_dir", str(tmp_path), "--num_train_epochs", "3"]
     me.call("run_program", path=PROGRAM, arguments=[*arguments, "--resume_from_checkpoint", folder, *SMALL])
     assert json.loads((tmp_path / "summary.json").read_text())["training"]["epochs"] == 3
 
 
 def test_a_model_of_the_hub_is_evaluated_and_trained_further(hub, me, run, train_file, tmp_path):
-    arguments = ["--model_name_or_path", "me/topics", "--train_file", train_file, "--do_train", "--do_eval"]
+    arguments = ["--model_name_or_path", "me/run", "--train_file", train_file, "--do_train", "--do_eval"]
     arguments += ["--output_dir", str(tmp_path), "--num_train_epochs", "1", *SMALL]
     me.call("run_program", path=PROGRAM, arguments=arguments)
     card = ModelCard.load(tmp_path / "README.md")
-    assert card.data.base_model == "me/topics"
-    assert "starting from `me/topics`" in card.text
+    assert card.data.base_model == "me/run"
+    assert "starting from `me/run`" in card.text
 
 
 def test_the_card_is_valid_and_its_results_are_those_of_the_run(hub, me, run, card):
@@ -107,9 +107,9 @@ def test_the_card_is_valid_and_its_results_are_those_of_the_run(hub, me, run, ca
 
 
 def test_results_survive_the_way_through_the_model_index(card):
-    name, results = model_index_to_eval_results(eval_results_to_model_index("topics", card.data.eval_results))
-    assert (name, results) == ("topics", card.data.eval_results)
-    assert card.data.model_name == "topics"
+    name, results = model_index_to_eval_results(eval_results_to_model_index("run", card.data.eval_results))
+    assert (name, results) == ("run", card.data.eval_results)
+    assert card.data.model_name == "run"
 
 
 def test_an_invalid_card_is_refused_by_the_hub(me, tmp_path):

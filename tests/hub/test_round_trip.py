@@ -10,12 +10,6 @@ MODELING = Path(__file__).parents[2] / "modeling"
 
 
 @pytest.fixture(scope="module")
-def stranger(start, bare_python):
-    """A user without sgm_hf and without a token."""
-    return start(bare_python, token=None)
-
-
-@pytest.fixture(scope="module")
 def expected(me, checkpoint):
     """The publisher's predictions, from the folder."""
     return me.call("predict", model=checkpoint)
@@ -48,9 +42,12 @@ def test_the_code_that_travels_imports_torch_transformers_tokenizers_and_its_nei
                 assert "sgm_hf" not in {name.split(".")[0] for name in names}, path
 
 
-def test_without_the_package_the_repository_predicts_bit_by_bit_as_its_publisher(stranger, published, expected):
-    assert not stranger.call("has_sgm_hf")
-    predictions = stranger.call("predict", model=published, trust_remote_code=True)
+def test_without_the_package_the_repository_predicts_bit_by_bit_as_its_publisher(
+    start, bare_python, published, expected
+):
+    user = start(bare_python, token=None)
+    assert not user.call("has_sgm_hf")
+    predictions = user.call("predict", model=published, trust_remote_code=True)
     assert without_modules(predictions) == without_modules(expected)
     assert any(len(labels) > 1 for labels in expected["sets"])
     assert all(module.startswith("transformers_modules.me.model.") for module in predictions["modules"])
@@ -65,10 +62,9 @@ def test_with_the_package_it_does_so_without_trust(start, published, expected):
     assert user.call("predict", model=published, trust_remote_code=True)["modules"] == predictions["modules"]
 
 
-def test_without_the_package_nothing_runs_before_the_user_trusts_it(start, bare_python, published):
-    user = start(bare_python, token=None)
+def test_without_the_package_nothing_runs_before_the_user_trusts_it(stranger, published):
     with pytest.raises(ClientError, match="trust_remote_code=True"):
-        user.call("predict", model=published, trust_remote_code=False)
+        stranger.call("predict", model=published, trust_remote_code=False)
 
 
 @pytest.mark.parametrize("auto", ["AutoConfig", "AutoTokenizer", "AutoModel", "AutoModelForSeq2SeqLM"])
@@ -81,6 +77,11 @@ def test_the_auto_classes_load_it_in_both_environments(me, stranger, published, 
         assert (ours["class"], theirs["class"]) == ("SGMTokenizer", "TokenizersBackend")
     else:
         assert ours == theirs
+
+
+def test_the_tokenizer_needs_no_code_of_the_repository(stranger, published):
+    loaded = stranger.call("load", model=published, auto="AutoTokenizer", trust_remote_code=False)
+    assert loaded["class"] == "TokenizersBackend"
 
 
 def test_what_is_saved_by_the_repositorys_own_code_is_complete(stranger, me, published, expected, tmp_path):
@@ -108,13 +109,13 @@ def test_revisions_give_each_its_own_weights(me, stranger, tmp_path):
         stranger.call("load", revision="no-such-branch", **trusted)
 
 
-def test_local_files_only_needs_no_hub(hub, start, bare_python, published, expected):
-    user = start(bare_python, token=None)
+def test_local_files_only_needs_no_hub(hub, stranger, published, expected, tmp_path):
+    offline = {"model": published, "trust_remote_code": True, "local_files_only": True}
     with pytest.raises(ClientError, match="(?i)local|offline|cached"):
-        user.call("predict", model=published, trust_remote_code=True, local_files_only=True)
-    user.call("predict", model=published, trust_remote_code=True)
+        stranger.call("load", cache_dir=str(tmp_path), **offline)
+    stranger.call("predict", model=published, trust_remote_code=True)
     hub.requests.clear()
-    predictions = user.call("predict", model=published, trust_remote_code=True, local_files_only=True)
+    predictions = stranger.call("predict", **offline)
     assert without_modules(predictions) == without_modules(expected)
     assert hub.requests == []
 
@@ -135,15 +136,13 @@ def test_dtype_and_device_map_are_obeyed(me, stranger, published):
             assert (loaded["device"], loaded["dtype"]) == ("cpu", "torch.float32")
 
 
-def test_a_private_repository_opens_to_its_owners_token_only(hub, me, start, stranger, checkpoint, expected):
+def test_a_private_repository_opens_to_its_owners_token_only(hub, me, stranger, checkpoint, expected, tmp_path):
     me.call("push", folder=checkpoint, repository="me/private", private=True)
     assert hub.repositories["model", "me/private"].private
     assert without_modules(me.call("predict", model="me/private")) == without_modules(expected)
-    you = start(token="hf_of_you")
-    you.call("use_sgm_hf")
-    for user in (stranger, you):
+    for user, token in ((stranger, {}), (me, {"token": "hf_of_you"}), (me, {"token": False})):
         with pytest.raises(ClientError, match="not a valid model identifier|private or gated repo"):
-            user.call("load", model="me/private", trust_remote_code=True)
+            user.call("load", model="me/private", cache_dir=str(tmp_path), trust_remote_code=True, **token)
     opened = stranger.call("predict", model="me/private", trust_remote_code=True, token="hf_of_me")
     assert without_modules(opened) == without_modules(expected)
 
@@ -151,8 +150,8 @@ def test_a_private_repository_opens_to_its_owners_token_only(hub, me, start, str
 def test_model_and_tokenizer_pushed_one_after_the_other_make_a_whole_repository(
     hub, me, stranger, checkpoint, expected
 ):
-    me.call("push", folder=checkpoint, repository="me/parts", what="tokenizer")
-    assert set(hub.files("me/parts")) == {".gitattributes", "README.md", "tokenizer.json", "tokenizer_config.json"}
-    me.call("push", folder=checkpoint, repository="me/parts", what="model")
-    predictions = stranger.call("predict", model="me/parts", trust_remote_code=True)
+    me.call("push", folder=checkpoint, repository="me/in-parts", what="tokenizer")
+    assert set(hub.files("me/in-parts")) == {".gitattributes", "README.md", "tokenizer.json", "tokenizer_config.json"}
+    me.call("push", folder=checkpoint, repository="me/in-parts", what="model")
+    predictions = stranger.call("predict", model="me/in-parts", trust_remote_code=True)
     assert without_modules(predictions) == without_modules(expected)
