@@ -27,6 +27,7 @@ class Client:
         environment |= {
             **{"HF_ENDPOINT": hub, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1"},
             **{"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"},
+            **{"NO_PROXY": "127.0.0.1", "CUDA_VISIBLE_DEVICES": ""},
             **({"HF_TOKEN": token} if token else {}),
         }
         home.mkdir(parents=True, exist_ok=True)
