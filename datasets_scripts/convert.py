@@ -21,7 +21,20 @@ from . import CORPORA, load_builder
 from ._corpus import prepare
 
 CARDS = Path(__file__).with_name("cards")
-STATISTICS_MARK = "<!-- statistics -->"  # where a card's template wants the table
+STATISTICS_MARK = "<!-- statistics -->"  # where a card's template wants the tables
+USE = """## Use
+
+The Parquet files here need no code but that of `datasets`; `path` is this folder or its repository on the Hub:
+
+```python
+from datasets import load_dataset
+
+corpus = load_dataset(path)
+names = corpus["{split}"].features["labels"].feature.names
+```
+"""
+# The Hub's names of sizes: each is for fewer documents than its number.
+SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 
 
 @dataclass
@@ -98,7 +111,10 @@ def make_card(
         The dataset card.
     """
     template = (CARDS / f"{name}.md").read_text(encoding="utf-8")
-    card = DatasetCard(template.replace(STATISTICS_MARK, _statistics_table(builder, statistics)))
+    tables = f"{_statistics_table(builder, statistics)}\n\n{_labels_table(builder, statistics)}"
+    use = USE.format(split=next(iter(statistics), "train"))
+    card = DatasetCard(f"{template.replace(STATISTICS_MARK, tables).rstrip()}\n\n{use}")
+    card.data["size_categories"] = [_size_category(sum(counts.documents for counts in statistics.values()))]
     config = builder.config.name
     files = [{"split": split, "path": f"data/{_file_stem(builder, split)}*.parquet"} for split in statistics]
     card.data["configs"] = [{"config_name": config, "data_files": files}]
@@ -151,6 +167,21 @@ def _statistics_table(builder: datasets.GeneratorBasedBuilder, statistics: dict[
             f"| {counts.label_counts.sum() / documents:.2f} | {counts.words / documents:.1f} |"
         )
     return "\n".join(rows)
+
+
+def _labels_table(builder: datasets.GeneratorBasedBuilder, statistics: dict[str, SplitStatistics]) -> str:
+    """The documents of each label in each split as a Markdown table."""
+    names = (builder.info.features or {})["labels"].feature.names
+    rows = [f"| documents with the label | {' | '.join(statistics)} |", "|---|" + "---|" * len(statistics)]
+    for label, name in enumerate(names):
+        counts = (f"{split.label_counts[label]:,}" for split in statistics.values())
+        rows.append(f"| `{name}` | {' | '.join(counts)} |")
+    return "\n".join(rows)
+
+
+def _size_category(documents: int) -> str:
+    """The Hub's name for a number of documents."""
+    return next((name for limit, name in SIZES if documents < limit), "10M<n<100M")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

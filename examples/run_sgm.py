@@ -8,8 +8,9 @@
 A JSON file gives settings by name; options after it override it. Without --do_train, --do_eval and --do_predict, all
 three are done as far as there is data (training only without --model_name_or_path).
 
-In the output folder: the model and tokenizer, `predictions_<split>.jsonl`, `all_results.json`, `summary.json`,
-`summary.txt`, with --attention_figures a folder `attention_<split>`, and the training's checkpoints.
+In the output folder: the model and tokenizer, the model card `README.md`, `predictions_<split>.jsonl`,
+`all_results.json`, `summary.json`, `summary.txt`, with --attention_figures a folder `attention_<split>`, and the
+training's checkpoints. --push_to_hub sends all but the checkpoints to the Hub, --hub_model_id names the repository.
 """
 
 import json
@@ -23,6 +24,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset, DatasetDict
+from huggingface_hub import DatasetCard
 from transformers import HfArgumentParser, set_seed
 from transformers.utils import logging as transformers_logging
 
@@ -30,6 +32,7 @@ from sgm_hf.data.encoding import encode_dataset
 from sgm_hf.data.files import load_files
 from sgm_hf.data.labels import label_sets_of, order_label_names
 from sgm_hf.datasets_scripts import CORPORA, load
+from sgm_hf.datasets_scripts.convert import CARDS
 from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration, SGMTokenizer
 from sgm_hf.modeling.generation_sgm import SET_DECODINGS
 from sgm_hf.training import SGMPredictionOutput, SGMTrainer, SGMTrainingArguments
@@ -563,6 +566,23 @@ def write_results(
     write_summary(summary, output_dir)
 
 
+def describe_data(data_args: DataArguments) -> dict[str, Any]:
+    """What the model card says of the data: a corpus' title and language, or the name of the user's file."""
+    if data_args.dataset_name is None:
+        file = data_args.train_file or data_args.test_file or data_args.validation_file
+        return {"dataset": Path(str(file)).stem}
+    card = DatasetCard.load(CARDS / f"{data_args.dataset_name}.md").data
+    return {"dataset": card.pretty_name, "language": card.language, "dataset_args": data_args.dataset_config}
+
+
+def publish(trainer: SGMTrainer, data_args: DataArguments) -> None:
+    """Write the model card of a trained model; with --push_to_hub send it, the model and the results to the Hub."""
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub(**describe_data(data_args))
+    elif trainer.args.do_train:
+        trainer.create_model_card(**describe_data(data_args))
+
+
 def build_trainer(
     arguments: tuple[ModelArguments, DataArguments, SGMTrainingArguments], trainer_class: type[SGMTrainer] = SGMTrainer
 ) -> tuple[SGMTrainer, dict[str, Dataset], dict[str, Dataset]]:
@@ -631,6 +651,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict]:
         if parsed[1].attention_figures:
             draw_attention(trainer, splits, parsed[1])
         print(summary_text(summary))
+    publish(trainer, parsed[1])
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
     return metrics

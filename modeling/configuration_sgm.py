@@ -1,9 +1,31 @@
 """Configuration of the SGM family of generative multi-label text classifiers."""
 
+import copy
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
+
+# Of what config.json says; raised when an older release would read a new checkpoint wrongly.
+FORMAT_VERSION = 1
+
+# What Transformers runs of a repository's own files, for users who have not installed the package and trust them.
+AUTO_MAP = {
+    "AutoConfig": "configuration_sgm.SGMConfig",
+    "AutoModel": "modeling_sgm.SGMForMultiLabelGeneration",
+    "AutoModelForSeq2SeqLM": "modeling_sgm.SGMForMultiLabelGeneration",
+}
+CUSTOM_PIPELINES = {
+    "multi-label-generation": {
+        "impl": "pipeline_sgm.MultiLabelGenerationPipeline",
+        "pt": ["AutoModel"],
+        "type": "text",
+    }
+}
+
+# False in the copy of this file that Transformers makes of a repository's.
+IS_INSTALLED = not __name__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}.")
 
 
 @strict
@@ -74,6 +96,7 @@ class SGMConfig(PreTrainedConfig):
     """
 
     model_type = "sgm"
+    _auto_class = "AutoConfig"  # this file goes with every checkpoint
     keys_to_ignore_at_inference = ["past_key_values"]
     attribute_map = {"hidden_size": "decoder_hidden_size", "num_hidden_layers": "encoder_layers"}
 
@@ -103,9 +126,40 @@ class SGMConfig(PreTrainedConfig):
             self.label_embedding_size = self.embedding_size
         if self.attention_size is None:
             self.attention_size = self.decoder_hidden_size
+        kwargs.pop("sgm_format", None)
+        if IS_INSTALLED:
+            # To run a repository's pipeline, Transformers asks for trust; the package's own needs none.
+            kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
         if self.id2label is not None:
             self.label2id = {name: label_id for label_id, name in self.id2label.items()}
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "SGMConfig":
+        """
+        Makes a configuration of what a `config.json` says.
+
+        Args:
+            config_dict (`dict[str, Any]`): Its content.
+            **kwargs: Values that override it, and what Transformers passes on.
+
+        Returns:
+            [`SGMConfig`]: The configuration; with `return_unused_kwargs` a tuple with the arguments not used.
+
+        Raises:
+            ValueError: When it describes another kind of model, has a newer format, or names no labels.
+        """
+        _check_stored(config_dict)
+        return super().from_dict(config_dict, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings, the format of the checkpoint, and which of its files have the code."""
+        code = {"auto_map": AUTO_MAP, "custom_pipelines": CUSTOM_PIPELINES}
+        return {**super().to_dict(), "sgm_format": FORMAT_VERSION, **copy.deepcopy(code)}
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What `config.json` says: all label names, and else what differs from the defaults of Transformers."""
+        return {**super().to_diff_dict(), "id2label": dict(self.id2label)}
 
     def validate_labels(self) -> None:
         """Part of `@strict` validation: label ids run from 0 without a gap and no name stands twice."""
@@ -150,6 +204,27 @@ class SGMConfig(PreTrainedConfig):
     def pad_label_id(self) -> int:
         """Decoder id that pads finished label sequences: L + 2."""
         return self.num_labels + 2
+
+
+def _check_stored(config_dict: dict[str, Any]) -> None:
+    """Refuses a stored configuration that this class would read wrongly."""
+    model_type = config_dict.get("model_type", SGMConfig.model_type)
+    if model_type != SGMConfig.model_type:
+        raise ValueError(
+            f"This is the configuration of a model of type {model_type!r}, expected {SGMConfig.model_type!r}; load it "
+            "with the class of its own kind, or give a checkpoint of an SGM model."
+        )
+    version = config_dict.get("sgm_format", FORMAT_VERSION)
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise ValueError(
+            f"The checkpoint has the format {version!r}, this release of sgm_hf reads up to {FORMAT_VERSION}; "
+            "install a newer release of sgm_hf."
+        )
+    if not config_dict.get("id2label"):
+        raise ValueError(
+            "The configuration names no labels (id2label); expected the name of each label by its id. Take "
+            "config.json from the checkpoint as it was saved."
+        )
 
 
 __all__ = ["SGMConfig"]

@@ -13,9 +13,11 @@ Shapes: B documents, T words, L labels, n decoder steps, R decoder rows (B times
 H_e encoder state size (both directions), H_d decoder size, A attention size, E label embedding size.
 """
 
-from typing import Any, cast
+import os
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import Cache, PreTrainedModel
 from transformers import initialization as init
@@ -23,6 +25,12 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from .configuration_sgm import SGMConfig
 from .generation_sgm import SGMGenerationMixin, default_generation_config
+from .loading_sgm import check_hashes, check_shapes, refuse_pickles
+
+if TYPE_CHECKING:
+    # Nothing here uses them. Transformers saves with a checkpoint, and fetches with it, the files that this one names.
+    from .handler import EndpointHandler  # noqa: F401
+    from .pipeline_sgm import MultiLabelGenerationPipeline  # noqa: F401
 
 # Elements of attention that are worked on at a time on a CPU: what a core's cache holds.
 PIECE_SIZE = 2**18
@@ -35,6 +43,57 @@ class SGMPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     main_input_name = "input_ids"
     _is_stateful = True
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str] | None,
+        *model_args: Any,
+        use_safetensors: bool | None = True,
+        ignore_mismatched_sizes: bool = False,
+        output_loading_info: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """
+        Loads a checkpoint from a folder or from the Hub; weights in safetensors only.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`): Folder, or name of a repository.
+            *model_args, **kwargs: As of every Transformers model (`revision`, `dtype`, `device_map`, `token`, ...).
+            use_safetensors (`bool`, *optional*, defaults to `True`): There is no other choice: a pickle
+                (`pytorch_model.bin`) may run code when it is read.
+            ignore_mismatched_sizes (`bool`, *optional*, defaults to `False`): Whether weights whose shape is not the
+                configuration's are made anew, not refused.
+            output_loading_info (`bool`, *optional*, defaults to `False`): Whether to return which weights were found.
+
+        Returns:
+            [`SGMPreTrainedModel`]: The model in evaluation mode; with `output_loading_info` a tuple with that.
+
+        Raises:
+            RuntimeError: When weights have another shape than the configuration says.
+            ValueError: When weights in pickle format are asked for.
+            OSError: When there is no such checkpoint, or its weights are damaged or not in safetensors.
+        """
+        refuse_pickles(use_safetensors)
+        try:
+            model, loading_info = super().from_pretrained(
+                pretrained_model_name_or_path,
+                *model_args,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # check_shapes names them
+                output_loading_info=True,
+                **kwargs,
+            )
+        except SafetensorError as error:
+            raise OSError(
+                f"The weights of {pretrained_model_name_or_path} are damaged, or not in safetensors format: {error}. "
+                "Fetch them again (force_download=True), or take model.safetensors as it was saved."
+            ) from error
+        hub = {name: kwargs[name] for name in ("cache_dir", "revision", "subfolder") if name in kwargs}
+        check_hashes(pretrained_model_name_or_path, **hub)
+        if not ignore_mismatched_sizes:
+            check_shapes(pretrained_model_name_or_path, loading_info["mismatched_keys"])
+        return (model, loading_info) if output_loading_info else model
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -535,6 +594,8 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
     torch.Size([1, 3, 5])
     ```
     """
+
+    _auto_class = "AutoModel"  # this file goes with every checkpoint
 
     # The loss divides by `num_items_in_batch` itself, so Trainer must not scale it again.
     accepts_loss_kwargs = True

@@ -34,7 +34,7 @@ class MultiLabelGenerationPipeline(Pipeline):
         **kwargs: Defaults for the arguments of a call.
 
     Raises:
-        ValueError: When tokenizer and model do not have the same number of words.
+        ValueError: When it is no SGM model, or tokenizer and model do not have the same number of words.
 
     Example:
 
@@ -55,7 +55,13 @@ class MultiLabelGenerationPipeline(Pipeline):
     _load_feature_extractor = False
 
     def __init__(self, *args: Any, **kwargs: Any):
+        kwargs.pop("local_files_only", None)  # pipeline() obeys it and passes it on
         super().__init__(*args, **kwargs)
+        if self.model.config.model_type != "sgm":
+            raise ValueError(
+                f"The model is of type {self.model.config.model_type!r}, expected 'sgm'; give an SGM checkpoint, or "
+                "leave the task to a pipeline of that model."
+            )
         if len(self.tokenizer) != self.model.config.vocab_size:
             raise ValueError(
                 f"The tokenizer has {len(self.tokenizer)} words, the model {self.model.config.vocab_size}; "

@@ -1,10 +1,13 @@
 """Maximum-likelihood training of SGM models, evaluated by generation."""
 
+import logging
 import os
 import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,17 +28,31 @@ from transformers import (
     TrainerCallback,
     TrainerControl,
 )
-from transformers.trainer_utils import TrainOutput
+from transformers.trainer_utils import HubStrategy, TrainOutput
+from transformers.utils.hub import PushInProgress, hf_api
 
 from sgm_hf.data.batching import LengthBucketBatchSampler
 from sgm_hf.data.collation import MultiLabelCollator
 from sgm_hf.data.labels import label_matrix
+from sgm_hf.hub import CardFacts, make_model_card
 from sgm_hf.metrics import compute_metrics, fit_threshold
 from sgm_hf.modeling.generation_sgm import SET_DECODINGS
 from sgm_hf.training.arguments import SGMTrainingArguments
-from sgm_hf.training.checkpoints import last_complete_checkpoint
+from sgm_hf.training.checkpoints import last_complete_checkpoint, write_text_atomically
 from sgm_hf.training.machine import prepare_cpu
 from sgm_hf.training.prediction import LabelPredictions, generate_predictions
+from sgm_hf.training.summary import (
+    TRAINING_FIELDS,
+    describe_generation,
+    describe_model,
+    epoch_history,
+    package_versions,
+)
+
+logger = logging.getLogger(__name__)
+
+# What a checkpoint folder has for resuming only; the rest is the model.
+RESUMING_FILES = ("*.pt", "*.pth", "*.bin", "trainer_state.json")
 
 
 @dataclass
@@ -76,6 +93,7 @@ class SGMTrainer(Trainer):
 
     control: TrainerControl
     lr_scheduler: Any
+    push_in_progress: PushInProgress | None
 
     def __init__(
         self,
@@ -106,6 +124,8 @@ class SGMTrainer(Trainer):
         # id here, to the word pad's.
         self.tokenizer = processing_class
         self.evaluation_seconds = 0.0
+        # Of the weights as they are now, by split, for the model card.
+        self.results: dict[str, dict[str, float]] = {}
         # The model's loss takes num_items_in_batch and label_smoothing. Transformers' own LabelSmoother would average
         # over all logits, of which masked labels have -inf.
         self.model_accepts_loss_kwargs = True
@@ -236,13 +256,22 @@ class SGMTrainer(Trainer):
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir)
         self.evaluation_seconds = 0.0
+        self.results = {}
         output = super().train(resume_from_checkpoint=resume_from_checkpoint, **keywords)
         self._add_speed(output.metrics)
         best = self.state.best_model_checkpoint
         if self.args.load_best_model_at_end and best is not None:
             # Transformers reloads the weights only; the threshold belongs to them.
             self.model.generation_config.label_threshold = GenerationConfig.from_pretrained(best).label_threshold
+            records = [r for r in epoch_history(self.state.log_history) if r["step"] == self.state.best_global_step]
+            self._keep_results("eval", records[-1] if records else {})
         return output
+
+    def _keep_results(self, prefix: str, metrics: dict[str, Any]) -> None:
+        """Keep the metrics of a split, "validation" if they come from `evaluate`, for the model card."""
+        split = {"eval": "validation"}.get(prefix, prefix)
+        own = {name.removeprefix(f"{prefix}_"): value for name, value in metrics.items() if name.startswith(prefix)}
+        self.results[split] = own
 
     def _add_speed(self, metrics: dict[str, float]) -> None:
         """Add the time spent on evaluation, and the documents a second of the rest, to the training's metrics."""
@@ -259,12 +288,18 @@ class SGMTrainer(Trainer):
         """
         target = Path(output_dir or self.args.output_dir)
         if not self.args.should_save:
-            super().save_model(str(target), _internal_call)
-            return
+            super().save_model(str(target), _internal_call=True)
+        else:
+            self._save_whole(target)
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def _save_whole(self, target: Path) -> None:
+        """Save to a folder beside the files to replace, then replace them."""
         target.mkdir(parents=True, exist_ok=True)
         temporary = tempfile.mkdtemp(prefix=".saving-", dir=target)
         try:
-            super().save_model(temporary, _internal_call)
+            super().save_model(temporary, _internal_call=True)
             if self.tokenizer is not None:
                 self.tokenizer.save_pretrained(temporary)
             for file in sorted(Path(temporary).iterdir()):
@@ -273,6 +308,126 @@ class SGMTrainer(Trainer):
                     os.replace(file, target / file.name)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+    # ---- the Hub ----
+
+    def create_model_card(
+        self,
+        language: str | Sequence[str] | None = None,
+        license: str | None = None,
+        tags: str | Sequence[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | Sequence[str] | None = None,
+        dataset_tags: str | Sequence[str] | None = None,
+        dataset: str | Sequence[str] | None = None,
+        dataset_args: str | Sequence[str] | None = None,
+    ) -> None:
+        """Write `README.md`, the model card, to `output_dir`.
+
+        Args:
+            language: ISO 639 codes.
+            license: The model's licence, as the Hub names it.
+            tags: Further tags.
+            model_name: Default the last part of the repository's or folder's name.
+            finetuned_from: The model that training started from; default where this one was loaded from.
+            tasks: Not used, kept for Transformers' interface: the task is always the same.
+            dataset_tags: Names of the data sets on the Hub.
+            dataset: Their titles, for readers.
+            dataset_args: Their configurations.
+        """
+        if not self.is_world_process_zero():
+            return
+        folder = Path(self.args.output_dir).absolute()
+        repository = self.hub_model_id or self.args.hub_model_id
+        labels = self.model.config.id2label
+        facts = CardFacts(
+            name=model_name or (repository or folder.name).split("/")[-1],
+            repository=repository or self.args.output_dir,
+            labels=[labels[label] for label in range(self.model.config.num_labels)],
+            data=self._describe_data(),
+            settings=self._describe_settings(),
+            versions=package_versions(),
+            results=self.results,
+            max_words=getattr(self.tokenizer, "model_max_length", None),
+            trainer=type(self).__name__ if self.state.global_step else None,
+            dataset_names=_as_list(dataset),
+            dataset_ids=_as_list(dataset_tags),
+            dataset_configs=_as_list(dataset_args),
+            language=_as_list(language),
+            license=license,
+            tags=_as_list(tags),
+            base_model=finetuned_from or self._base_model(),
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text_atomically(folder / "README.md", str(make_model_card(facts)))
+
+    def _describe_data(self) -> dict[str, Any]:
+        """Counts of the training documents."""
+        data = self.train_dataset
+        if data is None or not self.state.global_step:
+            return {}
+        counts = {
+            "training documents": f"{len(data):,}",
+            "labels per document": f"{sum(map(len, data['labels'])) / max(len(data), 1):.2f}",
+            "words per document": f"{sum(data['length']) / max(len(data), 1):.1f}",
+        }
+        others = {"validation documents": self.eval_dataset, "threshold documents": self.threshold_dataset}
+        return counts | {name: f"{len(other):,}" for name, other in others.items() if other is not None}
+
+    def _describe_settings(self) -> dict[str, dict[str, Any]]:
+        """Model, generation and training settings."""
+        settings = {"Model": describe_model(self.model), "Generation": describe_generation(self.model)}
+        if not self.state.global_step:
+            return settings
+        given = self.args.to_dict()
+        training = {name: given[name] for name in TRAINING_FIELDS if name in given}
+        return settings | {"Training": {**training, "updates": self.state.global_step}}
+
+    def _base_model(self) -> str | None:
+        """The repository that the model was loaded from, if it was one."""
+        name = self.model.config._name_or_path
+        return name if name and not Path(name).exists() else None
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Push a checkpoint's model while training goes on, all of it: Transformers leaves out tokenizer and code.
+
+        Nothing else is pushed than by Transformers, and no pickle but in the checkpoint that is to be resumed from.
+        """
+        strategy, pushing = self.args.hub_strategy, self.push_in_progress
+        if not self.is_world_process_zero() or strategy == HubStrategy.END:
+            return
+        if pushing is not None and not pushing.is_done() and not self.args.hub_always_push:
+            return
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        output_dir = Path(self.args.output_dir)
+        # Copied, because the checkpoint may be deleted before it has been sent.
+        shutil.copytree(
+            checkpoint_folder, output_dir, ignore=shutil.ignore_patterns(*RESUMING_FILES), dirs_exist_ok=True
+        )
+        message = f"Training in progress, step {self.state.global_step}"
+        jobs = [self._upload(str(output_dir), message, ignore_patterns=["_*", "checkpoint-*"])]
+        if strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+            last = strategy == HubStrategy.CHECKPOINT
+            folder = "last-checkpoint" if last else Path(checkpoint_folder).name
+            jobs.append(self._upload(checkpoint_folder, f"{message}, checkpoint", path_in_repo=folder))
+        unfinished = [] if pushing is None else [job for job in pushing.jobs if not job.done()]
+        self.push_in_progress = PushInProgress([*unfinished, *jobs])
+
+    def _upload(self, folder: str, message: str, **options: Any) -> Future:
+        """Send a folder in the background; a failure is logged, and does not end the training."""
+        # Transformers' own client does one upload after the other.
+        job = hf_api().upload_folder(
+            repo_id=self.hub_model_id,
+            folder_path=folder,
+            commit_message=message,
+            token=self.args.hub_token,
+            revision=self.args.hub_revision,
+            run_as_future=True,
+            **options,
+        )
+        job.add_done_callback(_report_failed_push)
+        return job
 
     # ---- evaluation ----
 
@@ -351,6 +506,7 @@ class SGMTrainer(Trainer):
         output = self._predict(dataset, "Evaluating", metric_key_prefix)
         if self.is_in_train:
             self.evaluation_seconds += time.perf_counter() - start
+        self._keep_results(metric_key_prefix, output.metrics)
         self.log(dict(output.metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, output.metrics)
         return output.metrics
@@ -369,6 +525,8 @@ class SGMTrainer(Trainer):
             Predictions, label sets, references and metrics.
         """
         output = self._predict(test_dataset, "Predicting", metric_key_prefix)
+        if output.references is not None:
+            self._keep_results(metric_key_prefix, output.metrics)
         self.control = self.callback_handler.on_predict(self.args, self.state, self.control, output.metrics)
         return output
 
@@ -416,6 +574,19 @@ class SGMTrainer(Trainer):
             metrics |= {f"{prefix}_{set_decoding}_{name}": float(value) for name, value in values.items()}
         metrics[f"{prefix}_label_threshold"] = float(self.model.generation_config.label_threshold)
         return metrics
+
+
+def _as_list(value: str | Sequence[str] | None) -> list[str]:
+    """A string alone, or several, as a list."""
+    return [value] if isinstance(value, str) else list(value or ())
+
+
+def _report_failed_push(job: Future) -> None:
+    """Log that a push in the background failed, and why."""
+    if not job.cancelled() and job.exception() is not None:
+        logger.warning(
+            "a checkpoint was not pushed to the Hub, training goes on; the next push sends it too: %s", job.exception()
+        )
 
 
 def check_encoded(dataset: Dataset | None, name: str) -> None:

@@ -175,11 +175,8 @@ def test_a_loaded_model_gives_bit_equal_logits(tmp_path, texts, auto_class):
     model = build_model(label_feedback="global_embedding", encoder_layers=2)
     model.generation_config.label_threshold = 0.375
     model.save_pretrained(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "config.json",
-        "generation_config.json",
-        "model.safetensors",
-    ]
+    files = {path.name for path in tmp_path.iterdir() if path.suffix != ".py"}
+    assert files == {"config.json", "generation_config.json", "model.safetensors"}
     loaded = auto_class.from_pretrained(tmp_path)
     assert torch.equal(model(**texts, labels=GOLD).logits, loaded(**texts, labels=GOLD).logits)
     assert loaded.generation_config.label_threshold == 0.375
@@ -187,7 +184,7 @@ def test_a_loaded_model_gives_bit_equal_logits(tmp_path, texts, auto_class):
 
 def test_a_checkpoint_of_other_sizes_is_refused(tmp_path):
     build_model().save_pretrained(tmp_path)
-    with pytest.raises(RuntimeError, match="size mismatch|ignore_mismatched_sizes"):
+    with pytest.raises(RuntimeError, match=r"embed_labels.weight: stored \(6, 8\), expected \(8, 8\)"):
         SGMForMultiLabelGeneration.from_pretrained(tmp_path, num_labels=5)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from sklearn.metrics import f1_score
 from tiny_training import NUM_LABELS, make_decided_model, make_documents, make_model
 from transformers import GenerationConfig, TrainerCallback
@@ -291,3 +292,32 @@ def test_training_without_data_is_an_error(arguments):
 def test_a_log_line_shows_what_matters_with_few_digits():
     line = format_log({"epoch": 1.0, "loss": 0.123456789, "eval_micro_f1": 0.5, "total_flos": 1e15})
     assert line == "epoch 1  loss 0.1235  micro_f1 0.5"
+
+
+def test_the_model_card_has_the_results_of_the_weights_that_training_ends_with(arguments):
+    data, validation = make_documents(40), make_documents(30, seed=1)
+    options = {
+        "num_train_epochs": 4,
+        "learning_rate": 0.3,
+        "per_device_train_batch_size": 4,
+        "lr_scheduler_type": "constant",
+    }
+    trainer = SGMTrainer(make_model(), arguments(**options), data, validation, validation)
+    trainer.train()
+    assert trainer.state.best_global_step < trainer.state.global_step  # the last epochs made it worse
+    kept = trainer.results["validation"]
+    trainer.evaluate()
+    for name in ("micro_f1", "max_f1_micro_f1", "hamming_loss", "label_threshold"):
+        assert kept[name] == trainer.results["validation"][name], name
+    trainer.predict(data, metric_key_prefix="test")
+    trainer.create_model_card(dataset="drawn words", license="mit")
+    card = ModelCard.load(Path(trainer.args.output_dir, "README.md"))
+    assert {result.dataset_split for result in card.data.eval_results} == {"validation", "test"}
+    assert card.data.license == "mit" and "It was trained on drawn words with the `SGMTrainer`" in card.text
+
+
+def test_a_card_without_training_claims_none(arguments):
+    trainer = SGMTrainer(make_model(), arguments(), eval_dataset=make_documents(10))
+    trainer.create_model_card()
+    card = ModelCard.load(Path(trainer.args.output_dir, "README.md"))
+    assert "It was trained" not in card.text and "### Training" not in card.text and "Not evaluated." in card.text

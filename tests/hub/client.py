@@ -1,0 +1,245 @@
+"""A user of the Hub in a process of its own: `python client.py`, told by its standard input what to do.
+
+Where the Hub is, who the user is and where the cache lies are read from the environment when huggingface_hub is
+imported, so the tests cannot change them in their own process. Each line is a call of a function of this module as
+JSON, `{"function", "arguments"}`; each answer a line with `result` or `error`. Those that publish need sgm_hf, the
+others work without it.
+"""
+
+import contextlib
+import importlib.util
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+TEXTS = [
+    "oil rose as opec met",
+    "gold fell",
+    "wheat and oil shipments",
+    "unseen words only",
+    "gold rose; wheat met oil",
+]
+
+
+# ---- loading and predicting ----
+
+
+def has_sgm_hf() -> bool:
+    """Whether the package can be imported here."""
+    return importlib.util.find_spec("sgm_hf") is not None
+
+
+def use_sgm_hf() -> None:
+    """What a user of the package does first."""
+    importlib.import_module("sgm_hf")
+
+
+def predict(model: str, **options: Any) -> dict[str, Any]:
+    """Predictions of the pipeline for TEXTS in several ways, and where its code came from."""
+    from transformers import pipeline
+
+    classifier = pipeline("multi-label-generation", model=model, **options)
+    return {
+        "sets": classifier(TEXTS),
+        "scores": classifier(TEXTS, top_k=None),
+        "attention": classifier(TEXTS[0], return_attention=True),
+        "greedy": classifier(TEXTS, num_beams=1, max_labels=2),
+        "thresholded": classifier(TEXTS, set_decoding="max_f1", label_threshold=0.2),
+        "modules": [type(part).__module__ for part in (classifier, classifier.model, classifier.model.config)],
+    }
+
+
+def load(model: str, auto: str = "AutoModel", dtype: str | None = None, **options: Any) -> dict[str, Any]:
+    """Load with an Auto class; its class, its revision, and the sum of its weights' bytes."""
+    import torch
+    import transformers
+
+    given = {"dtype": getattr(torch, dtype)} if dtype else {}
+    loaded = getattr(transformers, auto).from_pretrained(model, **given, **options)
+    answer: dict[str, Any] = {"class": type(loaded).__name__, "module": type(loaded).__module__}
+    if hasattr(loaded, "state_dict"):
+        answer |= {"dtype": str(loaded.dtype), "weights": checksum(loaded), "device": str(loaded.device)}
+        answer["labels"] = list(loaded.config.id2label.values())
+    return answer
+
+
+def checksum(model: Any) -> str:
+    """A hash of all weights."""
+    import hashlib
+
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def endpoint(folder: str) -> Any:
+    """What the platform of Inference Endpoints makes of a repository: handler.py loaded by its path, and its class."""
+    sys.path.append(folder)
+    specification = importlib.util.spec_from_file_location("handler", Path(folder, "handler.py"))
+    module = importlib.util.module_from_spec(specification)
+    sys.modules["handler"] = module
+    specification.loader.exec_module(module)
+    return module.EndpointHandler(folder)
+
+
+def handle(folder: str, request: dict[str, Any]) -> Any:
+    """The JSON that answers a request."""
+    return json.loads(json.dumps(endpoint(folder)(request)))
+
+
+def handle_together(folder: str, requests: list[dict[str, Any]]) -> list[Any]:
+    """The answers to requests that come at the same time."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(max_workers=8) as threads:
+        return list(threads.map(endpoint(folder), requests))
+
+
+def download(model: str, **options: Any) -> str:
+    """The folder of a whole repository."""
+    from huggingface_hub import snapshot_download
+
+    return snapshot_download(model, **options)
+
+
+def resave(model: str, folder: str, **options: Any) -> list[str]:
+    """Load a model and a tokenizer from the Hub, save them to a folder, and list it."""
+    from transformers import AutoModel, AutoTokenizer
+
+    AutoModel.from_pretrained(model, **options).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model, **options).save_pretrained(folder)
+    return sorted(os.listdir(folder))
+
+
+# ---- publishing (with sgm_hf) ----
+
+
+def make_checkpoint(folder: str, seed: int = 0) -> None:
+    """Save a small model with strong preferences and its tokenizer."""
+    import torch
+
+    import sgm_hf
+
+    torch.manual_seed(seed)
+    tokenizer = sgm_hf.SGMTokenizer.train_from_texts([TEXTS[0], TEXTS[1], TEXTS[2], TEXTS[4]])
+    config = sgm_hf.SGMConfig(
+        vocab_size=len(tokenizer),
+        id2label=dict(enumerate(["oil", "gold", "wheat", "trade"])),
+        label_feedback="global_embedding",
+        embedding_size=8,
+        encoder_hidden_size=6,
+        decoder_hidden_size=10,
+        initializer_range=2.0,
+    )
+    model = sgm_hf.SGMForMultiLabelGeneration(config)
+    model.decoder.output.weight.data.mul_(6.0)
+    model.generation_config.num_beams = 3
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def push(folder: str, repository: str, what: str = "pipeline", **options: Any) -> str:
+    """Push the model, the tokenizer or the pipeline of a folder; returns the commit."""
+    from transformers import pipeline
+
+    classifier = pipeline("multi-label-generation", model=folder)
+    part = {"pipeline": classifier, "model": classifier.model, "tokenizer": classifier.tokenizer}[what]
+    return part.push_to_hub(repository, **options).oid
+
+
+def load_ours(model: str) -> None:
+    """Load with the package's own class."""
+    import sgm_hf
+
+    sgm_hf.SGMForMultiLabelGeneration.from_pretrained(model)
+
+
+def push_dataset(folder: str, repository: str) -> None:
+    """Convert the generated corpus, and push what plain `datasets` loads of it."""
+    from datasets import load_dataset
+
+    load_dataset(folder).push_to_hub(repository)
+
+
+def load_rows(repository: str, split: str) -> dict[str, Any]:
+    """Names of labels, columns and first row of a data set on the Hub."""
+    from datasets import load_dataset
+
+    rows = load_dataset(repository, split=split)
+    return {"labels": rows.features["labels"].feature.names, "columns": rows.column_names, "first": rows[0]}
+
+
+def upload(folder: str, repository: str, kind: str) -> None:
+    """Upload a folder as a repository."""
+    from huggingface_hub import HfApi
+
+    HfApi().create_repo(repository, repo_type=kind, exist_ok=True)
+    HfApi().upload_folder(repo_id=repository, folder_path=folder, repo_type=kind)
+
+
+def validate_card(path: str, kind: str = "model") -> None:
+    """Have the Hub validate a card, by itself and as the first step of a commit."""
+    import huggingface_hub
+
+    api = huggingface_hub.HfApi()
+    api.create_repo("me/cards", repo_type=kind, exist_ok=True)
+    api.upload_file(path_or_fileobj=path, path_in_repo="README.md", repo_id="me/cards", repo_type=kind)
+    if not huggingface_hub.__version__.startswith("1."):  # which asks huggingface.co whatever HF_ENDPOINT says
+        card_class = huggingface_hub.ModelCard if kind == "model" else huggingface_hub.DatasetCard
+        card_class.load(path).validate()
+
+
+def tag(repository: str, name: str, revision: str) -> None:
+    """Give a commit a name."""
+    from huggingface_hub import HfApi
+
+    HfApi().create_tag(repository, tag=name, revision=revision)
+
+
+def run_program(path: str, arguments: list[str]) -> None:
+    """Run an example program's `main`."""
+    specification = importlib.util.spec_from_file_location(Path(path).stem, path)
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[Path(path).stem] = module
+    specification.loader.exec_module(module)
+    module.main(arguments)
+
+
+def run_code(code: str, folder: str) -> None:
+    """Run Python code in a folder."""
+    with contextlib.chdir(folder):
+        exec(code, {"__name__": "documentation"})
+
+
+# ---- the process ----
+
+
+def wait_less() -> None:
+    """Shorten the pauses between huggingface_hub's attempts, which add up to half a minute."""
+    pause = time.sleep
+    time.sleep = lambda seconds: pause(min(seconds, 0.01))
+
+
+def answer(line: str) -> dict[str, Any]:
+    """Do what a line says."""
+    call = json.loads(line)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            return {"result": globals()[call["function"]](**call["arguments"])}
+    except Exception as error:  # the tests look at it
+        causes = [error]
+        while causes[-1].__cause__ is not None:
+            causes.append(causes[-1].__cause__)
+        return {"error": "\n".join(f"{type(cause).__name__}: {cause}" for cause in causes)}
+
+
+if __name__ == "__main__":
+    wait_less()
+    for line in sys.stdin:
+        print(json.dumps(answer(line)), flush=True)

@@ -1,0 +1,75 @@
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+from loopback_hub import card_problems
+
+from sgm_hf.hub import CardFacts, make_model_card
+
+EXPECTED = Path(__file__).with_name("model_card.md")
+
+
+@pytest.fixture
+def facts() -> CardFacts:
+    metrics = {"micro_f1": 0.75, "micro_precision": 2 / 3, "hamming_loss": 0.0123456, "runtime": 3.0}
+    decodings = {f"{kind}_{name}": value for kind in ("best_sequence", "max_f1") for name, value in metrics.items()}
+    return CardFacts(
+        name="topics",
+        repository="me/topics",
+        labels=["economy", "a|b", "`c`", "<script>alert(1)</script>"],
+        data={"training documents": "7,000", "labels per document": "1.24"},
+        settings={
+            "Model": {"vocab_size": 30000, "attention": "word", "label_feedback": None},
+            "Generation": {"num_beams": 5, "set_decoding": "best_sequence"},
+            "Training": {"learning_rate": 0.0003},
+        },
+        versions={"sgm_hf": "0.1.0", "transformers": "5.23.0"},
+        results={"test": {**metrics, **decodings}},
+        max_words=500,
+        trainer="SGMTrainer",
+        dataset_names=["Reuters-21578"],
+        dataset_ids=["me/reuters21578"],
+        dataset_configs=["ModApte"],
+        language=["en"],
+        license="apache-2.0",
+        tags=["news"],
+        base_model="me/older",
+    )
+
+
+def test_the_whole_card_is_as_expected(facts):
+    assert str(make_model_card(facts)) == EXPECTED.read_text(encoding="utf-8")
+
+
+def test_the_metadata_is_read_back_as_it_was_given(facts):
+    data = ModelCard(str(make_model_card(facts))).data
+    assert (data.language, data.license, data.base_model) == (["en"], "apache-2.0", "me/older")
+    assert (data.library_name, data.pipeline_tag, data.datasets) == (
+        "transformers",
+        "text-classification",
+        ["me/reuters21578"],
+    )
+    (f1, *_) = data.eval_results
+    assert (f1.dataset_name, f1.dataset_type, f1.dataset_config, f1.dataset_split) == (
+        *("Reuters-21578", "me/reuters21578", "ModApte", "test"),
+    )
+    assert {result.metric_name: result.metric_value for result in data.eval_results} == {
+        **{"Micro F1": 0.75, "Micro precision": 0.6667, "Hamming loss": 0.0123}
+    }
+
+
+@pytest.mark.parametrize("name", ["Ünï: 'quoted' \"twice\" #1", "yes", "1.0", "- item", "日本語", "a\\b: {c}"])
+def test_names_that_yaml_cares_about_give_a_valid_card(facts, name):
+    facts.name, facts.dataset_names, facts.dataset_ids, facts.tags = name, [name], [], [name]
+    card = make_model_card(facts)
+    assert card_problems(str(card)) == []
+    data = ModelCard(str(card)).data
+    assert (data.model_name, data.eval_results[0].dataset_name, data.tags[-1]) == (name, name, name)
+
+
+def test_a_model_that_was_neither_trained_nor_evaluated_here_says_so(facts):
+    facts.data, facts.results, facts.trainer, facts.dataset_names, facts.dataset_ids = {}, {}, None, [], []
+    card = make_model_card(facts)
+    assert card_problems(str(card)) == []
+    assert "model-index" not in card.content and "It was trained" not in card.text
+    assert "## Training data\n\nNot recorded." in card.text and "## Results\n\nNot evaluated." in card.text
