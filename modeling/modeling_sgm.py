@@ -13,12 +13,14 @@ Shapes: B documents, T words, L labels, n decoder steps, R decoder rows (B times
 H_e encoder state size (both directions), H_d decoder size, A attention size, E label embedding size.
 """
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import nn
 from transformers import Cache, PreTrainedModel
 from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from .configuration_sgm import SGMConfig
@@ -27,6 +29,10 @@ from .generation_sgm import SGMGenerationMixin, default_generation_config
 # Elements of attention that are worked on at a time on a CPU: what a core's cache holds.
 PIECE_SIZE = 2**18
 
+# How far below the logit of eos that of an added label starts. A probability below exp(-20) = 2e-9 is lost in the
+# rounding of float32 beside the others, and training still moves the logit up in some hundred updates.
+ADDED_LABEL_MARGIN = 20.0
+
 
 class SGMPreTrainedModel(PreTrainedModel):
     """Base class: weight initialisation and loading."""
@@ -34,6 +40,7 @@ class SGMPreTrainedModel(PreTrainedModel):
     config: SGMConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
     _is_stateful = True
 
     @torch.no_grad()
@@ -60,7 +67,7 @@ class SGMPreTrainedModel(PreTrainedModel):
                         parameter[hidden_size : 2 * hidden_size] = 1.0  # forget gate
 
 
-class SGMBidirectionalLSTM(nn.Module):
+class SGMBidirectionalLSTM(GradientCheckpointingLayer):
     """
     One bidirectional LSTM layer over padded texts (eq. 2-3).
 
@@ -214,7 +221,7 @@ class SGMEncoder(nn.Module):
         )
 
 
-class SGMAttention(nn.Module):
+class SGMAttention(GradientCheckpointingLayer):
     """
     Additive attention of the decoder state over the words (eq. 4-6).
 
@@ -302,6 +309,15 @@ class SGMLabelFeedback(nn.Module):
     def uses_distribution(self) -> bool:
         """Whether the whole distribution y_{t-1} is fed back, not the label alone."""
         return self.kind != "previous_label"
+
+    def add_labels(self, count: int) -> None:
+        """Gives `count` more labels the average embedding of those there are."""
+        weight = self.embed_labels.weight  # (L + 3, E)
+        labels, others = weight[: self.num_labels], weight[self.num_labels :]  # (L, E), (3, E)
+        added = labels.mean(dim=0, keepdim=True).expand(count, -1)  # (count, E)
+        self.embed_labels.weight = _parameter_like(weight, [labels, added, others])  # (L + count + 3, E)
+        self.num_labels += count
+        self.embed_labels.num_embeddings += count
 
     def average(self, probabilities: torch.Tensor) -> torch.Tensor:
         """The average label embedding ē (eq. 11) of `probabilities` `(R, L + 1)`; shape `(R, E)`."""
@@ -409,6 +425,19 @@ class SGMDecoder(nn.Module):
         self.output = nn.Linear(hidden_size, config.num_labels + 1)  # W_o: labels and eos
         self.dropout = SGMDropout(config.dropout)
 
+    def add_labels(self, count: int) -> None:
+        """Makes room for `count` more labels, each of them [`ADDED_LABEL_MARGIN`] less likely than eos at any step."""
+        weight, bias = self.output.weight, self.output.bias  # (L + 1, H_d), (L + 1)
+        labels, eos = weight.split([self.num_labels, 1])  # (L, H_d), (1, H_d)
+        label_bias, eos_bias = bias.split([self.num_labels, 1])  # (L), (1)
+        added = eos.expand(count, -1)  # (count, H_d)
+        added_bias = (eos_bias - ADDED_LABEL_MARGIN).expand(count)  # (count)
+        self.output.weight = _parameter_like(weight, [labels, added, eos])  # (L + count + 1, H_d)
+        self.output.bias = _parameter_like(bias, [label_bias, added_bias, eos_bias])  # (L + count + 1)
+        self.output.out_features += count
+        self.num_labels += count
+        self.feedback.add_labels(count)
+
     def start(self, encoder_states: torch.Tensor, attention_mask: torch.Tensor, num_rows: int) -> SGMDecoderState:
         """
         The state before the first step: s_0 from the encoder's final states through a learned projection.
@@ -438,7 +467,7 @@ class SGMDecoder(nn.Module):
 
     def step(
         self, label_ids: torch.Tensor, state: SGMDecoderState
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor | None, list[torch.Tensor]]:
         """
         One step: feed the label before, attend, score the next label. Updates `state`.
 
@@ -448,9 +477,10 @@ class SGMDecoder(nn.Module):
 
         Returns:
             `tuple`: Masked logits o_t + I_t of shape `(R, L + 1)`; attention weights of shape `(R, T)` or `None`;
-            s_t of shape `(R, H_d)`.
+            hidden states: g(y_{t-1}) of shape `(R, E)`, then that of each layer, `(R, H_d)`; the last is s_t.
         """
         inputs = self.feedback(label_ids, state.average)  # (R, E)
+        hidden_states = [inputs]
         if self.attention is not None:
             if state.context is None:  # c_0
                 state.context, _ = self.attention(state.hidden[-1], state.keys, state.values, state.mask)  # (R, H_e)
@@ -458,6 +488,7 @@ class SGMDecoder(nn.Module):
         for layer, cell in enumerate(self.cells):
             hidden, memory = cell(self.dropout(inputs), (state.hidden[layer], state.cell[layer]))  # (R, H_d), eq. 7
             state.hidden[layer], state.cell[layer] = hidden, memory
+            hidden_states.append(hidden)
             inputs = hidden  # (R, H_d)
 
         features = self.state_projection(inputs)  # (R, H_d)
@@ -472,31 +503,40 @@ class SGMDecoder(nn.Module):
         if self.feedback.uses_distribution:
             state.average = self.feedback.average(logits.softmax(dim=-1))  # (R, E)
         state.num_steps += 1
-        return logits, weights, inputs
+        return logits, weights, hidden_states
 
     def forward(
-        self, decoder_input_ids: torch.Tensor, state: SGMDecoderState
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        self, decoder_input_ids: torch.Tensor, state: SGMDecoderState, output_hidden_states: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None, tuple[torch.Tensor, ...] | None]:
         """
         Steps over known labels (teacher forcing), or over the one label that `generate()` has just chosen.
 
         Args:
             decoder_input_ids (`torch.LongTensor` of shape `(R, n)`): bos, then labels.
             state ([`SGMDecoderState`]): Updated in place.
+            output_hidden_states (`bool`, *optional*, defaults to `False`): Whether to return the hidden states.
 
         Returns:
-            `tuple`: Logits of shape `(R, n, L + 1)`; attention weights of shape `(R, n, T)` or `None`; decoder states
-            of shape `(R, n, H_d)`.
+            `tuple`: Logits of shape `(R, n, L + 1)`; attention weights of shape `(R, n, T)` or `None`; the hidden
+            states that [`~SGMDecoder.step`] describes, `(R, n, E)` and `(R, n, H_d)`, or `None`.
         """
         steps = [self.step(label_ids, state) for label_ids in decoder_input_ids.unbind(dim=1)]
         logits, weights, hidden = zip(*steps, strict=True)
         attention = None if self.attention is None else torch.stack(weights, dim=1)  # (R, n, T)
-        return torch.stack(logits, dim=1), attention, torch.stack(hidden, dim=1)
+        hidden_states = None
+        if output_hidden_states:
+            hidden_states = tuple(torch.stack(layer, dim=1) for layer in zip(*hidden, strict=True))  # (R, n, ...)
+        return torch.stack(logits, dim=1), attention, hidden_states
 
     def _as_mask(self, label_ids: torch.Tensor) -> torch.Tensor:
         """True where a column is the label of the row; never for eos, bos and padding. Shape `(R, L + 1)`."""
         columns = torch.arange(self.num_labels + 1, device=label_ids.device)  # (L + 1)
         return (label_ids[:, None] == columns) & (columns < self.num_labels)  # (R, L + 1)
+
+
+def _parameter_like(parameter: nn.Parameter, rows: list[torch.Tensor]) -> nn.Parameter:
+    """A parameter of these rows, frozen if the other one is."""
+    return nn.Parameter(torch.cat(rows), requires_grad=parameter.requires_grad)
 
 
 def final_encoder_states(encoder_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -562,6 +602,46 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
         """Replaces the word embeddings by `value`."""
         self.encoder.embed_tokens = value
 
+    @torch.no_grad()
+    def add_labels(self, names: Sequence[str]) -> None:
+        """
+        Adds labels to a trained model, after those it has; `resize_token_embeddings` is the same for words.
+
+        The labels get the ids from L on, so those of eos, bos and padding rise. Until it is trained on them the model
+        predicts what it predicted before: at each step an added label is e^20 times less likely than eos. Make the
+        trainer or optimizer after this call, for it replaces parameters.
+
+        Args:
+            names (`Sequence[str]`): Their names.
+
+        Raises:
+            TypeError: When `names` is a single string, or a name is not a string.
+            ValueError: When there is none, or one stands twice or is among the labels already.
+
+        Example:
+
+        ```python
+        >>> model.add_labels(["energy", "climate"])
+        >>> model.generate(**texts, forbidden_labels=["climate"])
+        ```
+        """
+        if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+            raise TypeError(f"add_labels() takes a list of names, got {names!r}.")
+        known = {*self.config.label2id}
+        twice = sorted({name for name in names if name in known or list(names).count(name) > 1})
+        if not names or twice:
+            raise ValueError(f"add_labels() got {names!r}, expected new names, each once; not new: {twice}.")
+        self.config.id2label = dict(enumerate([*self.config.id2label.values(), *names]))
+        self.config.label2id = {name: label_id for label_id, name in self.config.id2label.items()}
+        self.decoder.add_labels(len(names))
+        ids = default_generation_config(self.config)
+        for name in ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id"):
+            setattr(self.generation_config, name, getattr(ids, name))
+
+    def freeze_encoder(self) -> None:
+        """Keeps the word embeddings and the encoder as they are: training moves the decoder only."""
+        self.encoder.requires_grad_(False)
+
     def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
         """Shifts `labels` `(B, n)` to the right behind bos; -100 becomes decoder padding. Shape `(B, n)`."""
         start = labels.new_full((labels.shape[0], 1), self.config.bos_label_id)  # (B, 1)
@@ -597,9 +677,10 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
             past_key_values ([`SGMDecoderState`], *optional*): Continue from this state, which is updated.
             inputs_embeds (`torch.Tensor` of shape `(B, T, embedding_size)`, *optional*): In place of `input_ids`.
             use_cache (`bool`, *optional*): Whether to return the decoder state; `config.use_cache` by default.
-            output_attentions (`bool`, *optional*): Whether to return the attention weights.
+            output_attentions (`bool`, *optional*): Whether to return the attention weights; by default as the
+                configuration says, like the next two.
             output_hidden_states (`bool`, *optional*): Whether to return encoder and decoder states.
-            return_dict (`bool`, *optional*): Whether to return a `ModelOutput` (default) or a tuple.
+            return_dict (`bool`, *optional*): Whether to return a `ModelOutput` or a tuple.
             label_smoothing (`float`, *optional*, defaults to 0.0): Share of the target spread evenly over the labels
                 that the mask allows.
             num_items_in_batch (`int`, *optional*): Divide the summed loss by this, not by the number of target labels;
@@ -608,12 +689,19 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
         Returns:
             [`~transformers.modeling_outputs.Seq2SeqLMOutput`]: `loss` (token cross-entropy, nats); `logits` of shape
             `(R, n, L + 1)`, -inf for masked labels; `past_key_values`; `encoder_last_hidden_state` `(B, T, H_e)`;
-            on request `cross_attentions` (one tensor `(R, n, T)`), `decoder_hidden_states` (one tensor `(R, n, H_d)`)
-            and `encoder_hidden_states`.
+            on request `cross_attentions` (one tensor `(R, n, T)`), `decoder_hidden_states` (g(y_{t-1}) of shape
+            `(R, n, E)`, then one tensor `(R, n, H_d)` a layer) and `encoder_hidden_states` (word embeddings, then one
+            tensor `(B, T, H_e)` a layer).
 
         Raises:
             ValueError: When there is nothing to decode: neither `labels` nor `decoder_input_ids`.
         """
+        use_cache = self.config.use_cache if use_cache is None else use_cache
+        output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
+        output_hidden_states = (
+            self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        )
+        return_dict = self.config.return_dict if return_dict is None else return_dict
         if decoder_input_ids is None:
             if labels is None:
                 raise ValueError("forward() needs labels or decoder_input_ids; to predict labels call generate().")
@@ -626,18 +714,20 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
             encoder_states = encoder_outputs[0]  # (B, T, H_e)
             attention_mask = word_mask(attention_mask, input_ids, encoder_states, self.encoder.pad_token_id)  # (B, T)
             past_key_values = self.decoder.start(encoder_states, attention_mask, decoder_input_ids.shape[0])
-        logits, attentions, hidden = self.decoder(decoder_input_ids, past_key_values)  # (R, n, L + 1), ...
+        logits, attentions, hidden_states = self.decoder(
+            decoder_input_ids, past_key_values, output_hidden_states
+        )  # (R, n, L + 1), (R, n, T), ...
 
         output = Seq2SeqLMOutput(
             loss=None if labels is None else label_loss(logits, labels, label_smoothing, num_items_in_batch),
             logits=logits,
-            past_key_values=past_key_values if (self.config.use_cache if use_cache is None else use_cache) else None,
-            decoder_hidden_states=(hidden,) if output_hidden_states else None,
+            past_key_values=past_key_values if use_cache else None,
+            decoder_hidden_states=hidden_states,
             cross_attentions=(attentions,) if output_attentions and attentions is not None else None,
             encoder_last_hidden_state=past_key_values.values,
             encoder_hidden_states=getattr(encoder_outputs, "hidden_states", None),
         )
-        return output if return_dict is None or return_dict else output.to_tuple()
+        return output if return_dict else output.to_tuple()
 
 
 def label_loss(

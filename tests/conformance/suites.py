@@ -17,6 +17,7 @@ from tests.test_configuration_common import ConfigTester
 from tests.test_modeling_common import ModelTesterMixin
 from tests.test_pipeline_mixin import PipelineTesterMixin
 from tests.test_tokenization_common import TokenizerTesterMixin
+from tests.test_tokenizers_backend_mixin import TokenizersBackendTesterMixin
 from transformers.models.auto import modeling_auto
 
 from sgm_hf import MultiLabelGenerationPipeline, SGMConfig, SGMForMultiLabelGeneration, SGMTokenizer
@@ -130,10 +131,11 @@ CORPUS = [
 
 
 def train_tokenizer() -> SGMTokenizer:
-    return SGMTokenizer.train_from_texts(CORPUS)
+    # Their tests pad to multiples of 8 and truncate.
+    return SGMTokenizer.train_from_texts(CORPUS, model_max_length=512)
 
 
-class Tokenizer(TokenizerTesterMixin, unittest.TestCase):
+class Tokenizer(TokenizersBackendTesterMixin, TokenizerTesterMixin, unittest.TestCase):
     """The word-level tokenizer."""
 
     tokenizer_class = SGMTokenizer

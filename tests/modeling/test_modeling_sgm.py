@@ -227,8 +227,39 @@ def test_attention_weights_are_distributions_over_words(texts):
     (weights,) = output.cross_attentions
     assert weights.shape == (4, 3, 9)
     torch.testing.assert_close(weights.sum(-1), torch.ones(4, 3))
-    assert output.decoder_hidden_states[0].shape == (4, 3, 10)
-    assert len(output.encoder_hidden_states) == 3
+
+
+def test_hidden_states_are_those_of_the_embeddings_and_of_each_layer(texts):
+    output = build_model(decoder_layers=2)(**texts, labels=GOLD, output_hidden_states=True)
+    assert [states.shape for states in output.encoder_hidden_states] == [(4, 9, 8), (4, 9, 12), (4, 9, 12)]
+    assert [states.shape for states in output.decoder_hidden_states] == [(4, 3, 8), (4, 3, 10), (4, 3, 10)]
+
+
+def test_outputs_asked_for_in_the_configuration_are_given(texts):
+    model = build_model(output_hidden_states=True)
+    output = model(**texts, labels=GOLD)
+    assert output.encoder_hidden_states and output.decoder_hidden_states and output.cross_attentions is None
+    assert model(**texts, labels=GOLD, output_hidden_states=False).encoder_hidden_states is None
+    model.config.return_dict = False
+    assert isinstance(model(**texts, labels=GOLD), tuple)
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_gradient_checkpointing_changes_no_gradient(texts, use_reentrant):
+    model = build_model(label_feedback="global_embedding", decoder_layers=2, dropout=0.3).train()
+
+    def gradients():
+        torch.manual_seed(0)
+        model.zero_grad()
+        loss = model(**texts, labels=GOLD).loss
+        loss.backward()
+        return [loss.detach(), *(parameter.grad for parameter in model.parameters())]
+
+    expected = gradients()
+    model.activation_checkpointing_enable({"use_reentrant": use_reentrant})
+    assert model.is_activation_checkpointing
+    for got, gradient in zip(gradients(), expected, strict=True):
+        torch.testing.assert_close(got, gradient, rtol=1e-5, atol=1e-7)
 
 
 def test_embeddings_in_place_of_words_give_the_same_logits(texts):
