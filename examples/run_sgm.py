@@ -208,7 +208,9 @@ def check_settings(model_args: ModelArguments, data_args: DataArguments, trainin
     trains_checkpoint = training_args.do_train and model_args.model_name_or_path is not None
     for name in ("add_labels", "freeze_encoder"):
         if getattr(model_args, name) and not trains_checkpoint:
-            raise ValueError(f"--{name} is for going on with a model's training: give --model_name_or_path, --do_train.")
+            raise ValueError(
+                f"--{name} is for going on with a model's training: give --model_name_or_path, --do_train."
+            )
     check_output_dir(training_args)
 
 

@@ -12,7 +12,6 @@ from unittest.mock import patch
 
 import stand_ins
 import torch
-from tests import test_pipeline_mixin
 from tests.test_configuration_common import ConfigTester
 from tests.test_modeling_common import ModelTesterMixin
 from tests.test_pipeline_mixin import PipelineTesterMixin
@@ -21,6 +20,7 @@ from tests.test_tokenizers_backend_mixin import TokenizersBackendTesterMixin
 from transformers.models.auto import modeling_auto
 
 from sgm_hf import MultiLabelGenerationPipeline, SGMConfig, SGMForMultiLabelGeneration, SGMTokenizer
+from tests import test_pipeline_mixin
 
 NAME = SGMForMultiLabelGeneration.__name__
 
@@ -29,7 +29,7 @@ modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES[SGMConfig.model_type]
 
 
 class ModelTester:
-    """Makes small configurations and inputs. As many labels as words, for the tests draw label ids below the latter."""
+    """Makes small configurations and inputs; as many labels as words, for the tests draw labels among the words."""
 
     batch_size = 3
     seq_length = encoder_seq_length = 7

@@ -291,3 +291,24 @@ def test_training_without_data_is_an_error(arguments):
 def test_a_log_line_shows_what_matters_with_few_digits():
     line = format_log({"epoch": 1.0, "loss": 0.123456789, "eval_micro_f1": 0.5, "total_flos": 1e15})
     assert line == "epoch 1  loss 0.1235  micro_f1 0.5"
+
+
+def test_a_frozen_encoder_is_left_untouched_by_training(arguments):
+    model = make_model()
+    model.freeze_encoder()
+    before = weights(model)
+    settings = arguments("run", num_train_epochs=2, weight_decay=0.1)
+    SGMTrainer(model, settings, make_documents(40), make_documents(10, seed=1)).train()
+    for name, value in weights(model).items():
+        assert torch.equal(value, before[name]) == name.startswith("encoder."), name
+
+
+def test_gradient_checkpointing_gives_the_same_training(arguments):
+    trained = []
+    for checkpointing in (False, True):
+        settings = arguments(f"run-{checkpointing}", num_train_epochs=1, activation_checkpointing=checkpointing)
+        trainer = SGMTrainer(make_model(), settings, make_documents(40), make_documents(10, seed=1))
+        trainer.train()
+        trained.append(weights(trainer.model))
+    for name, value in trained[0].items():
+        torch.testing.assert_close(trained[1][name], value, rtol=1e-4, atol=1e-6)
