@@ -11,7 +11,7 @@ Shapes: B documents, K hypotheses a document (beams or samples), R = B * K rows,
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch.nn import functional as F
@@ -26,6 +26,9 @@ from transformers.generation import (
 
 from .beam_search_sgm import beam_search
 from .configuration_sgm import SGMConfig
+
+if TYPE_CHECKING:
+    from .modeling_sgm import SGMDecoderState
 
 Label = int | str
 Output = TypeVar("Output", bound=GenerateEncoderDecoderOutput | GenerateBeamEncoderDecoderOutput)
@@ -354,6 +357,54 @@ class SGMGenerationMixin(GenerationMixin):
         # The decoder makes its own state at the first step.
         return False
 
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: torch.Tensor,
+        next_sequence_length: int | None = None,
+        past_key_values: "SGMDecoderState | None" = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """What `forward` gets at the next step: of the labels so far, those that the decoder has not yet seen."""
+        if past_key_values is not None:
+            next_sequence_length = input_ids.shape[1] - past_key_values.num_steps
+        return super().prepare_inputs_for_generation(
+            input_ids, next_sequence_length=next_sequence_length, past_key_values=past_key_values, **kwargs
+        )
+
+    def compute_transition_scores(
+        self,
+        sequences: torch.Tensor,
+        scores: tuple[torch.Tensor, ...],
+        beam_indices: torch.Tensor | None = None,
+        normalize_logits: bool = False,
+    ) -> torch.Tensor:
+        """
+        The score of each generated label, as Transformers' method of this name gives it for words.
+
+        Args:
+            sequences (`torch.LongTensor` of shape `(R, p + n)`): What `generate()` returned; the first p ids (bos) are
+                not generated.
+            scores (`tuple[torch.Tensor]`, one `(rows, L + 1)` a step): `scores` of `generate(output_scores=True)`.
+            beam_indices (`torch.LongTensor` of shape `(R, n)`, *optional*): `beam_indices` of beam search.
+            normalize_logits (`bool`, *optional*, defaults to `False`): Whether to make log-probabilities of them.
+
+        Returns:
+            `torch.FloatTensor` of shape `(R, n)`: 0 on padding.
+        """
+        steps = torch.stack(scores)  # (n, rows, L + 1)
+        if normalize_logits:
+            steps = steps.log_softmax(dim=-1)  # (n, rows, L + 1)
+        if beam_indices is None:
+            rows = torch.arange(sequences.shape[0], device=sequences.device)[:, None]  # (R, 1)
+            rows = rows.expand(-1, len(scores))  # (R, n)
+        else:
+            rows = beam_indices[:, : int((beam_indices >= 0).sum(dim=1).max())]  # (R, n), -1 behind the end
+        num_steps = rows.shape[1]
+        labels = sequences[:, sequences.shape[1] - num_steps :]  # (R, n)
+        exists = (rows >= 0) & (labels <= self.config.eos_label_id)  # (R, n)
+        step = torch.arange(num_steps, device=sequences.device)  # (n)
+        return steps[step, rows.clamp(min=0), labels.where(exists, 0)].masked_fill(~exists, 0.0)  # (R, n)
+
     def _expand_inputs_for_generation(
         self,
         expand_size: int = 1,
@@ -482,10 +533,20 @@ class SGMGenerationMixin(GenerationMixin):
         """Merges arguments, the given config and the model's defaults; completes lengths and the attention mask."""
         configs = [c for c in (generation_config, self.generation_config) if c is not None]
         sources = [kwargs, *map(vars, configs)]
-        has_length = any(s.get(name) is not None for s in sources for name in ("max_length", "max_new_tokens"))
+        given = {
+            name
+            for name in ("max_length", "max_new_tokens", "min_length")
+            if any(source.get(name) is not None for source in sources)
+        }
         config, model_kwargs = self._prepare_generation_config(generation_config, **kwargs)
-        if not has_length:
-            config.max_length = self.config.num_labels + 2  # bos, every label once, eos
+        for name in ("output_attentions", "output_hidden_states"):
+            model_kwargs.pop(name, None)  # GenerationMixin takes them from the config
+        # What is None counts as not given, so that max_new_tokens and min_new_tokens do not clash with a default.
+        if "max_length" not in given:
+            longest = self.config.num_labels + 2  # bos, every label once, eos
+            config.max_length = None if "max_new_tokens" in given else longest
+        if "min_length" not in given:
+            config.min_length = None
         if config.num_beams == 1:
             config.length_penalty = 1.0  # the neutral value where there are no beams
         input_ids = model_kwargs.get("input_ids") if inputs is None else inputs

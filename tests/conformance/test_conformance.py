@@ -1,5 +1,3 @@
-import fnmatch
-
 import pytest
 from obtain import IndexUnreachable, obtain_suite
 from run import Reason, compare, read_reasons, run_suites
@@ -48,4 +46,4 @@ def test_what_needs_hardware_may_pass_where_it_is():
 def test_every_reason_says_something_of_its_own():
     reasons = [reason.reason for reason in read_reasons()]
     assert len(set(reasons)) == len(reasons)
-    assert not [reason for reason in reasons if len(reason) < 30 or fnmatch.fnmatch(reason.lower(), "*not supported yet*")]
+    assert not [reason for reason in reasons if len(reason) < 20 or "yet" in reason]
