@@ -96,7 +96,8 @@ def unpack_tests(archive: Path, folder: Path) -> None:
     with tarfile.open(archive) as tar:
         for member in tar.getmembers():
             path = Path(member.name)
-            if member.isfile() and path.parts[1:2] == ("tests",) and path.suffix == ".py":
+            is_test = path.parts[1:2] == ("tests",) and path.suffix == ".py" and ".." not in path.parts
+            if member.isfile() and is_test:
                 target = tests.joinpath(*path.parts[2:])
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(tar.extractfile(member).read())

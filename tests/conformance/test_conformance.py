@@ -1,3 +1,8 @@
+import io
+import subprocess
+import tarfile
+
+import obtain
 import pytest
 from obtain import IndexUnreachable, obtain_suite
 from run import Reason, compare, read_reasons, run_suites
@@ -47,3 +52,52 @@ def test_every_reason_says_something_of_its_own():
     reasons = [reason.reason for reason in read_reasons()]
     assert len(set(reasons)) == len(reasons)
     assert not [reason for reason in reasons if len(reason) < 20 or "yet" in reason]
+
+
+@pytest.fixture
+def pip_that(monkeypatch, tmp_path):
+    """Puts a stand-in for pip in place, and an empty cache."""
+
+    def replace(code, archive=None):
+        def run(command, **options):
+            if archive is not None:
+                folder = command[command.index("--dest") + 1]
+                with open(f"{folder}/transformers-{obtain.transformers.__version__}.tar.gz", "wb") as file:
+                    file.write(archive)
+            return subprocess.CompletedProcess(command, code, stdout="", stderr="ERROR: no such index")
+
+        monkeypatch.setattr(obtain.subprocess, "run", run)
+        monkeypatch.setattr(obtain, "CACHE", tmp_path / "cache")
+        return tmp_path / "cache"
+
+    return replace
+
+
+def test_an_index_that_cannot_be_reached_is_told_apart(pip_that):
+    cache = pip_that(1)
+    with pytest.raises(IndexUnreachable, match="no such index"):
+        obtain_suite()
+    assert not [*cache.iterdir()]
+
+
+def test_a_distribution_with_another_hash_is_refused_and_not_unpacked(pip_that):
+    cache = pip_that(0, b"something else")
+    with pytest.raises(ValueError, match="SHA-256.*expected"):
+        obtain_suite()
+    assert not [*cache.iterdir()]
+
+
+def test_only_the_tests_of_a_distribution_are_unpacked(tmp_path):
+    archive = tmp_path / "x-1.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for name in ("x-1/tests/test_a.py", "x-1/tests/sub/test_b.py", "x-1/setup.py", "x-1/tests/data.bin"):
+            tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+    obtain.unpack_tests(archive, tmp_path / "out")
+    files = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert files == {"tests/test_a.py", "tests/sub/test_b.py", "tests/fixtures/sample_text.txt"}
+
+
+def test_an_unrecorded_version_is_refused(monkeypatch):
+    monkeypatch.setattr(obtain, "HASHES", {"0.1": "0" * 64})
+    with pytest.raises(ValueError, match="records the hash of 0.1 only"):
+        obtain_suite()
