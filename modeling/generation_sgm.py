@@ -91,9 +91,9 @@ class LabelConstraints(LogitsProcessor):
     """
     Masks the scores of labels that the constraints forbid at this step.
 
-    A label is allowed when it is among the allowed ones, all its ancestors are already produced, and enough places are
-    left for the required labels still missing. End of sequence is allowed once the minimum is reached and nothing
-    required is missing.
+    A label is allowed when it is among the allowed ones and was trained (`config.num_untrained_labels`), all its
+    ancestors are already produced, and enough places are left for the required labels still missing. End of sequence
+    is allowed once the minimum is reached and nothing required is missing.
 
     Args:
         config ([`SGMConfig`]): Gives the labels and their ids.
@@ -126,6 +126,7 @@ class LabelConstraints(LogitsProcessor):
         if allowed_labels is not None:
             allowed = self._label_vector(config, allowed_labels)  # (L)
         allowed = allowed & ~self._label_vector(config, forbidden_labels or ())  # (L)
+        allowed[self.num_labels - config.num_untrained_labels :] = False
         self.allowed = allowed & ~(self.ancestors & ~allowed).any(dim=1)  # (L), ancestors must be allowed too
         required = self._label_vector(config, required_labels or ())  # (L)
         self.required = required | self.ancestors[required].any(dim=0)  # (L)
@@ -192,7 +193,8 @@ class LabelConstraints(LogitsProcessor):
         if excluded:
             raise ValueError(
                 f"required_labels asks for {excluded} (or a descendant), which allowed_labels or forbidden_labels "
-                "excludes. Allow these labels with all their ancestors, or do not require them."
+                "excludes, or which the model has not been trained on since add_labels(). Allow these labels with all "
+                "their ancestors, or do not require them."
             )
         for name, value in (("min_labels", self.min_labels), ("max_labels", self.max_labels)):
             if value < 0:
@@ -435,7 +437,8 @@ class SGMGenerationMixin(GenerationMixin):
         encoder_states = model_kwargs["encoder_outputs"][0]  # (B, T, H_e)
         mask = model_kwargs.get("attention_mask")
         mask = encoder_states.new_ones(encoder_states.shape[:2]) if mask is None else mask  # (B, T)
-        state = self.decoder.start(encoder_states, mask, num_rows=encoder_states.shape[0])
+        untrained = self.config.num_untrained_labels
+        state = self.decoder.start(encoder_states, mask, encoder_states.shape[0], untrained)
         finished = beam_search(self.decoder, state, logits_processor, generation_config, self.config.eos_label_id)
         num_kept = generation_config.num_return_sequences
         sequences = finished.sequences[:, :num_kept].flatten(0, 1)  # (R, max_length)

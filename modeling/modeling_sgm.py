@@ -29,10 +29,6 @@ from .generation_sgm import SGMGenerationMixin, default_generation_config
 # Elements of attention that are worked on at a time on a CPU: what a core's cache holds.
 PIECE_SIZE = 2**18
 
-# How far below the logit of eos that of an added label starts. A probability below exp(-20) = 2e-9 is lost in the
-# rounding of float32 beside the others, and training still moves the logit up in some hundred updates.
-ADDED_LABEL_MARGIN = 20.0
-
 
 class SGMPreTrainedModel(PreTrainedModel):
     """Base class: weight initialisation and loading."""
@@ -357,7 +353,8 @@ class SGMDecoderState(Cache):
         keys (`torch.Tensor` of shape `(B, T, A)`, *optional*): Projected encoder states; `None` without attention.
         values (`torch.Tensor` of shape `(B, T, H_e)`): Encoder states.
         mask (`torch.BoolTensor` of shape `(B, T)`): True for words.
-        produced (`torch.BoolTensor` of shape `(R, L + 1)`): Labels already produced; never True for eos.
+        masked (`torch.BoolTensor` of shape `(R, L + 1)`): Labels already produced or left out; never True for eos.
+        has_left_out (`bool`): Whether any label is left out from the start.
     """
 
     def __init__(
@@ -367,7 +364,8 @@ class SGMDecoderState(Cache):
         keys: torch.Tensor | None,
         values: torch.Tensor,
         mask: torch.Tensor,
-        produced: torch.Tensor,
+        masked: torch.Tensor,
+        has_left_out: bool,
     ):
         super().__init__(layers=[])
         self.hidden = hidden
@@ -375,7 +373,8 @@ class SGMDecoderState(Cache):
         self.keys = keys
         self.values = values
         self.mask = mask
-        self.produced = produced
+        self.masked = masked
+        self.has_left_out = has_left_out
         self.context: torch.Tensor | None = None  # (R, H_e), c_{t-1}
         self.average: torch.Tensor | None = None  # (R, E), ē_{t-1}
         self.num_steps = 0
@@ -388,7 +387,7 @@ class SGMDecoderState(Cache):
         """Row r takes over what row `beam_idx[r]` remembers; `beam_idx` has the shape `(R,)`."""
         self.hidden = [state.index_select(0, beam_idx) for state in self.hidden]
         self.cell = [state.index_select(0, beam_idx) for state in self.cell]
-        self.produced = self.produced.index_select(0, beam_idx)
+        self.masked = self.masked.index_select(0, beam_idx)
         self.context = None if self.context is None else self.context.index_select(0, beam_idx)
         self.average = None if self.average is None else self.average.index_select(0, beam_idx)
 
@@ -426,19 +425,19 @@ class SGMDecoder(nn.Module):
         self.dropout = SGMDropout(config.dropout)
 
     def add_labels(self, count: int) -> None:
-        """Makes room for `count` more labels, each of them [`ADDED_LABEL_MARGIN`] less likely than eos at any step."""
-        weight, bias = self.output.weight, self.output.bias  # (L + 1, H_d), (L + 1)
-        labels, eos = weight.split([self.num_labels, 1])  # (L, H_d), (1, H_d)
-        label_bias, eos_bias = bias.split([self.num_labels, 1])  # (L), (1)
-        added = eos.expand(count, -1)  # (count, H_d)
-        added_bias = (eos_bias - ADDED_LABEL_MARGIN).expand(count)  # (count)
-        self.output.weight = _parameter_like(weight, [labels, added, eos])  # (L + count + 1, H_d)
-        self.output.bias = _parameter_like(bias, [label_bias, added_bias, eos_bias])  # (L + count + 1)
+        """Gives `count` more labels the average output weights of those there are."""
+        for name in ("weight", "bias"):
+            rows = getattr(self.output, name)  # (L + 1, ...)
+            labels, eos = rows.split([self.num_labels, 1])  # (L, ...), (1, ...)
+            added = [labels.mean(dim=0, keepdim=True)] * count  # (1, ...) each
+            setattr(self.output, name, _parameter_like(rows, [labels, *added, eos]))  # (L + count + 1, ...)
         self.output.out_features += count
         self.num_labels += count
         self.feedback.add_labels(count)
 
-    def start(self, encoder_states: torch.Tensor, attention_mask: torch.Tensor, num_rows: int) -> SGMDecoderState:
+    def start(
+        self, encoder_states: torch.Tensor, attention_mask: torch.Tensor, num_rows: int, num_left_out: int = 0
+    ) -> SGMDecoderState:
         """
         The state before the first step: s_0 from the encoder's final states through a learned projection.
 
@@ -446,6 +445,7 @@ class SGMDecoder(nn.Module):
             encoder_states (`torch.Tensor` of shape `(B, T, H_e)`): h.
             attention_mask (`torch.Tensor` of shape `(B, T)`): 1 for words.
             num_rows (`int`): R, a multiple of B: how many sequences are decoded in parallel.
+            num_left_out (`int`, *optional*, defaults to 0): How many of the last labels get no probability.
 
         Returns:
             [`SGMDecoderState`]: Its rows are `num_rows / B` equal copies per document.
@@ -456,13 +456,16 @@ class SGMDecoder(nn.Module):
         num_layers = len(self.cells)
         hidden = torch.tanh(self.initial_hidden(final))  # (B, layers * H_d)
         cell = self.initial_cell(final)  # (B, layers * H_d)
+        masked = mask.new_zeros(num_rows, self.num_labels + 1)  # (R, L + 1)
+        masked[:, self.num_labels - num_left_out : self.num_labels] = True
         return SGMDecoderState(
             hidden=list(hidden.repeat_interleave(rows_per_document, dim=0).chunk(num_layers, dim=-1)),
             cell=list(cell.repeat_interleave(rows_per_document, dim=0).chunk(num_layers, dim=-1)),
             keys=None if self.attention is None else self.attention.keys(encoder_states),  # (B, T, A)
             values=encoder_states,
             mask=mask,
-            produced=mask.new_zeros(num_rows, self.num_labels + 1),
+            masked=masked,
+            has_left_out=num_left_out > 0,
         )
 
     def step(
@@ -498,8 +501,9 @@ class SGMDecoder(nn.Module):
             features = features + self.context_projection(state.context)  # (R, H_d)
         logits = self.output(self.dropout(torch.tanh(features))).float()  # (R, L + 1), eq. 8
         if self.label_mask:
-            state.produced = state.produced | self._as_mask(label_ids)  # (R, L + 1)
-            logits = logits.masked_fill(state.produced, float("-inf"))  # (R, L + 1), eq. 9-10
+            state.masked = state.masked | self._as_mask(label_ids)  # (R, L + 1)
+        if self.label_mask or state.has_left_out:
+            logits = logits.masked_fill(state.masked, float("-inf"))  # (R, L + 1), eq. 9-10
         if self.feedback.uses_distribution:
             state.average = self.feedback.average(logits.softmax(dim=-1))  # (R, E)
         state.num_steps += 1
@@ -602,14 +606,20 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
         """Replaces the word embeddings by `value`."""
         self.encoder.embed_tokens = value
 
+    def _num_left_out(self, labels: torch.Tensor | None) -> int:
+        """How many of the last labels get no probability: those not trained, unless there are labels for a loss."""
+        if self.training and torch.is_grad_enabled():
+            self.config.num_untrained_labels = 0
+        return self.config.num_untrained_labels if labels is None else 0
+
     @torch.no_grad()
     def add_labels(self, names: Sequence[str]) -> None:
         """
         Adds labels to a trained model, after those it has; `resize_token_embeddings` is the same for words.
 
-        The labels get the ids from L on, so those of eos, bos and padding rise. Until it is trained on them the model
-        predicts what it predicted before: at each step an added label is e^20 times less likely than eos. Make the
-        trainer or optimizer after this call, for it replaces parameters.
+        The labels get the ids from L on, so those of eos, bos and padding rise. They start as an average label. Until
+        the model is trained (a forward pass in training mode, with gradients), `generate()` leaves them out, and so
+        predicts what it predicted before. Make the trainer or optimizer after this call: it replaces parameters.
 
         Args:
             names (`Sequence[str]`): Their names.
@@ -622,7 +632,8 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
 
         ```python
         >>> model.add_labels(["energy", "climate"])
-        >>> model.generate(**texts, forbidden_labels=["climate"])
+        >>> model.config.num_untrained_labels
+        2
         ```
         """
         if isinstance(names, str) or not all(isinstance(name, str) for name in names):
@@ -633,6 +644,7 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
             raise ValueError(f"add_labels() got {names!r}, expected new names, each once; not new: {twice}.")
         self.config.id2label = dict(enumerate([*self.config.id2label.values(), *names]))
         self.config.label2id = {name: label_id for label_id, name in self.config.id2label.items()}
+        self.config.num_untrained_labels += len(names)
         self.decoder.add_labels(len(names))
         ids = default_generation_config(self.config)
         for name in ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id"):
@@ -713,7 +725,9 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
                 )
             encoder_states = encoder_outputs[0]  # (B, T, H_e)
             attention_mask = word_mask(attention_mask, input_ids, encoder_states, self.encoder.pad_token_id)  # (B, T)
-            past_key_values = self.decoder.start(encoder_states, attention_mask, decoder_input_ids.shape[0])
+            past_key_values = self.decoder.start(
+                encoder_states, attention_mask, decoder_input_ids.shape[0], self._num_left_out(labels)
+            )
         logits, attentions, hidden_states = self.decoder(
             decoder_input_ids, past_key_values, output_hidden_states
         )  # (R, n, L + 1), (R, n, T), ...
