@@ -317,7 +317,10 @@ class SGMLabelFeedback(nn.Module):
 
     def average(self, probabilities: torch.Tensor) -> torch.Tensor:
         """The average label embedding ē (eq. 11) of `probabilities` `(R, L + 1)`; shape `(R, E)`."""
-        embeddings = self.embed_labels.weight[: self.num_labels]  # (L, E)
+        weight = self.embed_labels.weight  # (L + 3, E)
+        if weight.is_meta:  # offloaded: accelerate fetches it when the module is called
+            weight = self.embed_labels(torch.arange(weight.shape[0], device=probabilities.device))  # (L + 3, E)
+        embeddings = weight[: self.num_labels]  # (L, E)
         return probabilities[:, : self.num_labels].to(embeddings.dtype) @ embeddings  # (R, E), eq. 11
 
     def forward(self, label_ids: torch.Tensor, average: torch.Tensor | None) -> torch.Tensor:

@@ -112,7 +112,7 @@ def compare(outcomes: dict[str, dict[str, str]], reasons: list[Reason]) -> Compa
             passed.append(name)
             if found and not found[0][0].hardware:
                 faults.append(f"{name} is listed as not applicable, but it passed: take it off the list")
-        elif found:
+        elif found and not (found[0][0].hardware and result["outcome"] == "failed"):
             found[0][0].matched.append(name)
         else:
             faults.append(f"{name} {result['outcome']}: {result['message'].strip().splitlines()[0][:300]}")

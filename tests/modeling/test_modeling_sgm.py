@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
 from tiny_models import NUM_LABELS, build_model
 from torch import nn
 from transformers import AutoModel, AutoModelForSeq2SeqLM
@@ -267,6 +268,15 @@ def test_embeddings_in_place_of_words_give_the_same_logits(texts):
     embeddings = model.get_input_embeddings()(texts["input_ids"])
     got = model(inputs_embeds=embeddings, attention_mask=texts["attention_mask"], labels=GOLD).logits
     assert torch.equal(got, model(**texts, labels=GOLD).logits)
+
+
+@pytest.mark.parametrize("feedback", ["previous_label", "global_embedding", "fixed_mixture"])
+def test_a_model_whose_weights_are_offloaded_gives_the_same(texts, feedback):
+    model, offloaded = build_model(label_feedback=feedback), build_model(label_feedback=feedback)
+    cpu_offload(offloaded, execution_device=torch.device("cpu"))
+    assert offloaded.decoder.output.weight.is_meta
+    assert torch.equal(offloaded(**texts, labels=GOLD).logits, model(**texts, labels=GOLD).logits)
+    assert torch.equal(offloaded.generate(**texts), model.generate(**texts))
 
 
 def test_new_words_can_be_added(texts):
