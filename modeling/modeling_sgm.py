@@ -541,7 +541,7 @@ class SGMDecoder(nn.Module):
         return (label_ids[:, None] == columns) & (columns < self.num_labels)  # (R, L + 1)
 
 
-def _parameter_like(parameter: nn.Parameter, rows: list[torch.Tensor]) -> nn.Parameter:
+def _parameter_like(parameter: torch.Tensor, rows: list[torch.Tensor]) -> nn.Parameter:
     """A parameter of these rows, frozen if the other one is."""
     return nn.Parameter(torch.cat(rows), requires_grad=parameter.requires_grad)
 
