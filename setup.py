@@ -30,6 +30,7 @@ DEVELOPMENT = [
     "build>=1.6,<1.7",
     "hypothesis>=6.170,<6.171",
     "mypy>=2.4,<2.5",
+    "parameterized>=0.9,<0.10",
     "pytest>=9.2,<9.3",
     "ruff>=0.17.5,<0.18",
     "scikit-learn>=1.9,<1.10",

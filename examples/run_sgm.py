@@ -17,7 +17,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,10 @@ class ModelArguments:
     )
     label_threshold: float | None = option("Score from which max_f1 takes a label, where it is not fitted.")
     max_labels: int | None = option("Most labels of a document, kept in the generation config.")
+    add_labels: bool = option(
+        "Whether the model of --model_name_or_path gets the labels of the training data that it does not have.", False
+    )
+    freeze_encoder: bool = option("Whether the encoder of --model_name_or_path stays as it is in training.", False)
 
 
 @dataclass
@@ -209,6 +213,12 @@ def check_settings(model_args: ModelArguments, data_args: DataArguments, trainin
     if training_args.do_train and data_args.dataset_name is None and data_args.train_file is None:
         raise ValueError("--do_train needs --train_file or --dataset_name.")
     check_attention_figures(model_args, data_args, training_args)
+    trains_checkpoint = training_args.do_train and model_args.model_name_or_path is not None
+    for name in ("add_labels", "freeze_encoder"):
+        if getattr(model_args, name) and not trains_checkpoint:
+            raise ValueError(
+                f"--{name} is for going on with a model's training: give --model_name_or_path, --do_train."
+            )
     check_output_dir(training_args)
 
 
@@ -397,19 +407,25 @@ def build_model(train: Dataset, tokenizer: SGMTokenizer, model_args: ModelArgume
     return SGMForMultiLabelGeneration(config)
 
 
-def check_labels(train: Dataset, model: SGMForMultiLabelGeneration) -> None:
-    """Refuse to train a checkpoint on data whose labels it does not have.
+def match_labels(model: SGMForMultiLabelGeneration, data_args: DataArguments, add_labels: bool) -> None:
+    """Add the training data's new labels to a checkpoint's model, most frequent first, or refuse them.
 
     Raises:
-        ValueError: If a label of the training split is not among the model's.
+        ValueError: If there are any and they are not to be added.
     """
-    known = set(model.config.id2label.values())
-    unknown = sorted(set(train.features["labels"].feature.names) - known)
-    if unknown:
+    own_files = {"validation_file": None, "test_file": None}
+    train = load_splits(replace(data_args, **own_files), None)["train"]
+    names = order_label_names(label_sets_of(train), train.features["labels"].feature.names, "frequency")
+    unknown = [name for name in names if name not in model.config.label2id]
+    if unknown and not add_labels:
         raise ValueError(
             f"the training data has {len(unknown)} label(s) that the model of --model_name_or_path does not have, "
-            f"first {unknown[0]!r}; train a new model by leaving --model_name_or_path out."
+            f"first {min(unknown)!r}; add them with --add_labels true, or train a new model by leaving "
+            "--model_name_or_path out."
         )
+    if unknown:
+        model.add_labels(unknown)
+        logger.info("labels added to the model: %s", ", ".join(unknown))
 
 
 def set_generation(model: SGMForMultiLabelGeneration, model_args: ModelArguments) -> None:
@@ -596,13 +612,15 @@ def build_trainer(
     model = tokenizer = names = None
     if checkpoint is not None:
         model, tokenizer = load_checkpoint(checkpoint)
+        if training_args.do_train:
+            match_labels(model, data_args, model_args.add_labels)
         names = list(model.config.id2label.values())
     splits = arrange_splits(load_splits(data_args, names), data_args)
     if model is None:
         tokenizer = build_tokenizer(splits["train"], data_args)
         model = build_model(splits["train"], tokenizer, model_args)
-    elif training_args.do_train:
-        check_labels(splits["train"], model)
+    if model_args.freeze_encoder:
+        model.freeze_encoder()
     set_generation(model, model_args)
     label_names = [model.config.id2label[label] for label in range(model.config.num_labels)]
     encoded = encode_splits(splits, tokenizer, label_names, data_args, training_args.do_train)

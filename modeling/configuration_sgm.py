@@ -76,6 +76,9 @@ class SGMConfig(PreTrainedConfig):
         label_order (`"frequency"`, `"alphabetical"`, `"shuffled"` or `"given"`, *optional*):
             Defaults to `"frequency"`. Order of the labels in the training targets. A record only: the data pipeline
             produces the order.
+        num_untrained_labels (`int`, *optional*, defaults to 0):
+            How many of the last labels were added to the model and have not been trained since. `generate()` leaves
+            them out. `model.add_labels()` counts up, training sets it to 0.
         pad_token_id (`int`, *optional*, defaults to 0):
             Id of the padding *word* (decoder padding is `pad_label_id`).
 
@@ -116,6 +119,7 @@ class SGMConfig(PreTrainedConfig):
     dropout: float | int = 0.5
     initializer_range: float | int = 0.1
     label_order: Literal["frequency", "alphabetical", "shuffled", "given"] = "frequency"
+    num_untrained_labels: int = 0
     use_cache: bool = True
     is_encoder_decoder: bool = True
     tie_word_embeddings: bool = False
@@ -169,6 +173,14 @@ class SGMConfig(PreTrainedConfig):
         if len(set(names.values())) < len(names):
             twice = sorted({name for name in names.values() if list(names.values()).count(name) > 1})
             raise ValueError(f"id2label must name each label once, but these stand twice: {twice}.")
+
+    def validate_untrained_labels(self) -> None:
+        """Part of `@strict` validation: not more labels are untrained than there are."""
+        if not 0 <= self.num_untrained_labels <= self.num_labels:
+            raise ValueError(
+                f"num_untrained_labels must lie between 0 and num_labels={self.num_labels}, got "
+                f"{self.num_untrained_labels}."
+            )
 
     def validate_sizes(self) -> None:
         """Part of `@strict` validation: every size is at least 1, every probability within its range."""

@@ -11,7 +11,7 @@ Shapes: B documents, K hypotheses a document (beams or samples), R = B * K rows,
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch.nn import functional as F
@@ -26,6 +26,9 @@ from transformers.generation import (
 
 from .beam_search_sgm import beam_search
 from .configuration_sgm import SGMConfig
+
+if TYPE_CHECKING:
+    from .modeling_sgm import SGMDecoderState
 
 Label = int | str
 Output = TypeVar("Output", bound=GenerateEncoderDecoderOutput | GenerateBeamEncoderDecoderOutput)
@@ -88,9 +91,9 @@ class LabelConstraints(LogitsProcessor):
     """
     Masks the scores of labels that the constraints forbid at this step.
 
-    A label is allowed when it is among the allowed ones, all its ancestors are already produced, and enough places are
-    left for the required labels still missing. End of sequence is allowed once the minimum is reached and nothing
-    required is missing.
+    A label is allowed when it is among the allowed ones and was trained (`config.num_untrained_labels`), all its
+    ancestors are already produced, and enough places are left for the required labels still missing. End of sequence
+    is allowed once the minimum is reached and nothing required is missing.
 
     Args:
         config ([`SGMConfig`]): Gives the labels and their ids.
@@ -123,6 +126,7 @@ class LabelConstraints(LogitsProcessor):
         if allowed_labels is not None:
             allowed = self._label_vector(config, allowed_labels)  # (L)
         allowed = allowed & ~self._label_vector(config, forbidden_labels or ())  # (L)
+        allowed[self.num_labels - config.num_untrained_labels :] = False
         self.allowed = allowed & ~(self.ancestors & ~allowed).any(dim=1)  # (L), ancestors must be allowed too
         required = self._label_vector(config, required_labels or ())  # (L)
         self.required = required | self.ancestors[required].any(dim=0)  # (L)
@@ -189,7 +193,8 @@ class LabelConstraints(LogitsProcessor):
         if excluded:
             raise ValueError(
                 f"required_labels asks for {excluded} (or a descendant), which allowed_labels or forbidden_labels "
-                "excludes. Allow these labels with all their ancestors, or do not require them."
+                "excludes, or which the model has not been trained on since add_labels(). Allow these labels with all "
+                "their ancestors, or do not require them."
             )
         for name, value in (("min_labels", self.min_labels), ("max_labels", self.max_labels)):
             if value < 0:
@@ -354,6 +359,54 @@ class SGMGenerationMixin(GenerationMixin):
         # The decoder makes its own state at the first step.
         return False
 
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: torch.Tensor,
+        next_sequence_length: int | None = None,
+        past_key_values: "SGMDecoderState | None" = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """What `forward` gets at the next step: of the labels so far, those that the decoder has not yet seen."""
+        if past_key_values is not None:
+            next_sequence_length = input_ids.shape[1] - past_key_values.num_steps
+        return super().prepare_inputs_for_generation(
+            input_ids, next_sequence_length=next_sequence_length, past_key_values=past_key_values, **kwargs
+        )
+
+    def compute_transition_scores(
+        self,
+        sequences: torch.Tensor,
+        scores: tuple[torch.Tensor, ...],
+        beam_indices: torch.Tensor | None = None,
+        normalize_logits: bool = False,
+    ) -> torch.Tensor:
+        """
+        The score of each generated label, as Transformers' method of this name gives it for words.
+
+        Args:
+            sequences (`torch.LongTensor` of shape `(R, p + n)`): What `generate()` returned; the first p ids (bos) are
+                not generated.
+            scores (`tuple[torch.Tensor]`, one `(rows, L + 1)` a step): `scores` of `generate(output_scores=True)`.
+            beam_indices (`torch.LongTensor` of shape `(R, n)`, *optional*): `beam_indices` of beam search.
+            normalize_logits (`bool`, *optional*, defaults to `False`): Whether to make log-probabilities of them.
+
+        Returns:
+            `torch.FloatTensor` of shape `(R, n)`: 0 on padding.
+        """
+        steps = torch.stack(scores)  # (n, rows, L + 1)
+        if normalize_logits:
+            steps = steps.log_softmax(dim=-1)  # (n, rows, L + 1)
+        if beam_indices is None:
+            rows = torch.arange(sequences.shape[0], device=sequences.device)[:, None]  # (R, 1)
+            rows = rows.expand(-1, len(scores))  # (R, n)
+        else:
+            rows = beam_indices[:, : int((beam_indices >= 0).sum(dim=1).max())]  # (R, n), -1 behind the end
+        num_steps = rows.shape[1]
+        labels = sequences[:, sequences.shape[1] - num_steps :]  # (R, n)
+        exists = (rows >= 0) & (labels <= self.config.eos_label_id)  # (R, n)
+        step = torch.arange(num_steps, device=sequences.device)  # (n)
+        return steps[step, rows.clamp(min=0), labels.where(exists, 0)].masked_fill(~exists, 0.0)  # (R, n)
+
     def _expand_inputs_for_generation(
         self,
         expand_size: int = 1,
@@ -384,7 +437,8 @@ class SGMGenerationMixin(GenerationMixin):
         encoder_states = model_kwargs["encoder_outputs"][0]  # (B, T, H_e)
         mask = model_kwargs.get("attention_mask")
         mask = encoder_states.new_ones(encoder_states.shape[:2]) if mask is None else mask  # (B, T)
-        state = self.decoder.start(encoder_states, mask, num_rows=encoder_states.shape[0])
+        untrained = self.config.num_untrained_labels
+        state = self.decoder.start(encoder_states, mask, encoder_states.shape[0], untrained)
         finished = beam_search(self.decoder, state, logits_processor, generation_config, self.config.eos_label_id)
         num_kept = generation_config.num_return_sequences
         sequences = finished.sequences[:, :num_kept].flatten(0, 1)  # (R, max_length)
@@ -482,10 +536,20 @@ class SGMGenerationMixin(GenerationMixin):
         """Merges arguments, the given config and the model's defaults; completes lengths and the attention mask."""
         configs = [c for c in (generation_config, self.generation_config) if c is not None]
         sources = [kwargs, *map(vars, configs)]
-        has_length = any(s.get(name) is not None for s in sources for name in ("max_length", "max_new_tokens"))
+        given = {
+            name
+            for name in ("max_length", "max_new_tokens", "min_length")
+            if any(source.get(name) is not None for source in sources)
+        }
         config, model_kwargs = self._prepare_generation_config(generation_config, **kwargs)
-        if not has_length:
-            config.max_length = self.config.num_labels + 2  # bos, every label once, eos
+        for name in ("output_attentions", "output_hidden_states"):
+            model_kwargs.pop(name, None)  # GenerationMixin takes them from the config
+        # What is None counts as not given, so that max_new_tokens and min_new_tokens do not clash with a default.
+        if "max_length" not in given:
+            longest = self.config.num_labels + 2  # bos, every label once, eos
+            config.max_length = None if "max_new_tokens" in given else longest
+        if "min_length" not in given:
+            config.min_length = None
         if config.num_beams == 1:
             config.length_penalty = 1.0  # the neutral value where there are no beams
         input_ids = model_kwargs.get("input_ids") if inputs is None else inputs

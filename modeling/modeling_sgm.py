@@ -14,6 +14,7 @@ H_e encoder state size (both directions), H_d decoder size, A attention size, E 
 """
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -21,6 +22,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import Cache, PreTrainedModel
 from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from .configuration_sgm import SGMConfig
@@ -42,6 +44,7 @@ class SGMPreTrainedModel(PreTrainedModel):
     config: SGMConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
     _is_stateful = True
 
     @classmethod
@@ -119,7 +122,7 @@ class SGMPreTrainedModel(PreTrainedModel):
                         parameter[hidden_size : 2 * hidden_size] = 1.0  # forget gate
 
 
-class SGMBidirectionalLSTM(nn.Module):
+class SGMBidirectionalLSTM(GradientCheckpointingLayer):
     """
     One bidirectional LSTM layer over padded texts (eq. 2-3).
 
@@ -273,7 +276,7 @@ class SGMEncoder(nn.Module):
         )
 
 
-class SGMAttention(nn.Module):
+class SGMAttention(GradientCheckpointingLayer):
     """
     Additive attention of the decoder state over the words (eq. 4-6).
 
@@ -362,9 +365,21 @@ class SGMLabelFeedback(nn.Module):
         """Whether the whole distribution y_{t-1} is fed back, not the label alone."""
         return self.kind != "previous_label"
 
+    def add_labels(self, count: int) -> None:
+        """Gives `count` more labels the average embedding of those there are."""
+        weight = self.embed_labels.weight  # (L + 3, E)
+        labels, others = weight[: self.num_labels], weight[self.num_labels :]  # (L, E), (3, E)
+        added = labels.mean(dim=0, keepdim=True).expand(count, -1)  # (count, E)
+        self.embed_labels.weight = _parameter_like(weight, [labels, added, others])  # (L + count + 3, E)
+        self.num_labels += count
+        self.embed_labels.num_embeddings += count
+
     def average(self, probabilities: torch.Tensor) -> torch.Tensor:
         """The average label embedding ē (eq. 11) of `probabilities` `(R, L + 1)`; shape `(R, E)`."""
-        embeddings = self.embed_labels.weight[: self.num_labels]  # (L, E)
+        weight = self.embed_labels.weight  # (L + 3, E)
+        if weight.is_meta:  # offloaded: accelerate fetches it when the module is called
+            weight = self.embed_labels(torch.arange(weight.shape[0], device=probabilities.device))  # (L + 3, E)
+        embeddings = weight[: self.num_labels]  # (L, E)
         return probabilities[:, : self.num_labels].to(embeddings.dtype) @ embeddings  # (R, E), eq. 11
 
     def forward(self, label_ids: torch.Tensor, average: torch.Tensor | None) -> torch.Tensor:
@@ -400,7 +415,8 @@ class SGMDecoderState(Cache):
         keys (`torch.Tensor` of shape `(B, T, A)`, *optional*): Projected encoder states; `None` without attention.
         values (`torch.Tensor` of shape `(B, T, H_e)`): Encoder states.
         mask (`torch.BoolTensor` of shape `(B, T)`): True for words.
-        produced (`torch.BoolTensor` of shape `(R, L + 1)`): Labels already produced; never True for eos.
+        masked (`torch.BoolTensor` of shape `(R, L + 1)`): Labels already produced or left out; never True for eos.
+        has_left_out (`bool`): Whether any label is left out from the start.
     """
 
     def __init__(
@@ -410,7 +426,8 @@ class SGMDecoderState(Cache):
         keys: torch.Tensor | None,
         values: torch.Tensor,
         mask: torch.Tensor,
-        produced: torch.Tensor,
+        masked: torch.Tensor,
+        has_left_out: bool,
     ):
         super().__init__(layers=[])
         self.hidden = hidden
@@ -418,7 +435,8 @@ class SGMDecoderState(Cache):
         self.keys = keys
         self.values = values
         self.mask = mask
-        self.produced = produced
+        self.masked = masked
+        self.has_left_out = has_left_out
         self.context: torch.Tensor | None = None  # (R, H_e), c_{t-1}
         self.average: torch.Tensor | None = None  # (R, E), ē_{t-1}
         self.num_steps = 0
@@ -431,7 +449,7 @@ class SGMDecoderState(Cache):
         """Row r takes over what row `beam_idx[r]` remembers; `beam_idx` has the shape `(R,)`."""
         self.hidden = [state.index_select(0, beam_idx) for state in self.hidden]
         self.cell = [state.index_select(0, beam_idx) for state in self.cell]
-        self.produced = self.produced.index_select(0, beam_idx)
+        self.masked = self.masked.index_select(0, beam_idx)
         self.context = None if self.context is None else self.context.index_select(0, beam_idx)
         self.average = None if self.average is None else self.average.index_select(0, beam_idx)
 
@@ -468,7 +486,20 @@ class SGMDecoder(nn.Module):
         self.output = nn.Linear(hidden_size, config.num_labels + 1)  # W_o: labels and eos
         self.dropout = SGMDropout(config.dropout)
 
-    def start(self, encoder_states: torch.Tensor, attention_mask: torch.Tensor, num_rows: int) -> SGMDecoderState:
+    def add_labels(self, count: int) -> None:
+        """Gives `count` more labels the average output weights of those there are."""
+        for name in ("weight", "bias"):
+            rows = getattr(self.output, name)  # (L + 1, ...)
+            labels, eos = rows.split([self.num_labels, 1])  # (L, ...), (1, ...)
+            added = [labels.mean(dim=0, keepdim=True)] * count  # (1, ...) each
+            setattr(self.output, name, _parameter_like(rows, [labels, *added, eos]))  # (L + count + 1, ...)
+        self.output.out_features += count
+        self.num_labels += count
+        self.feedback.add_labels(count)
+
+    def start(
+        self, encoder_states: torch.Tensor, attention_mask: torch.Tensor, num_rows: int, num_left_out: int = 0
+    ) -> SGMDecoderState:
         """
         The state before the first step: s_0 from the encoder's final states through a learned projection.
 
@@ -476,6 +507,7 @@ class SGMDecoder(nn.Module):
             encoder_states (`torch.Tensor` of shape `(B, T, H_e)`): h.
             attention_mask (`torch.Tensor` of shape `(B, T)`): 1 for words.
             num_rows (`int`): R, a multiple of B: how many sequences are decoded in parallel.
+            num_left_out (`int`, *optional*, defaults to 0): How many of the last labels get no probability.
 
         Returns:
             [`SGMDecoderState`]: Its rows are `num_rows / B` equal copies per document.
@@ -486,18 +518,21 @@ class SGMDecoder(nn.Module):
         num_layers = len(self.cells)
         hidden = torch.tanh(self.initial_hidden(final))  # (B, layers * H_d)
         cell = self.initial_cell(final)  # (B, layers * H_d)
+        masked = mask.new_zeros(num_rows, self.num_labels + 1)  # (R, L + 1)
+        masked[:, self.num_labels - num_left_out : self.num_labels] = True
         return SGMDecoderState(
             hidden=list(hidden.repeat_interleave(rows_per_document, dim=0).chunk(num_layers, dim=-1)),
             cell=list(cell.repeat_interleave(rows_per_document, dim=0).chunk(num_layers, dim=-1)),
             keys=None if self.attention is None else self.attention.keys(encoder_states),  # (B, T, A)
             values=encoder_states,
             mask=mask,
-            produced=mask.new_zeros(num_rows, self.num_labels + 1),
+            masked=masked,
+            has_left_out=num_left_out > 0,
         )
 
     def step(
         self, label_ids: torch.Tensor, state: SGMDecoderState
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor | None, list[torch.Tensor]]:
         """
         One step: feed the label before, attend, score the next label. Updates `state`.
 
@@ -507,9 +542,10 @@ class SGMDecoder(nn.Module):
 
         Returns:
             `tuple`: Masked logits o_t + I_t of shape `(R, L + 1)`; attention weights of shape `(R, T)` or `None`;
-            s_t of shape `(R, H_d)`.
+            hidden states: g(y_{t-1}) of shape `(R, E)`, then that of each layer, `(R, H_d)`; the last is s_t.
         """
         inputs = self.feedback(label_ids, state.average)  # (R, E)
+        hidden_states = [inputs]
         if self.attention is not None:
             if state.context is None:  # c_0
                 state.context, _ = self.attention(state.hidden[-1], state.keys, state.values, state.mask)  # (R, H_e)
@@ -517,6 +553,7 @@ class SGMDecoder(nn.Module):
         for layer, cell in enumerate(self.cells):
             hidden, memory = cell(self.dropout(inputs), (state.hidden[layer], state.cell[layer]))  # (R, H_d), eq. 7
             state.hidden[layer], state.cell[layer] = hidden, memory
+            hidden_states.append(hidden)
             inputs = hidden  # (R, H_d)
 
         features = self.state_projection(inputs)  # (R, H_d)
@@ -526,36 +563,46 @@ class SGMDecoder(nn.Module):
             features = features + self.context_projection(state.context)  # (R, H_d)
         logits = self.output(self.dropout(torch.tanh(features))).float()  # (R, L + 1), eq. 8
         if self.label_mask:
-            state.produced = state.produced | self._as_mask(label_ids)  # (R, L + 1)
-            logits = logits.masked_fill(state.produced, float("-inf"))  # (R, L + 1), eq. 9-10
+            state.masked = state.masked | self._as_mask(label_ids)  # (R, L + 1)
+        if self.label_mask or state.has_left_out:
+            logits = logits.masked_fill(state.masked, float("-inf"))  # (R, L + 1), eq. 9-10
         if self.feedback.uses_distribution:
             state.average = self.feedback.average(logits.softmax(dim=-1))  # (R, E)
         state.num_steps += 1
-        return logits, weights, inputs
+        return logits, weights, hidden_states
 
     def forward(
-        self, decoder_input_ids: torch.Tensor, state: SGMDecoderState
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        self, decoder_input_ids: torch.Tensor, state: SGMDecoderState, output_hidden_states: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None, tuple[torch.Tensor, ...] | None]:
         """
         Steps over known labels (teacher forcing), or over the one label that `generate()` has just chosen.
 
         Args:
             decoder_input_ids (`torch.LongTensor` of shape `(R, n)`): bos, then labels.
             state ([`SGMDecoderState`]): Updated in place.
+            output_hidden_states (`bool`, *optional*, defaults to `False`): Whether to return the hidden states.
 
         Returns:
-            `tuple`: Logits of shape `(R, n, L + 1)`; attention weights of shape `(R, n, T)` or `None`; decoder states
-            of shape `(R, n, H_d)`.
+            `tuple`: Logits of shape `(R, n, L + 1)`; attention weights of shape `(R, n, T)` or `None`; the hidden
+            states that [`~SGMDecoder.step`] describes, `(R, n, E)` and `(R, n, H_d)`, or `None`.
         """
         steps = [self.step(label_ids, state) for label_ids in decoder_input_ids.unbind(dim=1)]
         logits, weights, hidden = zip(*steps, strict=True)
         attention = None if self.attention is None else torch.stack(weights, dim=1)  # (R, n, T)
-        return torch.stack(logits, dim=1), attention, torch.stack(hidden, dim=1)
+        hidden_states = None
+        if output_hidden_states:
+            hidden_states = tuple(torch.stack(layer, dim=1) for layer in zip(*hidden, strict=True))  # (R, n, ...)
+        return torch.stack(logits, dim=1), attention, hidden_states
 
     def _as_mask(self, label_ids: torch.Tensor) -> torch.Tensor:
         """True where a column is the label of the row; never for eos, bos and padding. Shape `(R, L + 1)`."""
         columns = torch.arange(self.num_labels + 1, device=label_ids.device)  # (L + 1)
         return (label_ids[:, None] == columns) & (columns < self.num_labels)  # (R, L + 1)
+
+
+def _parameter_like(parameter: torch.Tensor, rows: list[torch.Tensor]) -> nn.Parameter:
+    """A parameter of these rows, frozen if the other one is."""
+    return nn.Parameter(torch.cat(rows), requires_grad=parameter.requires_grad)
 
 
 def final_encoder_states(encoder_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -623,6 +670,54 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
         """Replaces the word embeddings by `value`."""
         self.encoder.embed_tokens = value
 
+    def _num_left_out(self, labels: torch.Tensor | None) -> int:
+        """How many of the last labels get no probability: those not trained, unless there are labels for a loss."""
+        if self.training and torch.is_grad_enabled():
+            self.config.num_untrained_labels = 0
+        return self.config.num_untrained_labels if labels is None else 0
+
+    @torch.no_grad()
+    def add_labels(self, names: Sequence[str]) -> None:
+        """
+        Adds labels to a trained model, after those it has; `resize_token_embeddings` is the same for words.
+
+        The labels get the ids from L on, so those of eos, bos and padding rise. They start as an average label. Until
+        the model is trained (a forward pass in training mode, with gradients), `generate()` leaves them out, and so
+        predicts what it predicted before. Make the trainer or optimizer after this call: it replaces parameters.
+
+        Args:
+            names (`Sequence[str]`): Their names.
+
+        Raises:
+            TypeError: When `names` is a single string, or a name is not a string.
+            ValueError: When there is none, or one stands twice or is among the labels already.
+
+        Example:
+
+        ```python
+        >>> model.add_labels(["energy", "climate"])
+        >>> model.config.num_untrained_labels
+        2
+        ```
+        """
+        if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+            raise TypeError(f"add_labels() takes a list of names, got {names!r}.")
+        known = {*self.config.label2id}
+        twice = sorted({name for name in names if name in known or list(names).count(name) > 1})
+        if not names or twice:
+            raise ValueError(f"add_labels() got {names!r}, expected new names, each once; not new: {twice}.")
+        self.config.id2label = dict(enumerate([*self.config.id2label.values(), *names]))
+        self.config.label2id = {name: label_id for label_id, name in self.config.id2label.items()}
+        self.config.num_untrained_labels += len(names)
+        self.decoder.add_labels(len(names))
+        ids = default_generation_config(self.config)
+        for name in ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id"):
+            setattr(self.generation_config, name, getattr(ids, name))
+
+    def freeze_encoder(self) -> None:
+        """Keeps the word embeddings and the encoder as they are: training moves the decoder only."""
+        self.encoder.requires_grad_(False)
+
     def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
         """Shifts `labels` `(B, n)` to the right behind bos; -100 becomes decoder padding. Shape `(B, n)`."""
         start = labels.new_full((labels.shape[0], 1), self.config.bos_label_id)  # (B, 1)
@@ -658,9 +753,10 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
             past_key_values ([`SGMDecoderState`], *optional*): Continue from this state, which is updated.
             inputs_embeds (`torch.Tensor` of shape `(B, T, embedding_size)`, *optional*): In place of `input_ids`.
             use_cache (`bool`, *optional*): Whether to return the decoder state; `config.use_cache` by default.
-            output_attentions (`bool`, *optional*): Whether to return the attention weights.
+            output_attentions (`bool`, *optional*): Whether to return the attention weights; by default as the
+                configuration says, like the next two.
             output_hidden_states (`bool`, *optional*): Whether to return encoder and decoder states.
-            return_dict (`bool`, *optional*): Whether to return a `ModelOutput` (default) or a tuple.
+            return_dict (`bool`, *optional*): Whether to return a `ModelOutput` or a tuple.
             label_smoothing (`float`, *optional*, defaults to 0.0): Share of the target spread evenly over the labels
                 that the mask allows.
             num_items_in_batch (`int`, *optional*): Divide the summed loss by this, not by the number of target labels;
@@ -669,12 +765,19 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
         Returns:
             [`~transformers.modeling_outputs.Seq2SeqLMOutput`]: `loss` (token cross-entropy, nats); `logits` of shape
             `(R, n, L + 1)`, -inf for masked labels; `past_key_values`; `encoder_last_hidden_state` `(B, T, H_e)`;
-            on request `cross_attentions` (one tensor `(R, n, T)`), `decoder_hidden_states` (one tensor `(R, n, H_d)`)
-            and `encoder_hidden_states`.
+            on request `cross_attentions` (one tensor `(R, n, T)`), `decoder_hidden_states` (g(y_{t-1}) of shape
+            `(R, n, E)`, then one tensor `(R, n, H_d)` a layer) and `encoder_hidden_states` (word embeddings, then one
+            tensor `(B, T, H_e)` a layer).
 
         Raises:
             ValueError: When there is nothing to decode: neither `labels` nor `decoder_input_ids`.
         """
+        use_cache = self.config.use_cache if use_cache is None else use_cache
+        output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
+        output_hidden_states = (
+            self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        )
+        return_dict = self.config.return_dict if return_dict is None else return_dict
         if decoder_input_ids is None:
             if labels is None:
                 raise ValueError("forward() needs labels or decoder_input_ids; to predict labels call generate().")
@@ -686,19 +789,23 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
                 )
             encoder_states = encoder_outputs[0]  # (B, T, H_e)
             attention_mask = word_mask(attention_mask, input_ids, encoder_states, self.encoder.pad_token_id)  # (B, T)
-            past_key_values = self.decoder.start(encoder_states, attention_mask, decoder_input_ids.shape[0])
-        logits, attentions, hidden = self.decoder(decoder_input_ids, past_key_values)  # (R, n, L + 1), ...
+            past_key_values = self.decoder.start(
+                encoder_states, attention_mask, decoder_input_ids.shape[0], self._num_left_out(labels)
+            )
+        logits, attentions, hidden_states = self.decoder(
+            decoder_input_ids, past_key_values, output_hidden_states
+        )  # (R, n, L + 1), (R, n, T), ...
 
         output = Seq2SeqLMOutput(
             loss=None if labels is None else label_loss(logits, labels, label_smoothing, num_items_in_batch),
             logits=logits,
-            past_key_values=past_key_values if (self.config.use_cache if use_cache is None else use_cache) else None,
-            decoder_hidden_states=(hidden,) if output_hidden_states else None,
+            past_key_values=past_key_values if use_cache else None,
+            decoder_hidden_states=hidden_states,
             cross_attentions=(attentions,) if output_attentions and attentions is not None else None,
             encoder_last_hidden_state=past_key_values.values,
             encoder_hidden_states=getattr(encoder_outputs, "hidden_states", None),
         )
-        return output if return_dict is None or return_dict else output.to_tuple()
+        return output if return_dict else output.to_tuple()
 
 
 def label_loss(

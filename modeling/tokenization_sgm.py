@@ -17,9 +17,9 @@ How a text becomes words, and why:
 A word outside the vocabulary is `<unk>`. Offsets always refer to the text as it was given.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import WordLevel
 from tokenizers.trainers import WordLevelTrainer
 from transformers import TokenizersBackend
@@ -118,6 +118,19 @@ class SGMTokenizer(TokenizersBackend):
             model_max_length=model_max_length,
             split_special_tokens=True,
         )
+
+    def _add_tokens(self, new_tokens: Sequence[str | AddedToken], special_tokens: bool = False) -> int:
+        """Have `add_tokens` match words given as strings as whole words: "art" is no part of "party"."""
+        if not special_tokens:
+            new_tokens = [self._as_word(token) if isinstance(token, str) else token for token in new_tokens]
+        return super()._add_tokens(new_tokens, special_tokens)
+
+    def _as_word(self, word: str) -> AddedToken:
+        """Return the word as a token that is looked for where the rules of this module would end a word."""
+        pieces = self.backend_tokenizer.pre_tokenizer.pre_tokenize_str(f"x{word}x")
+        # Marks and Chinese characters end the words beside them, so that they need no space around them.
+        is_its_own_boundary = pieces[0][0] == "x" == pieces[-1][0]
+        return AddedToken(word, single_word=not is_its_own_boundary, normalized=True)
 
 
 class _CountedTexts:

@@ -6,6 +6,7 @@ seconds. Instead each register is filled when Transformers has loaded the module
 already, else right after, by a finder on `sys.meta_path` that wraps the module's execution.
 """
 
+import importlib
 import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
@@ -13,6 +14,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
 PIPELINE_TASK = "multi-label-generation"
+MODEL_MODULE = "sgm_hf.modeling.modeling_sgm"
 
 
 def register_with_transformers() -> None:
@@ -20,16 +22,18 @@ def register_with_transformers() -> None:
     finder = _RegisterFinder(
         {
             "transformers.models.auto.configuration_auto": _register_config,
-            "transformers.models.auto.modeling_auto": _register_model,
+            # The model's module loads this one while it is itself being loaded, so the register waits for the model.
+            "transformers.models.auto.modeling_auto": lambda: importlib.import_module(MODEL_MODULE),
+            MODEL_MODULE: _register_model,
             "transformers.models.auto.tokenization_auto": _register_tokenizer,
             "transformers.pipelines": _register_pipeline,
         }
     )
+    sys.meta_path.insert(0, finder)
     for name in list(finder.pending):
-        if name in sys.modules:
+        # One may have been taken out meanwhile: filling a register can load the module of another.
+        if name in sys.modules and name in finder.pending:
             finder.pending.pop(name)()
-    if finder.pending:
-        sys.meta_path.insert(0, finder)
 
 
 class _RegisterFinder(MetaPathFinder):
@@ -39,7 +43,7 @@ class _RegisterFinder(MetaPathFinder):
         pending: Module names, each with the function to run once after the module.
     """
 
-    def __init__(self, pending: dict[str, Callable[[], None]]):
+    def __init__(self, pending: dict[str, Callable[[], object]]):
         self.pending = pending
 
     def find_spec(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from datasets import ClassLabel, Dataset, Features, List, Value
 
 from sgm_hf.metrics import compute_metrics
@@ -206,6 +207,25 @@ def test_a_checkpoint_is_not_trained_on_labels_it_does_not_have(trained, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+def test_a_checkpoint_learns_new_labels_when_asked_to(trained, tmp_path):
+    folder, _ = trained
+    topics = {"law": TOPICS["zoë"], "sport": TOPICS["sport"]}
+    file = write_csv(tmp_path / "more.csv", 160, seed=1, topics=topics)
+    known, _ = run_sgm.load_checkpoint(str(folder / "run"))
+    metrics = run_sgm.main(
+        ["--model_name_or_path", str(folder / "run"), "--train_file", file, "--do_train", "--do_predict"]
+        + ["--add_labels", "true", "--test_file", write_csv(tmp_path / "test.csv", 40, seed=2, topics=topics)]
+        + ["--freeze_encoder", "true", "--output_dir", str(tmp_path / "out"), "--num_train_epochs", "8", *TINY]
+    )
+    model, _ = run_sgm.load_checkpoint(str(tmp_path / "out"))
+    assert list(model.config.id2label.values()) == [*known.config.id2label.values(), "law"]
+    for name, value in known.encoder.state_dict().items():
+        assert torch.equal(model.encoder.state_dict()[name], value)
+    lines = read_lines(tmp_path / "out" / "predictions_test.jsonl")
+    assert metrics["test"]["micro_f1"] > 0.7
+    assert {"law"} < {label for line in lines for label in line["labels"]} <= {"law", "sport"}
+
+
 def test_a_checkpoint_whose_tokenizer_is_another_models_is_refused(trained, tmp_path):
     folder, _ = trained
     run = tmp_path / "run"
@@ -227,6 +247,8 @@ def test_a_missing_checkpoint_is_named(tmp_path):
         (["--dataset_name", "aapd", "--train_file", "x.csv"], "give either --dataset_name"),
         (["--do_eval", "--dataset_name", "aapd"], "nothing to evaluate"),
         (["--do_train", "--test_file", "x.csv"], "--do_train needs --train_file"),
+        (["--train_file", "x.csv", "--add_labels", "true"], "--add_labels is for"),
+        (["--model_name_or_path", "x", "--test_file", "x.csv", "--freeze_encoder", "true"], "--freeze_encoder is for"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_before_anything_is_written(tmp_path, options, message):

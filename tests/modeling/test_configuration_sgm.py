@@ -45,3 +45,9 @@ def test_a_wrong_value_is_refused_by_name(settings, culprit):
 
 def test_generation_parameters_stay_out_of_the_model_configuration():
     assert not set(SGMConfig().to_dict()) & {"num_beams", "max_length", "length_penalty"}
+
+
+@pytest.mark.parametrize("count", [-1, 4])
+def test_more_untrained_labels_than_labels_are_refused(count):
+    with pytest.raises(StrictDataclassError, match="num_untrained_labels must lie between 0 and num_labels=3"):
+        SGMConfig(num_labels=3, num_untrained_labels=count)

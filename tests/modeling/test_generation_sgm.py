@@ -1,4 +1,5 @@
 import itertools
+import logging
 import math
 
 import pytest
@@ -342,3 +343,99 @@ def test_constraints_that_allow_everything_are_trivial():
     config = SGMConfig(num_labels=3)
     assert LabelConstraints(config).is_trivial
     assert not LabelConstraints(config, max_labels=2).is_trivial
+
+
+SEARCHES = {
+    "greedy search": {"num_beams": 1},
+    "sampling": {"num_beams": 1, "do_sample": True},
+    "beam search": {"num_beams": 3},
+    "beam sampling": {"num_beams": 3, "do_sample": True},
+}
+
+
+@pytest.mark.parametrize("mode", SEARCHES)
+@pytest.mark.parametrize("feedback", ["previous_label", "global_embedding"])
+def test_every_mode_generates_the_same_from_states_embeddings_and_without_memory(texts, mode, feedback):
+    model = build_model(num_labels=6, label_feedback=feedback)
+    mask = texts["attention_mask"]
+    expected = seeded(model, **texts, **SEARCHES[mode])
+    embeddings = model.get_input_embeddings()(texts["input_ids"])
+    for others in (
+        {**texts, "use_cache": False},
+        {**texts, "encoder_outputs": model.get_encoder()(**texts)},
+        {"attention_mask": mask, "encoder_outputs": model.get_encoder()(**texts)},
+        {"attention_mask": mask, "inputs_embeds": embeddings},
+        {**texts, "return_dict_in_generate": True, "output_scores": True, "output_hidden_states": True},
+    ):
+        got = seeded(model, **others, **SEARCHES[mode])
+        assert torch.equal(got if isinstance(got, torch.Tensor) else got.sequences, expected)
+
+
+def seeded(model, **options):
+    torch.manual_seed(0)
+    return model.generate(**options)
+
+
+@pytest.mark.parametrize("mode", SEARCHES)
+def test_every_mode_returns_what_is_asked_for(texts, mode):
+    model = build_model(num_labels=6, decoder_layers=2)
+    names = ("output_scores", "output_logits", "output_attentions", "output_hidden_states", "return_dict_in_generate")
+    output = seeded(model, **texts, **SEARCHES[mode], **dict.fromkeys(names, True))
+    rows = 4 * SEARCHES[mode]["num_beams"]
+    assert [states.shape for states in output.encoder_hidden_states] == [(4, 9, 8), (4, 9, 12), (4, 9, 12)]
+    assert (
+        len(output.scores) == len(output.logits) == len(output.decoder_hidden_states) == len(output.cross_attentions)
+    )
+    for scores, logits, states, (weights,) in zip(
+        output.scores, output.logits, output.decoder_hidden_states, output.cross_attentions, strict=True
+    ):
+        assert scores.shape == logits.shape == (rows, 7)
+        assert [layer.shape for layer in states] == [(rows, 1, 8), (rows, 1, 10), (rows, 1, 10)]
+        assert weights.shape == (rows, 1, 9)
+
+
+@pytest.mark.parametrize("mode", SEARCHES)
+def test_the_scores_of_the_labels_add_up_to_that_of_the_sequence(texts, mode):
+    model = build_model(num_labels=6)
+    output = seeded(model, **texts, **SEARCHES[mode], output_scores=True, return_dict_in_generate=True)
+    beams = output.get("beam_indices")
+    scores = model.compute_transition_scores(output.sequences, output.scores, beams, normalize_logits=beams is None)
+    steps = model(**texts, decoder_input_ids=output.sequences[:, :-1]).logits.log_softmax(dim=-1)
+    is_padding = output.sequences[:, 1:] == model.config.pad_label_id
+    targets = output.sequences[:, 1:, None].masked_fill(is_padding[..., None], 0)
+    expected = steps.gather(-1, targets).squeeze(-1).masked_fill(is_padding, 0.0)
+    if mode == "beam sampling":  # is scored as processed for sampling: the sum of the sequence is what counts
+        torch.testing.assert_close(scores.sum(dim=1), output.sequences_scores)
+    else:
+        torch.testing.assert_close(scores, expected[:, : scores.shape[1]], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", SEARCHES)
+def test_generation_goes_on_from_labels_already_chosen(texts, mode):
+    model = build_model(num_labels=6)
+    chosen = torch.tensor([[model.config.bos_label_id, 2]] * 4)
+    sequences = seeded(model, **texts, decoder_input_ids=chosen, **SEARCHES[mode])
+    assert torch.equal(sequences[:, :2], chosen)
+    assert not (sequences[:, 2:] == 2).any()
+    assert torch.equal(sequences, seeded(model, **texts, decoder_input_ids=chosen, use_cache=False, **SEARCHES[mode]))
+
+
+def test_generation_goes_on_from_the_state_it_returned(texts):
+    model = build_model(num_labels=6, label_feedback="global_embedding")
+    options = {"num_beams": 1, "min_labels": 2}
+    first = model.generate(**texts, **options, max_new_tokens=2, return_dict_in_generate=True)
+    model_inputs = model.prepare_inputs_for_generation(first.sequences, past_key_values=first.past_key_values)
+    assert torch.equal(model_inputs["decoder_input_ids"], first.sequences[:, 2:])
+    third = model(**model_inputs).logits[:, -1]
+    torch.testing.assert_close(third, model(**texts, decoder_input_ids=first.sequences).logits[:, -1])
+
+
+@pytest.mark.parametrize("option", [{"max_new_tokens": 2}, {"min_new_tokens": 2}, {"output_attentions": True}])
+def test_no_argument_of_generate_warns_of_a_default(texts, option, caplog):
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        build_model(num_labels=6).generate(**texts, num_beams=1, return_dict_in_generate=True, **option)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert not caplog.records

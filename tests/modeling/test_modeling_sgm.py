@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
 from tiny_models import NUM_LABELS, build_model
 from torch import nn
 from transformers import AutoModel, AutoModelForSeq2SeqLM
@@ -224,8 +225,39 @@ def test_attention_weights_are_distributions_over_words(texts):
     (weights,) = output.cross_attentions
     assert weights.shape == (4, 3, 9)
     torch.testing.assert_close(weights.sum(-1), torch.ones(4, 3))
-    assert output.decoder_hidden_states[0].shape == (4, 3, 10)
-    assert len(output.encoder_hidden_states) == 3
+
+
+def test_hidden_states_are_those_of_the_embeddings_and_of_each_layer(texts):
+    output = build_model(decoder_layers=2)(**texts, labels=GOLD, output_hidden_states=True)
+    assert [states.shape for states in output.encoder_hidden_states] == [(4, 9, 8), (4, 9, 12), (4, 9, 12)]
+    assert [states.shape for states in output.decoder_hidden_states] == [(4, 3, 8), (4, 3, 10), (4, 3, 10)]
+
+
+def test_outputs_asked_for_in_the_configuration_are_given(texts):
+    model = build_model(output_hidden_states=True)
+    output = model(**texts, labels=GOLD)
+    assert output.encoder_hidden_states and output.decoder_hidden_states and output.cross_attentions is None
+    assert model(**texts, labels=GOLD, output_hidden_states=False).encoder_hidden_states is None
+    model.config.return_dict = False
+    assert isinstance(model(**texts, labels=GOLD), tuple)
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_gradient_checkpointing_changes_no_gradient(texts, use_reentrant):
+    model = build_model(label_feedback="global_embedding", decoder_layers=2, dropout=0.3).train()
+
+    def gradients():
+        torch.manual_seed(0)
+        model.zero_grad()
+        loss = model(**texts, labels=GOLD).loss
+        loss.backward()
+        return [loss.detach(), *(parameter.grad for parameter in model.parameters())]
+
+    expected = gradients()
+    model.activation_checkpointing_enable({"use_reentrant": use_reentrant})
+    assert model.is_activation_checkpointing
+    for got, gradient in zip(gradients(), expected, strict=True):
+        torch.testing.assert_close(got, gradient, rtol=1e-5, atol=1e-7)
 
 
 def test_embeddings_in_place_of_words_give_the_same_logits(texts):
@@ -235,12 +267,99 @@ def test_embeddings_in_place_of_words_give_the_same_logits(texts):
     assert torch.equal(got, model(**texts, labels=GOLD).logits)
 
 
+@pytest.mark.parametrize("feedback", ["previous_label", "global_embedding", "fixed_mixture"])
+def test_a_model_whose_weights_are_offloaded_gives_the_same(texts, feedback):
+    model, offloaded = build_model(label_feedback=feedback), build_model(label_feedback=feedback)
+    cpu_offload(offloaded, execution_device=torch.device("cpu"))
+    assert offloaded.decoder.output.weight.is_meta
+    assert torch.equal(offloaded(**texts, labels=GOLD).logits, model(**texts, labels=GOLD).logits)
+    assert torch.equal(offloaded.generate(**texts), model.generate(**texts))
+
+
 def test_new_words_can_be_added(texts):
     model = build_model()
     before = model(**texts, labels=GOLD).logits
     model.resize_token_embeddings(50)
     assert model.config.vocab_size == 50
     assert torch.equal(model(**texts, labels=GOLD).logits, before)
+
+
+@pytest.mark.parametrize("forbidden", [None, ["new", "newer"]])
+@pytest.mark.parametrize("searched", [{"num_beams": 5}, {"num_beams": 1}, {"num_beams": 3, "output_scores": True}])
+@pytest.mark.parametrize("settings", [{}, {"label_feedback": "global_embedding"}, {"label_mask": False}])
+def test_added_labels_change_no_prediction_before_they_are_trained(texts, forbidden, searched, settings):
+    model = build_model(num_labels=20, **settings)
+    options = {**searched, "max_length": 12, "output_label_scores": True, "return_dict_in_generate": True}
+    before = model.generate(**texts, **options)
+    model.add_labels(["new", "newer"])
+    after = model.generate(**texts, **options, forbidden_labels=forbidden)
+    risen = torch.where(before.sequences >= 20, before.sequences + 2, before.sequences)  # eos, bos and padding
+    assert torch.equal(after.sequences, risen)
+    # A sum over more columns is rounded otherwise.
+    torch.testing.assert_close(after.label_scores[:, :20], before.label_scores, rtol=1e-5, atol=1e-5)
+    assert not after.label_scores[:, 20:].any()
+
+
+def test_added_labels_are_left_out_until_there_is_a_training_step(texts):
+    model = build_model()
+    model.add_labels(["new"])
+    with pytest.raises(ValueError, match="'new'.*not been trained"):
+        model.generate(**texts, required_labels=["new"])
+    assert model(**texts, labels=torch.tensor([[3, 4]] * 4)).loss.isfinite()  # an evaluation may have them
+    model.train().generate(**texts, do_sample=True)
+    assert model.config.num_untrained_labels == 1
+    model(**texts, labels=GOLD)
+    assert model.config.num_untrained_labels == 0
+    assert model.eval().generate(**texts, required_labels=["new"]).eq(3).any(dim=1).all()
+
+
+def test_added_labels_are_kept_by_saving_and_have_their_names(tmp_path):
+    model = build_model()
+    parameters = {name: value.clone() for name, value in model.state_dict().items()}
+    model.add_labels(["new"])
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path)
+    assert again.config.id2label == {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2", 3: "new"}
+    assert again.config.label2id["new"] == 3
+    assert again.generation_config.eos_token_id == again.config.eos_label_id == 4
+    assert again.config.num_untrained_labels == 1
+    grown = again.state_dict()
+    for name, old in parameters.items():
+        kept = [0, 1, 2, *range(4, len(old) + 1)] if len(grown[name]) > len(old) else range(len(old))
+        assert torch.equal(grown[name][list(kept)], old), name
+
+
+def test_an_added_label_is_learned(texts):
+    model = build_model(dropout=0.0).train()
+    model.add_labels(["new"])
+    labels = torch.tensor([[3, 4], [0, 4], [3, 4], [0, 4]])
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(100):
+        optimizer.zero_grad()
+        model(**texts, labels=labels).loss.backward()
+        optimizer.step()
+    assert torch.equal(model.eval().generate(**texts)[:, 1:], labels)
+
+
+def test_labels_that_cannot_be_added_are_refused():
+    model = build_model()
+    for names in ([], ["LABEL_1"], ["new", "new"]):
+        with pytest.raises(ValueError, match="expected new names"):
+            model.add_labels(names)
+    for names in ("new", [3]):
+        with pytest.raises(TypeError, match="list of names"):
+            model.add_labels(names)
+    assert model.config.num_labels == 3
+
+
+def test_a_frozen_encoder_gets_no_gradient_and_all_else_does(texts):
+    model = build_model(label_feedback="global_embedding")
+    model.freeze_encoder()
+    model.add_labels(["new"])
+    model.resize_token_embeddings(50)
+    model(**texts, labels=GOLD).loss.backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is None) == name.startswith("encoder."), name
 
 
 def test_misuse_is_refused_with_the_remedy(texts):

@@ -201,3 +201,26 @@ def test_the_tokenised_aapd_texts_keep_their_words():
     pairs = [(text.split(), tokenizer.convert_ids_to_tokens(ids)) for text, ids in zip(texts, encoded, strict=True)]
     cut = Counter(word for given, kept in pairs for word in set(given) - set(kept))
     assert sum(cut.values()) < 0.001 * sum(len(given) for given, _ in pairs), cut.most_common(10)
+
+
+@pytest.fixture(params=[SGMTokenizer, AutoTokenizer])
+def with_new_words(request, tmp_path):
+    """A tokenizer with added words, saved and loaded by either class."""
+    tokenizer = SGMTokenizer.train_from_texts(["the party of the art fair 1987"])
+    tokenizer.add_tokens(["Zoo", "b2b", "deep learning", "生", "party"])  # party is there already
+    tokenizer.save_pretrained(tmp_path)
+    return request.param.from_pretrained(tmp_path)
+
+
+def test_added_words_are_found_as_whole_words_in_any_case(with_new_words):
+    size = len(with_new_words)
+    assert with_new_words.get_vocab()["生"] == size - 1
+    assert size == 8 + 4
+    word_ids = with_new_words("the ZOO zoology b2b, deep learning 人生活").input_ids
+    assert [word_id - 8 if word_id > 7 else word_id for word_id in word_ids] == [2, 0, 1, 1, 1, 2, 1, 3, 1]
+
+
+def test_added_words_leave_other_texts_as_they_were(with_new_words):
+    text = "The party of 1990: art-fair zoos, deeply learned"
+    before = SGMTokenizer.train_from_texts(["the party of the art fair 1987"])
+    assert with_new_words(text).input_ids == before(text).input_ids

@@ -321,3 +321,24 @@ def test_a_card_without_training_claims_none(arguments):
     trainer.create_model_card()
     card = ModelCard.load(Path(trainer.args.output_dir, "README.md"))
     assert "It was trained" not in card.text and "### Training" not in card.text and "Not evaluated." in card.text
+
+
+def test_a_frozen_encoder_is_left_untouched_by_training(arguments):
+    model = make_model()
+    model.freeze_encoder()
+    before = weights(model)
+    settings = arguments("run", num_train_epochs=2, weight_decay=0.1)
+    SGMTrainer(model, settings, make_documents(40), make_documents(10, seed=1)).train()
+    for name, value in weights(model).items():
+        assert torch.equal(value, before[name]) == name.startswith("encoder."), name
+
+
+def test_gradient_checkpointing_gives_the_same_training(arguments):
+    trained = []
+    for checkpointing in (False, True):
+        settings = arguments(f"run-{checkpointing}", num_train_epochs=1, activation_checkpointing=checkpointing)
+        trainer = SGMTrainer(make_model(), settings, make_documents(40), make_documents(10, seed=1))
+        trainer.train()
+        trained.append(weights(trainer.model))
+    for name, value in trained[0].items():
+        torch.testing.assert_close(trained[1][name], value, rtol=1e-4, atol=1e-6)
