@@ -81,8 +81,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict]:
         summary = run_sgm.summarise(parsed, trainer, encoded, train_metrics, after) | {"metrics_before": before}
         both = {f"before_{split}": metrics for split, metrics in before.items()} | after
         run_sgm.write_results(Path(training_args.output_dir), train_metrics, both, summary)
+        if parsed[1].attention_figures:
+            run_sgm.draw_attention(trainer, splits, parsed[1])
         print(summary_text(summary))
         print(comparison(before, after))
+    run_sgm.publish(trainer, parsed[1])
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
     return after

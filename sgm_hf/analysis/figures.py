@@ -4,11 +4,12 @@ import csv
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
-Rows = Sequence[Mapping[str, object]]
+Rows = Sequence[Mapping[str, Any]]
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
@@ -91,7 +92,7 @@ def plot_by_frequency(rows: Rows, path: str | Path, title: str) -> None:
     for axis, order in zip(axes[0], orders, strict=True):
         for number, system in enumerate(systems):
             chosen = [row for row in rows if (row["order"], row["system"]) == (order, system)]
-            means = [statistics.mean(float(row[group]) for row in chosen) for group in groups]
+            means = [statistics.mean(row[group] for row in chosen) for group in groups]
             places = [place + 0.26 * (number - (len(systems) - 1) / 2) for place in range(len(groups))]
             bars = axis.bar(places, means, width=0.24, color=f"C{number}", label=system)
             axis.bar_label(bars, fmt="%.2f", fontsize="small")
@@ -123,8 +124,8 @@ def plot_climb(rows: Rows, path: str | Path, title: str, optimum: float | None =
             for seed in _values(rows, "seed"):
                 points = [row for row in rows if (row["order"], row["system"], row["seed"]) == (order, system, seed)]
                 axis.plot(
-                    [float(row["epoch"]) for row in points],
-                    [float(row["micro_f1"]) for row in points],
+                    [row["epoch"] for row in points],
+                    [row["micro_f1"] for row in points],
                     marker=".",
                     color=f"C{number}",
                     label=label,
@@ -149,6 +150,5 @@ def _values(rows: Rows, column: str) -> list:
 def _means(rows: Rows) -> dict[int, float]:
     """The mean micro-F1 over the seeds by the number of labels left out."""
     return {
-        k: statistics.mean(float(row["micro_f1"]) for row in rows if row["removed"] == k)
-        for k in _values(rows, "removed")
+        k: statistics.mean(row["micro_f1"] for row in rows if row["removed"] == k) for k in _values(rows, "removed")
     }

@@ -27,10 +27,15 @@ def pretrained(tmp_path_factory):
     return files, folder / "mle"
 
 
+def trainer_name(method):
+    return run_seq2set.TRAINERS[method].__name__
+
+
 @pytest.mark.parametrize("method", ["self_critical", "order_free"])
 def test_a_checkpoint_is_fine_tuned_and_compared_with_what_it_was(pretrained, tmp_path, capsys, method):
     files, checkpoint = pretrained
     options = ["--model_name_or_path", str(checkpoint), "--output_dir", str(tmp_path / "out"), "--method", method]
+    options += ["--attention_figures", "1"]
     after = run_seq2set.main([*files, *options, *SETTINGS])
     results = json.loads((tmp_path / "out" / "all_results.json").read_text())
     first = json.loads((checkpoint / "all_results.json").read_text())
@@ -38,6 +43,8 @@ def test_a_checkpoint_is_fine_tuned_and_compared_with_what_it_was(pretrained, tm
     assert results["test_best_sequence_micro_f1"] == after["test"]["best_sequence_micro_f1"]
     assert after["test"]["best_sequence_micro_f1"] > first["test_best_sequence_micro_f1"]
     assert (tmp_path / "out" / "model.safetensors").exists()
+    assert trainer_name(method) in (tmp_path / "out" / "README.md").read_text()
+    assert (tmp_path / "out" / "attention_test" / "1.html").exists()
     assert len((tmp_path / "out" / "predictions_test.jsonl").read_text().splitlines()) == 30
     printed = capsys.readouterr().out
     line = next(line for line in printed.splitlines() if line.startswith("test best_sequence_micro_f1"))
