@@ -34,7 +34,7 @@ from sgm_hf.analysis import figures, studies
 from sgm_hf.datasets_scripts.generated import default_process
 from sgm_hf.metrics import compute_metrics
 from sgm_hf.modeling.generation_sgm import SET_DECODINGS
-from sgm_hf.training.checkpoints import write_text_atomically
+from sgm_hf.training.checkpoints import is_complete, write_text_atomically
 
 logger = logging.getLogger("run_seq2set_study")
 
@@ -60,10 +60,10 @@ def run_program(system: str, settings: dict[str, Any], output_dir: Path) -> None
     """
     if (output_dir / "summary.json").exists():
         return
-    if output_dir.is_dir() and any(output_dir.glob("checkpoint-*")):
+    if any(is_complete(checkpoint) for checkpoint in output_dir.glob("checkpoint-*")):
         settings = settings | {"resume_from_checkpoint": "true"}
     elif output_dir.is_dir():
-        shutil.rmtree(output_dir)  # a run that was cut off before its first checkpoint
+        shutil.rmtree(output_dir)  # a run that was cut off before its first whole checkpoint
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     settings_file, log_file = output_dir.with_suffix(".json"), output_dir.with_suffix(".log")
     if system != "likelihood":

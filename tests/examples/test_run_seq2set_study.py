@@ -15,6 +15,8 @@ import run_seq2set_study
 import run_sgm
 from test_run_sgm import EXAMPLES, write_csv
 
+from sgm_hf.training.checkpoints import is_complete
+
 TINY = {
     **dict.fromkeys(("embedding_size", "encoder_hidden_size", "decoder_hidden_size"), 16),
     "encoder_layers": 1,
@@ -117,7 +119,7 @@ def test_finished_runs_are_left_alone(study, monkeypatch):
 def test_a_study_killed_in_a_training_ends_with_the_weights_of_one_never_killed(study, tmp_path, monkeypatch):
     config = json.loads((study / "study.json").read_text())
     config = {name: config[name] for name in ("common", "likelihood", "self_critical")}
-    config["self_critical"] = SAMPLED | {"num_train_epochs": 6}
+    config["self_critical"] = SAMPLED | {"num_train_epochs": 10}
     (tmp_path / "study.json").write_text(json.dumps(config))
     seed = Path("frequency", "seed_1")
     for folder in ("killed", "whole"):
@@ -127,15 +129,15 @@ def test_a_study_killed_in_a_training_ends_with_the_weights_of_one_never_killed(
     program = [sys.executable, str(EXAMPLES / "run_seq2set_study.py"), *options, str(tmp_path / "killed")]
     process = subprocess.Popen(program, start_new_session=True, stderr=subprocess.DEVNULL)
     run = tmp_path / "killed" / seed / "self_critical"
-    deadline = time.monotonic() + 60
-    while not list(run.glob("checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
+    deadline = time.monotonic() + 240
+    while not any(map(is_complete, run.glob("checkpoint-*"))) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (run / "summary.json").exists()
     run_seq2set_study.main([*options, str(tmp_path / "killed")])
     assert json.loads(run.with_suffix(".json").read_text())["resume_from_checkpoint"] == "true"
-    assert len(json.loads((run / "summary.json").read_text())["history"]) == 6
+    assert len(json.loads((run / "summary.json").read_text())["history"]) == 10
 
     monkeypatch.setattr(run_seq2set_study, "subprocess", SimpleNamespace(run=run_here))
     run_seq2set_study.main([*options, str(tmp_path / "whole")])

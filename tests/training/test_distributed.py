@@ -65,9 +65,11 @@ def test_a_failing_process_ends_the_others_and_leaves_whole_checkpoints(tmp_path
 
 
 def test_accelerate_launches_two_processes_with_our_configuration():
+    # Both processes write to one pipe: a line has to be one write.
     script = (
-        "import torch.distributed; from accelerate import PartialState; state = PartialState(cpu=True);"
-        "print(state.num_processes, state.distributed_type); torch.distributed.destroy_process_group()"
+        "import os, torch.distributed; from accelerate import PartialState; state = PartialState(cpu=True);"
+        "os.write(1, f'process {state.process_index} of {state.num_processes}\\n'.encode());"
+        "torch.distributed.destroy_process_group()"
     )
     config = EXAMPLES / "configs" / "accelerate" / "multi_gpu.yaml"
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
@@ -79,7 +81,7 @@ def test_accelerate_launches_two_processes_with_our_configuration():
         timeout=120,
     )
     assert run.returncode == 0, run.stderr[-2000:]
-    assert run.stdout.split().count("2") == 2
+    assert sorted(run.stdout.split("\n")) == ["", "process 0 of 2", "process 1 of 2"]
 
 
 @pytest.mark.parametrize("name", ["multi_gpu", "fsdp"])
