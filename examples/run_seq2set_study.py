@@ -168,7 +168,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
                 cell += f" ± {statistics.stdev(row[metric] for row in group):.{decimals}f}"
             if order == "shuffled" and ("frequency", system) in means:
                 harm = studies.degradation(metric, means["frequency", system][metric], means[order, system][metric])
-                cell += f" (↓{harm:.1%})"
+                cell += f" ({abs(harm):.1%} {'worse' if harm > 0 else 'better'})"
             cells.append(cell)
         lines.append(f"| {order} | {system} | {len(group)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib import pyplot
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -70,6 +71,7 @@ def plot_without_top_labels(rows: Rows, path: str | Path, title: str) -> None:
         left.set_title(f"labels in training: {order}", loc="left", fontsize="medium")
         for axis in (left, right):
             axis.set_xlabel("most frequent labels left out")
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.spines[["top", "right"]].set_visible(False)
     axes[0, 0].legend(frameon=False)
     figure.suptitle(title)

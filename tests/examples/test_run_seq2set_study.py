@@ -83,7 +83,7 @@ def test_the_table_holds_the_metrics_of_the_runs(study):
         assert float(rows["shuffled", "order_free"][metric]) == pytest.approx(results[f"test_{metric}"], rel=1e-5)
     lines = (study / "report" / "table.md").read_text().splitlines()
     assert len(lines) == 8
-    assert "↓" not in lines[2] and lines[-1].count("↓") == 5
+    assert "%" not in lines[2] and lines[-1].count("% worse)") + lines[-1].count("% better)") == 5
 
 
 def test_the_figures_are_drawn_from_the_predictions(study):
