@@ -22,10 +22,10 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for ending in (".png", ".svg"):
-        # Without the date, drawing the same numbers again gives the same file.
-        metadata = {"Date": None} if ending == ".svg" else None
-        figure.savefig(path.with_name(path.name + ending), dpi=150, metadata=metadata)
+    figure.savefig(path.with_name(f"{path.name}.png"), dpi=150)
+    # Without the date and with fixed names inside, drawing the same numbers again gives the same file.
+    with pyplot.rc_context({"svg.hashsalt": "sgm_hf"}):
+        figure.savefig(path.with_name(f"{path.name}.svg"), metadata={"Date": None})
     pyplot.close(figure)
 
 

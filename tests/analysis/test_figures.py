@@ -26,10 +26,13 @@ def drawn(monkeypatch):
 
 
 def test_a_figure_is_written_as_picture_and_as_drawing(tmp_path):
+    drawings = set()
     for _ in range(2):
         figure, axes = pyplot.subplots()
         axes.plot([1, 2], [3, 4])
         figures.save_figure(figure, tmp_path / "new" / "a.figure")
+        drawings.add((tmp_path / "new" / "a.figure.svg").read_bytes())
+    assert len(drawings) == 1
     assert image.imread(tmp_path / "new" / "a.figure.png").shape[2] == 4
     assert xml.dom.minidom.parse(str(tmp_path / "new" / "a.figure.svg")).documentElement.tagName == "svg"
     assert pyplot.get_fignums() == []
