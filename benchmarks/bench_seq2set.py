@@ -47,10 +47,7 @@ def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
         for batch in batches:
             with trainer.accelerator.autocast():
                 loss = trainer.compute_loss(model, batch)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 8.0)
-            optimizer.step()
-            optimizer.zero_grad()
+            bench_training.update(model, optimizer, loss, max_norm=8.0)
         return {"documents": num_documents}
 
     return repeat

@@ -80,13 +80,18 @@ def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
                     loss = model(batch["input_ids"], batch["attention_mask"].sum(dim=1), batch["labels"])
                 else:
                     loss = model(**batch, use_cache=False).loss
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
-            optimizer.step()
-            optimizer.zero_grad()
+            update(model, optimizer, loss, max_norm=10.0)
         return {"documents": num_documents}
 
     return repeat
+
+
+def update(model: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor, max_norm: float) -> None:
+    """The rest of an update once its loss is known: backward pass, clipping, the optimizer's step."""
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    optimizer.step()
+    optimizer.zero_grad()
 
 
 def batch_multiplications(config: Any, batch: dict[str, torch.Tensor]) -> list[tuple[int, int, int, int]]:

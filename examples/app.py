@@ -304,9 +304,7 @@ def told_to_the_user(function: Callable) -> Callable:
 # ---- the page ----
 
 
-def build_page(
-    predictor: Predictor, examples: Sequence[str] = (), title: str = "Multi-label text classification"
-) -> gr.Blocks:
+def build_page(predictor: Predictor, examples: Sequence[str] = (), title: str = TITLE) -> gr.Blocks:
     """Build the page.
 
     Args:

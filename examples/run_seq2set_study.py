@@ -82,8 +82,10 @@ def run_folder(output_dir: Path, order: str, seed: int, system: str) -> Path:
     return output_dir / order / f"seed_{seed}" / system
 
 
-def train_system(system: str, order: str, seed: int, config: dict[str, Any], arguments: argparse.Namespace) -> None:
-    """Train one system of the study, from its likelihood model where it needs one."""
+def settings_of(
+    system: str, order: str, seed: int, config: dict[str, Any], arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """The settings of one training of a system, from its likelihood model where it needs one."""
     settings = (
         config["common"] | config[system] | {"seed": seed, "do_train": True, "do_eval": True, "do_predict": True}
     )
@@ -93,6 +95,12 @@ def train_system(system: str, order: str, seed: int, config: dict[str, Any], arg
         settings["label_order"] = order
     else:
         settings["model_name_or_path"] = str(run_folder(arguments.output_dir, order, seed, "likelihood"))
+    return settings
+
+
+def train_system(system: str, order: str, seed: int, config: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Train one system of the study."""
+    settings = settings_of(system, order, seed, config, arguments)
     run_program(system, settings, run_folder(arguments.output_dir, order, seed, system))
 
 
@@ -118,15 +126,7 @@ def search(arguments: argparse.Namespace, config: dict[str, Any]) -> None:
         for number, tried in enumerate(tqdm(config["search"], unit="setting", disable=not sys.stderr.isatty())):
             system = tried["method"]
             logger.info("search, %s orders, %s", order, tried)
-            settings = (
-                config["common"]
-                | config[system]
-                | tried
-                | {"seed": seed, "do_train": True, "do_eval": True, "do_predict": False}
-            )
-            if arguments.data_dir is not None:
-                settings["data_dir"] = str(arguments.data_dir)
-            settings["model_name_or_path"] = str(run_folder(arguments.output_dir, order, seed, "likelihood"))
+            settings = settings_of(system, order, seed, config, arguments) | tried | {"do_predict": False}
             run_program(system, settings, arguments.output_dir / "search" / order / str(number))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib import pyplot
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -88,10 +89,8 @@ def plot_by_frequency(rows: Rows, path: str | Path, title: str) -> None:
     """
     orders, systems = _values(rows, "order"), _values(rows, "system")
     groups = {"high": "frequent labels", "low": "rare labels"}
-    figure, axes = pyplot.subplots(
-        1, len(orders), figsize=(4.5 * len(orders), 3.4), squeeze=False, layout="constrained"
-    )
-    for axis, order in zip(axes[0], orders, strict=True):
+    figure, axes = _panels(orders)
+    for axis, order in zip(axes, orders, strict=True):
         for number, system in enumerate(systems):
             chosen = [row for row in rows if (row["order"], row["system"]) == (order, system)]
             means = [statistics.mean(row[group] for row in chosen) for group in groups]
@@ -99,10 +98,8 @@ def plot_by_frequency(rows: Rows, path: str | Path, title: str) -> None:
             bars = axis.bar(places, means, width=0.24, color=f"C{number}", label=system)
             axis.bar_label(bars, fmt="%.2f", fontsize="small")
         axis.set_xticks(range(len(groups)), list(groups.values()))
-        axis.set_title(f"labels in training: {order}", loc="left", fontsize="medium")
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0, 0].set_ylabel("micro-F1")
-    axes[0, -1].legend(frameon=False)
+    axes[0].set_ylabel("micro-F1")
+    axes[-1].legend(frameon=False)
     figure.suptitle(title)
     save_figure(figure, path)
 
@@ -117,10 +114,8 @@ def plot_climb(rows: Rows, path: str | Path, title: str, optimum: float | None =
         optimum: The best possible value, drawn as a line where it is known.
     """
     orders, systems = _values(rows, "order"), _values(rows, "system")
-    figure, axes = pyplot.subplots(
-        1, len(orders), figsize=(4.5 * len(orders), 3.4), squeeze=False, layout="constrained"
-    )
-    for axis, order in zip(axes[0], orders, strict=True):
+    figure, axes = _panels(orders)
+    for axis, order in zip(axes, orders, strict=True):
         for number, system in enumerate(systems):
             label = system
             for seed in _values(rows, "seed"):
@@ -136,12 +131,21 @@ def plot_climb(rows: Rows, path: str | Path, title: str, optimum: float | None =
         if optimum is not None:
             axis.axhline(optimum, color="grey", linestyle="--", label="best possible")
         axis.set_xlabel("epoch")
-        axis.set_title(f"labels in training: {order}", loc="left", fontsize="medium")
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0, 0].set_ylabel("micro-F1, validation")
-    axes[0, -1].legend(frameon=False, loc="lower right")
+    axes[0].set_ylabel("micro-F1, validation")
+    axes[-1].legend(frameon=False, loc="lower right")
     figure.suptitle(title)
     save_figure(figure, path)
+
+
+def _panels(orders: Sequence[str]) -> tuple[Figure, Sequence[Axes]]:
+    """A figure with a panel for each order of the labels in training, side by side."""
+    figure, axes = pyplot.subplots(
+        1, len(orders), figsize=(4.5 * len(orders), 3.4), squeeze=False, layout="constrained"
+    )
+    for axis, order in zip(axes[0], orders, strict=True):
+        axis.set_title(f"labels in training: {order}", loc="left", fontsize="medium")
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes[0]
 
 
 def _values(rows: Rows, column: str) -> list:
