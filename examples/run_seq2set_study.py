@@ -12,7 +12,8 @@ the likelihood models of the first seed and compares them on the validation spli
 - `table.csv`, `table.md`: the metrics on the test split, and how much shuffled orders harm (Tables 1 and 2);
 - `without_top_labels.{csv,png,svg}`: without the k most frequent labels (Figure 1);
 - `by_frequency.{csv,png,svg}`: on the top and the last 10 % of the labels (Figure 2);
-- `climb.{csv,png,svg}`: validation over the epochs; `search.csv`: the settings tried, with what they gave.
+- `climb.{csv,png,svg}`: validation over the epochs;
+- `search.csv`, `search.md`: the settings tried, with what they gave.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from run_seq2set import TRAINERS
+from run_seq2set import TRAINERS, Seq2SetArguments
 from tqdm import tqdm
 
 from sgm_hf import SGMConfig, load_corpus
@@ -42,6 +43,10 @@ EXAMPLES = Path(__file__).parent
 SYSTEMS = ("likelihood", *TRAINERS)
 REMOVED = (0, 1, 2, 4, 8, 12, 16, 20, 30, 40, 50, 60)
 SEARCHED_SPLIT = "validation"
+SEARCHED = (
+    *("method", "learning_rate", "num_samples", "baseline", "dropout_in_sampling", "likelihood_weight"),
+    "num_train_epochs",
+)
 
 
 # ---- training ----
@@ -149,10 +154,16 @@ def identity(run: dict[str, Any]) -> dict[str, Any]:
     return {name: run[name] for name in ("order", "system", "seed")}
 
 
+def markdown(titles: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
+    """A Markdown table of titles and rows of cells."""
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "".join(f"| {' | '.join(map(str, cells))} |\n" for cells in lines)
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Tables 1 and 2 as one Markdown table: mean ± standard deviation, and the harm of shuffling in per cent."""
     titles = ["Labels in training", "System", "Seeds", "HL", "0/1 loss", "micro-F1", "P", "R"]
-    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    lines = []
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["order"], row["system"]), []).append(row)
@@ -160,7 +171,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         key: {m: statistics.mean(r[m] for r in group) for m in studies.TABLE_METRICS} for key, group in groups.items()
     }
     for (order, system), group in groups.items():
-        cells = []
+        cells = [order, system, str(len(group))]
         for metric in studies.TABLE_METRICS:
             decimals = 4 if metric == "hamming_loss" else 3
             cell = f"{means[order, system][metric]:.{decimals}f}"
@@ -170,8 +181,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
                 harm = studies.degradation(metric, means["frequency", system][metric], means[order, system][metric])
                 cell += f" ({abs(harm):.1%} {'worse' if harm > 0 else 'better'})"
             cells.append(cell)
-        lines.append(f"| {order} | {system} | {len(group)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        lines.append(cells)
+    return markdown(titles, lines)
 
 
 def climb(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -202,11 +213,12 @@ def search_rows(output_dir: Path) -> list[dict[str, Any]]:
         output_dir.glob("search/*/*/all_results.json"), key=lambda path: (path.parts[-3], int(path.parts[-2]))
     ):
         settings = json.loads(path.parent.with_suffix(".json").read_text(encoding="utf-8"))
+        if settings["method"] == "order_free":
+            settings["baseline"] = ""  # it has no reward
         results = json.loads(path.read_text(encoding="utf-8"))
-        names = ("method", "learning_rate", "num_samples", "baseline", "dropout_in_sampling", "likelihood_weight")
         rows.append(
             {"order": path.parts[-3]}
-            | {name: settings.get(name, "") for name in names}
+            | {name: settings.get(name, getattr(Seq2SetArguments, name)) for name in SEARCHED}
             | {
                 f"{when}_{metric}": results[f"{prefix}{SEARCHED_SPLIT}_best_sequence_{metric}"]
                 for metric in ("micro_f1", "zero_one_loss")
@@ -214,6 +226,22 @@ def search_rows(output_dir: Path) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def search_table(rows: Sequence[dict[str, Any]]) -> str:
+    """The search as a Markdown table."""
+    titles = ["Order", "Method", "Learning rate", "Samples", "Baseline", "Dropout", "Likelihood", "Epochs"]
+    titles += ["micro-F1 before", "after", "0/1 loss before", "after"]
+    measured = [name for name in rows[0] if name not in ("order", *SEARCHED)]
+    return markdown(
+        titles,
+        (
+            [row["order"], row["method"], f"{row['learning_rate']:g}", row["num_samples"], row["baseline"]]
+            + ["on" if row["dropout_in_sampling"] else "off", row["likelihood_weight"], row["num_train_epochs"]]
+            + [f"{row[name]:.4f}" for name in measured]
+            for row in rows
+        ),
+    )
 
 
 def optimum_of(runs: Iterable[dict[str, Any]]) -> float | None:
@@ -270,6 +298,7 @@ def report(study: Path, output: Path, set_decoding: str = "best_sequence") -> st
     searched = search_rows(study)
     if searched:
         figures.write_rows(searched, output / "search.csv")
+        write_text_atomically(output / "search.md", search_table(searched))
     return text
 
 

@@ -101,13 +101,16 @@ def test_the_figures_are_drawn_from_the_predictions(study):
 
 def test_the_search_compares_settings_on_the_validation_split_alone(study):
     rows = read_rows(study / "report" / "search.csv")
-    assert [(row["method"], row["learning_rate"], row["likelihood_weight"]) for row in rows] == [
-        ("order_free", "0.001", ""),
-        ("self_critical", "0.003", "0.5"),
+    assert [(row["method"], row["learning_rate"], row["baseline"], row["likelihood_weight"]) for row in rows] == [
+        ("order_free", "0.001", "", "0"),
+        ("self_critical", "0.003", "greedy", "0.5"),
     ]
     results = json.loads((study / "runs" / "search" / "shuffled" / "0" / "all_results.json").read_text())
     assert float(rows[0]["after_micro_f1"]) == pytest.approx(results["validation_best_sequence_micro_f1"], rel=1e-5)
     assert not any(name.startswith(("test_", "before_test_")) for name in results)
+    table = [line.split("|")[1:-1] for line in (study / "report" / "search.md").read_text().splitlines()]
+    assert len(table) == 4 and len({len(cells) for cells in table}) == 1
+    assert float(table[3][-3]) == pytest.approx(float(rows[1]["after_micro_f1"]), abs=5e-5)
 
 
 def test_finished_runs_are_left_alone(study, monkeypatch):
