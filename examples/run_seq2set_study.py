@@ -5,9 +5,10 @@
         --output_dir runs/study_reuters21578
     python examples/run_seq2set_study.py report runs/study_reuters21578 --output docs/studies/reuters21578
 
-`train` trains, for each order of the labels and each seed, a model by likelihood and from it one by each other method;
-what is finished is left alone and what was cut off is resumed. `search` tries the settings listed under "search" from
-the likelihood models of the first seed and compares them on the validation split. `report` writes from the predictions
+`train` trains, for each order of the labels and each seed, a model by likelihood and from it one by each other system
+of the configuration; `likelihood_continued`, a control, only trains longer. What is finished is left alone, what was
+cut off is resumed. `search` tries the settings listed under "search" from the likelihood models of the first seed and
+compares them on the validation split. `report` writes from the predictions
 
 - `table.csv`, `table.md`: the metrics on the test split, the micro-F1 of decoding `max_f1` beside, and how much
   shuffled orders harm (Tables 1 and 2);
@@ -42,7 +43,7 @@ from sgm_hf.training.checkpoints import is_complete, write_text_atomically
 logger = logging.getLogger("run_seq2set_study")
 
 EXAMPLES = Path(__file__).parent
-SYSTEMS = ("likelihood", *TRAINERS)
+SYSTEMS = ("likelihood", "likelihood_continued", *TRAINERS)
 REMOVED = (0, 1, 2, 4, 8, 12, 16, 20, 30, 40, 50, 60)
 METRICS = (*studies.TABLE_METRICS, "max_f1_micro_f1")
 SEARCHED_SPLIT = "validation"
@@ -74,10 +75,10 @@ def run_program(system: str, settings: dict[str, Any], output_dir: Path) -> None
         shutil.rmtree(output_dir)  # a run that was cut off before its first whole checkpoint
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     settings_file, log_file = output_dir.with_suffix(".json"), output_dir.with_suffix(".log")
-    if system != "likelihood":
+    if system in TRAINERS:
         settings = settings | {"method": system}
     write_text_atomically(settings_file, json.dumps(settings | {"output_dir": str(output_dir)}, indent=2) + "\n")
-    program = EXAMPLES / ("run_sgm.py" if system == "likelihood" else "run_seq2set.py")
+    program = EXAMPLES / ("run_seq2set.py" if system in TRAINERS else "run_sgm.py")
     with log_file.open("a", encoding="utf-8") as log:
         run = subprocess.run([sys.executable, str(program), str(settings_file)], stdout=log, stderr=log)
     if run.returncode:
@@ -318,7 +319,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, help_text in (("train", "train the systems"), ("search", "compare settings on the validation split")):
         command = commands.add_parser(name, help=help_text)
-        command.add_argument("config", type=Path, help="JSON: common, likelihood, self_critical, order_free, search")
+        command.add_argument("config", type=Path, help="JSON: common, search, and the systems to train")
         command.add_argument("--output_dir", type=Path, required=True, help="folder of the study")
         command.add_argument("--data_dir", type=Path, help="folder or archive of the corpus")
         command.add_argument("--orders", nargs="+", default=["frequency", "shuffled"], help="orders of the labels")

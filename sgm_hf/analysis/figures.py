@@ -89,13 +89,14 @@ def plot_by_frequency(rows: Rows, path: str | Path, title: str) -> None:
     """
     orders, systems = _values(rows, "order"), _values(rows, "system")
     groups = {"high": "frequent labels", "low": "rare labels"}
+    step = 0.8 / len(systems)
     figure, axes = _panels(orders)
     for axis, order in zip(axes, orders, strict=True):
         for number, system in enumerate(systems):
             chosen = [row for row in rows if (row["order"], row["system"]) == (order, system)]
             means = [statistics.mean(row[group] for row in chosen) for group in groups]
-            places = [place + 0.26 * (number - (len(systems) - 1) / 2) for place in range(len(groups))]
-            bars = axis.bar(places, means, width=0.24, color=f"C{number}", label=system)
+            places = [place + step * (number - (len(systems) - 1) / 2) for place in range(len(groups))]
+            bars = axis.bar(places, means, width=0.9 * step, color=f"C{number}", label=system)
             axis.bar_label(bars, fmt="%.2f", fontsize="small")
         axis.set_xticks(range(len(groups)), list(groups.values()))
     axes[0].set_ylabel("micro-F1")

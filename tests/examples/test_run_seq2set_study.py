@@ -52,6 +52,7 @@ def study(tmp_path_factory):
     }
     search = [{"method": "order_free", "learning_rate": 1e-3}, {"method": "self_critical", "likelihood_weight": 0.5}]
     config = {"common": common, "likelihood": TINY, "order_free": SAMPLED, "self_critical": SAMPLED, "search": search}
+    config["likelihood_continued"] = {"learning_rate": 3e-3, "num_train_epochs": 1}
     (folder / "study.json").write_text(json.dumps(config))
     options = [str(folder / "study.json"), "--output_dir", str(folder / "runs"), "--seeds", "1"]
     with pytest.MonkeyPatch.context() as patch:
@@ -71,18 +72,25 @@ def test_every_system_is_trained_in_every_order_from_its_likelihood_model(study)
         start = results["likelihood"]["test_micro_f1"]
         assert results["self_critical"]["before_test_micro_f1"] == start
         assert results["order_free"]["before_test_micro_f1"] == start
-        config = json.loads((study / "runs" / order / "seed_1" / "self_critical" / "config.json").read_text())
-        assert config["label_order"] == order
+        for system in ("likelihood_continued", "self_critical"):
+            config = json.loads((study / "runs" / order / "seed_1" / system / "config.json").read_text())
+            assert config["label_order"] == order
+        # The control went on from the weights, so its loss is below that of the first epoch from scratch.
+        losses = {}
+        for system in ("likelihood", "likelihood_continued"):
+            history = json.loads((study / "runs" / order / "seed_1" / system / "summary.json").read_text())["history"]
+            losses[system] = history[0]["loss"]
+        assert losses["likelihood_continued"] < losses["likelihood"]
 
 
 def test_the_table_holds_the_metrics_of_the_runs(study):
     rows = {(row["order"], row["system"]): row for row in read_rows(study / "report" / "table.csv")}
-    assert len(rows) == 6
+    assert len(rows) == 8
     results = json.loads((study / "runs" / "shuffled" / "seed_1" / "order_free" / "all_results.json").read_text())
     for metric in run_seq2set_study.METRICS:
         assert float(rows["shuffled", "order_free"][metric]) == pytest.approx(results[f"test_{metric}"], rel=1e-5)
     lines = (study / "report" / "table.md").read_text().splitlines()
-    assert len(lines) == 8
+    assert len(lines) == 10
     assert "%" not in lines[2] and lines[-1].count("% worse)") + lines[-1].count("% better)") == 6
 
 
@@ -163,13 +171,15 @@ def test_faults_are_reported(study, tmp_path):
 @pytest.mark.parametrize("path", sorted((EXAMPLES / "configs").glob("study_*.json")), ids=lambda path: path.stem)
 def test_settings_of_the_studies_are_known_to_the_programs(path, tmp_path):
     config = json.loads(path.read_text())
-    trainings = [(system, config["common"] | config[system]) for system in run_seq2set_study.SYSTEMS]
+    trainings = [
+        (system, config["common"] | config[system]) for system in run_seq2set_study.SYSTEMS if system in config
+    ]
     trainings += [
         (tried["method"], config["common"] | config[tried["method"]] | tried) for tried in config.get("search", [])
     ]
     for number, (system, settings) in enumerate(trainings):
         own = tmp_path / f"{number}.json"
         own.write_text(json.dumps(settings | {"output_dir": str(tmp_path)}))
-        training_class = {} if system == "likelihood" else {"training_class": run_seq2set.Seq2SetArguments}
+        training_class = {"training_class": run_seq2set.Seq2SetArguments} if system in run_seq2set.TRAINERS else {}
         _, data_args, _ = run_sgm.parse_arguments([str(own)], **training_class)
         assert data_args.dataset_name == Path(path).stem.removeprefix("study_")
