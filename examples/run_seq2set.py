@@ -5,6 +5,9 @@
     python examples/run_seq2set.py examples/configs/reuters21578_seq2set.json --model_name_or_path runs/mle \\
         --data_dir DIR --output_dir runs/seq2set
 
+In place of a checkpoint, `--pretrain_config examples/configs/reuters21578_sgm_ge.json` first trains one by likelihood,
+beside the output folder, and takes it up again when the program is started again.
+
 `--method self_critical` is the reinforcement learning of Yang et al. 2019, `--method order_free` a supervised loss.
 The metrics before and after are printed and kept in all_results.json. All settings of run_sgm.py work; take the same
 corpus and splits as there.
@@ -12,15 +15,21 @@ corpus and splits as there.
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import run_sgm
 
 from sgm_hf.training import OrderFreeTrainer, SamplingArguments, SelfCriticalTrainer
+from sgm_hf.training.checkpoints import is_complete
 from sgm_hf.training.summary import summary_text
 
 TRAINERS = {"self_critical": SelfCriticalTrainer, "order_free": OrderFreeTrainer}
+# Both trainings see the same documents; how words are made of them is the checkpoint's matter.
+DOCUMENTS = (
+    *("dataset_name", "dataset_config", "data_dir", "train_file", "validation_file", "test_file", "text_column"),
+    *("labels_column", "label_separator", "validation_split_size", "split_seed", "max_train_samples"),
+)
 SHOWN = (
     *("best_sequence_micro_f1", "best_sequence_micro_precision", "best_sequence_micro_recall"),
     *("best_sequence_hamming_loss", "best_sequence_zero_one_loss", "max_f1_micro_f1"),
@@ -33,9 +42,14 @@ class Seq2SetArguments(SamplingArguments):
 
     Args:
         method: "self_critical" (default) or "order_free".
+        pretrain_config: Settings of run_sgm.py that make the checkpoint to start from; default None, it is given.
     """
 
     method: str = field(default="self_critical", metadata={"help": "The loss.", "choices": list(TRAINERS)})
+    pretrain_config: str | None = field(
+        default=None,
+        metadata={"help": "Settings of run_sgm.py to train by likelihood with first, if there is no checkpoint."},
+    )
 
 
 def comparison(before: dict[str, dict], after: dict[str, dict]) -> str:
@@ -53,6 +67,27 @@ def comparison(before: dict[str, dict], after: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
+def pretrain(data_args: run_sgm.DataArguments, training_args: Seq2SetArguments) -> str:
+    """Train the checkpoint to start from by likelihood, unless that is done; go on with it where it was cut off.
+
+    Args:
+        data_args: The data settings, which say what documents there are.
+        training_args: Its `pretrain_config` has the other settings; the precision is the same for both trainings.
+
+    Returns:
+        The checkpoint's folder: that of the output with `_likelihood` behind.
+    """
+    folder = Path(f"{Path(training_args.output_dir)}_likelihood")
+    if not (folder / "summary.json").exists():
+        options = ["--output_dir", str(folder), "--do_train", "true", "--bf16", str(training_args.bf16)]
+        if any(map(is_complete, folder.glob("checkpoint-*"))):
+            options += ["--resume_from_checkpoint", "true"]
+        model_args, own_data_args, likelihood_args = run_sgm.parse_arguments([training_args.pretrain_config, *options])
+        documents = {name: getattr(data_args, name) for name in DOCUMENTS}
+        run_sgm.run(model_args, replace(own_data_args, **documents), likelihood_args)
+    return str(folder)
+
+
 def main(arguments: Sequence[str] | None = None) -> dict[str, dict]:
     """Run the program.
 
@@ -63,15 +98,21 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict]:
         The metrics of each split after fine-tuning.
 
     Raises:
-        ValueError: If there is no checkpoint to start from, or its labels are not those of the data.
+        ValueError: If there is not one checkpoint to start from, or its labels are not those of the data.
     """
     parsed = run_sgm.parse_arguments(sys.argv[1:] if arguments is None else arguments, Seq2SetArguments, __doc__)
-    model_args, _, training_args = parsed
-    if model_args.model_name_or_path is None:
-        raise ValueError("give --model_name_or_path: a model that run_sgm.py has trained on these data.")
+    model_args, data_args, training_args = parsed
+    if (model_args.model_name_or_path is None) == (training_args.pretrain_config is None):
+        raise ValueError(
+            "give --model_name_or_path, a model that run_sgm.py has trained on these data, or --pretrain_config, the "
+            "settings of run_sgm.py to train one with; not both."
+        )
     training_args.do_train = True
     if not (training_args.do_eval or training_args.do_predict):
         training_args.do_eval = training_args.do_predict = True
+    run_sgm.check_output_dir(training_args)
+    if training_args.pretrain_config is not None:
+        model_args.model_name_or_path = pretrain(data_args, training_args)
     run_sgm.prepare(*parsed)
     trainer, splits, encoded = run_sgm.build_trainer(parsed, TRAINERS[training_args.method])
     before = run_sgm.score_splits(trainer, splits, encoded, write=False)
@@ -81,11 +122,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict]:
         summary = run_sgm.summarise(parsed, trainer, encoded, train_metrics, after) | {"metrics_before": before}
         both = {f"before_{split}": metrics for split, metrics in before.items()} | after
         run_sgm.write_results(Path(training_args.output_dir), train_metrics, both, summary)
-        if parsed[1].attention_figures:
-            run_sgm.draw_attention(trainer, splits, parsed[1])
+        if data_args.attention_figures:
+            run_sgm.draw_attention(trainer, splits, data_args)
         print(summary_text(summary))
         print(comparison(before, after))
-    run_sgm.publish(trainer, parsed[1])
+    run_sgm.publish(trainer, data_args)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
     return after

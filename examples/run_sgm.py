@@ -647,6 +647,31 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     set_seed(training_args.seed)
 
 
+def run(
+    model_args: ModelArguments, data_args: DataArguments, training_args: SGMTrainingArguments
+) -> tuple[SGMTrainer, dict[str, dict]]:
+    """Train, evaluate and predict as the settings say.
+
+    Returns:
+        The trainer, and the metrics of each split that was evaluated or predicted.
+    """
+    parsed = (model_args, data_args, training_args)
+    prepare(*parsed)
+    trainer, splits, encoded = build_trainer(parsed)
+    logger.info("documents: %s", ", ".join(f"{split} {len(dataset):,}" for split, dataset in encoded.items()))
+    train_metrics = train(trainer) if training_args.do_train else {}
+    metrics = score_splits(trainer, splits, encoded, write=True)
+    if trainer.is_world_process_zero():
+        summary = summarise(parsed, trainer, encoded, train_metrics, metrics)
+        write_results(Path(training_args.output_dir), train_metrics, metrics, summary)
+        if data_args.attention_figures:
+            draw_attention(trainer, splits, data_args)
+        print(summary_text(summary))
+    publish(trainer, data_args)
+    trainer.accelerator.wait_for_everyone()
+    return trainer, metrics
+
+
 def main(arguments: Sequence[str] | None = None) -> dict[str, dict]:
     """Run the program.
 
@@ -656,21 +681,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict]:
     Returns:
         The metrics of each split that was evaluated or predicted.
     """
-    parsed = parse_arguments(sys.argv[1:] if arguments is None else arguments)
-    prepare(*parsed)
-    training_args = parsed[2]
-    trainer, splits, encoded = build_trainer(parsed)
-    logger.info("documents: %s", ", ".join(f"{split} {len(dataset):,}" for split, dataset in encoded.items()))
-    train_metrics = train(trainer) if training_args.do_train else {}
-    metrics = score_splits(trainer, splits, encoded, write=True)
-    if trainer.is_world_process_zero():
-        summary = summarise(parsed, trainer, encoded, train_metrics, metrics)
-        write_results(Path(training_args.output_dir), train_metrics, metrics, summary)
-        if parsed[1].attention_figures:
-            draw_attention(trainer, splits, parsed[1])
-        print(summary_text(summary))
-    publish(trainer, parsed[1])
-    trainer.accelerator.wait_for_everyone()
+    trainer, metrics = run(*parse_arguments(sys.argv[1:] if arguments is None else arguments))
     trainer.accelerator.end_training()
     return metrics
 

@@ -55,10 +55,34 @@ def test_a_checkpoint_is_fine_tuned_and_compared_with_what_it_was(pretrained, tm
     assert "metrics before, test" in printed and method in (tmp_path / "out" / "summary.txt").read_text()
 
 
+def test_pretraining_first_ends_where_fine_tuning_a_checkpoint_does(pretrained, tmp_path, monkeypatch):
+    files, checkpoint = pretrained
+    settings = dict(zip([name.removeprefix("--") for name in TINY[::2]], TINY[1::2], strict=True))
+    config = tmp_path / "likelihood.json"
+    config.write_text(json.dumps(settings | {"num_train_epochs": 2}))
+    options = [*files, *SETTINGS, "--output_dir", str(tmp_path / "out"), "--pretrain_config", str(config)]
+    run_seq2set.main(options)
+    first = tmp_path / "out_likelihood" / "model.safetensors"
+    assert first.read_bytes() == (checkpoint / "model.safetensors").read_bytes()
+    run_seq2set.main(
+        [*files, *SETTINGS, "--output_dir", str(tmp_path / "two"), "--model_name_or_path", str(checkpoint)]
+    )
+    tuned = (tmp_path / "out" / "model.safetensors").read_bytes()
+    assert tuned == (tmp_path / "two" / "model.safetensors").read_bytes()
+
+    monkeypatch.setattr(run_sgm, "run", lambda *parsed: pytest.fail("a finished pre-training ran again"))
+    (tmp_path / "out_likelihood").rename(tmp_path / "again_likelihood")
+    run_seq2set.main([*options, "--output_dir", str(tmp_path / "again")])
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == tuned
+
+
 def test_bad_input_is_refused(pretrained, tmp_path):
     files, checkpoint = pretrained
     with pytest.raises(ValueError, match="give --model_name_or_path"):
         run_seq2set.main([*files, "--output_dir", str(tmp_path / "a")])
+    both = ["--model_name_or_path", str(checkpoint), "--pretrain_config", "likelihood.json"]
+    with pytest.raises(ValueError, match="not both"):
+        run_seq2set.main([*files, "--output_dir", str(tmp_path / "a"), *both])
     other = write_csv(tmp_path / "other.csv", 40, topics={"weather": "rain sun", "sport": "ball goal"})
     options = ["--model_name_or_path", str(checkpoint), "--output_dir", str(tmp_path / "b")]
     with pytest.raises(ValueError, match="weather"):
