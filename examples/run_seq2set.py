@@ -67,25 +67,22 @@ def comparison(before: dict[str, dict], after: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
-def pretrain(data_args: run_sgm.DataArguments, training_args: Seq2SetArguments) -> str:
+def pretrain(folder: Path, data_args: run_sgm.DataArguments, training_args: Seq2SetArguments) -> None:
     """Train the checkpoint to start from by likelihood, unless that is done; go on with it where it was cut off.
 
     Args:
+        folder: Where the checkpoint goes.
         data_args: The data settings, which say what documents there are.
         training_args: Its `pretrain_config` has the other settings; the precision is the same for both trainings.
-
-    Returns:
-        The checkpoint's folder: that of the output with `_likelihood` behind.
     """
-    folder = Path(f"{Path(training_args.output_dir)}_likelihood")
-    if not (folder / "summary.json").exists():
-        options = ["--output_dir", str(folder), "--do_train", "true", "--bf16", str(training_args.bf16)]
-        if any(map(is_complete, folder.glob("checkpoint-*"))):
-            options += ["--resume_from_checkpoint", "true"]
-        model_args, own_data_args, likelihood_args = run_sgm.parse_arguments([training_args.pretrain_config, *options])
-        documents = {name: getattr(data_args, name) for name in DOCUMENTS}
-        run_sgm.run(model_args, replace(own_data_args, **documents), likelihood_args)
-    return str(folder)
+    if (folder / "summary.json").exists():
+        return
+    options = ["--output_dir", str(folder), "--do_train", "true", "--bf16", str(training_args.bf16)]
+    if any(map(is_complete, folder.glob("checkpoint-*"))):
+        options += ["--resume_from_checkpoint", "true"]
+    model_args, own_data_args, likelihood_args = run_sgm.parse_arguments([training_args.pretrain_config, *options])
+    documents = {name: getattr(data_args, name) for name in DOCUMENTS}
+    run_sgm.run(model_args, replace(own_data_args, **documents), likelihood_args)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, dict]:
@@ -110,9 +107,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict]:
     training_args.do_train = True
     if not (training_args.do_eval or training_args.do_predict):
         training_args.do_eval = training_args.do_predict = True
-    run_sgm.check_output_dir(training_args)
     if training_args.pretrain_config is not None:
-        model_args.model_name_or_path = pretrain(data_args, training_args)
+        checkpoint = Path(f"{Path(training_args.output_dir)}_likelihood")
+        model_args.model_name_or_path = str(checkpoint)
+        run_sgm.check_settings(*parsed)  # before a long training, not after it
+        pretrain(checkpoint, data_args, training_args)
     run_sgm.prepare(*parsed)
     trainer, splits, encoded = run_sgm.build_trainer(parsed, TRAINERS[training_args.method])
     before = run_sgm.score_splits(trainer, splits, encoded, write=False)

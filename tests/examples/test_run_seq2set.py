@@ -83,6 +83,10 @@ def test_bad_input_is_refused(pretrained, tmp_path):
     both = ["--model_name_or_path", str(checkpoint), "--pretrain_config", "likelihood.json"]
     with pytest.raises(ValueError, match="not both"):
         run_seq2set.main([*files, "--output_dir", str(tmp_path / "a"), *both])
+    with pytest.raises(ValueError, match="give either --dataset_name"):
+        run_seq2set.main(["--output_dir", str(tmp_path / "a"), *both[2:]])
+    with pytest.raises(FileNotFoundError, match=r"likelihood\.json does not exist"):
+        run_seq2set.main([*files, "--output_dir", str(tmp_path / "a"), *both[2:]])
     other = write_csv(tmp_path / "other.csv", 40, topics={"weather": "rain sun", "sport": "ball goal"})
     options = ["--model_name_or_path", str(checkpoint), "--output_dir", str(tmp_path / "b")]
     with pytest.raises(ValueError, match="weather"):
