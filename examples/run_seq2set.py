@@ -22,7 +22,6 @@ import run_sgm
 
 from sgm_hf.training import OrderFreeTrainer, SamplingArguments, SelfCriticalTrainer
 from sgm_hf.training.checkpoints import is_complete
-from sgm_hf.training.summary import summary_text
 
 TRAINERS = {"self_critical": SelfCriticalTrainer, "order_free": OrderFreeTrainer}
 # Both trainings see the same documents; how words are made of them is the checkpoint's matter.
@@ -117,13 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict]:
     before = run_sgm.score_splits(trainer, splits, encoded, write=False)
     train_metrics = run_sgm.train(trainer)
     after = run_sgm.score_splits(trainer, splits, encoded, write=True)
+    run_sgm.report(parsed, trainer, splits, encoded, train_metrics, after, before)
     if trainer.is_world_process_zero():
-        summary = run_sgm.summarise(parsed, trainer, encoded, train_metrics, after) | {"metrics_before": before}
-        both = {f"before_{split}": metrics for split, metrics in before.items()} | after
-        run_sgm.write_results(Path(training_args.output_dir), train_metrics, both, summary)
-        if data_args.attention_figures:
-            run_sgm.draw_attention(trainer, splits, data_args)
-        print(summary_text(summary))
         print(comparison(before, after))
     run_sgm.publish(trainer, data_args)
     trainer.accelerator.wait_for_everyone()

@@ -647,6 +647,39 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     set_seed(training_args.seed)
 
 
+def report(
+    arguments: tuple[ModelArguments, DataArguments, SGMTrainingArguments],
+    trainer: SGMTrainer,
+    splits: dict[str, Dataset],
+    encoded: dict[str, Dataset],
+    train_metrics: dict[str, float],
+    metrics: dict[str, dict],
+    before: dict[str, dict] | None = None,
+) -> None:
+    """On the main process write the results and the summary, draw the attention if asked, and print the summary.
+
+    Args:
+        arguments: The settings.
+        trainer: The trainer, which has trained and predicted.
+        splits: The splits as loaded.
+        encoded: The splits as encoded.
+        train_metrics: What training gave.
+        metrics: The metrics of each split.
+        before: Those of the checkpoint that training went on from; default None, they were not measured.
+    """
+    if not trainer.is_world_process_zero():
+        return
+    summary = summarise(arguments, trainer, encoded, train_metrics, metrics)
+    if before is not None:
+        summary["metrics_before"] = before
+        metrics = {f"before_{split}": values for split, values in before.items()} | metrics
+    write_results(Path(trainer.args.output_dir), train_metrics, metrics, summary)
+    data_args = arguments[1]
+    if data_args.attention_figures:
+        draw_attention(trainer, splits, data_args)
+    print(summary_text(summary))
+
+
 def run(
     model_args: ModelArguments, data_args: DataArguments, training_args: SGMTrainingArguments
 ) -> tuple[SGMTrainer, dict[str, dict]]:
@@ -661,12 +694,7 @@ def run(
     logger.info("documents: %s", ", ".join(f"{split} {len(dataset):,}" for split, dataset in encoded.items()))
     train_metrics = train(trainer) if training_args.do_train else {}
     metrics = score_splits(trainer, splits, encoded, write=True)
-    if trainer.is_world_process_zero():
-        summary = summarise(parsed, trainer, encoded, train_metrics, metrics)
-        write_results(Path(training_args.output_dir), train_metrics, metrics, summary)
-        if data_args.attention_figures:
-            draw_attention(trainer, splits, data_args)
-        print(summary_text(summary))
+    report(parsed, trainer, splits, encoded, train_metrics, metrics)
     publish(trainer, data_args)
     trainer.accelerator.wait_for_everyone()
     return trainer, metrics
