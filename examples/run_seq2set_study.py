@@ -37,7 +37,7 @@ from sgm_hf import SGMConfig, load_corpus
 from sgm_hf.analysis import figures, studies
 from sgm_hf.datasets_scripts.generated import default_process
 from sgm_hf.metrics import compute_metrics
-from sgm_hf.modeling.generation_sgm import SET_DECODINGS
+from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 from sgm_hf.training.checkpoints import is_complete, write_text_atomically
 
 logger = logging.getLogger("run_seq2set_study")

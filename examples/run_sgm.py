@@ -34,7 +34,7 @@ from sgm_hf.data.labels import label_sets_of, order_label_names
 from sgm_hf.datasets_scripts import CORPORA, load
 from sgm_hf.datasets_scripts.convert import CARDS
 from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration, SGMTokenizer
-from sgm_hf.modeling.generation_sgm import SET_DECODINGS
+from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 from sgm_hf.training import SGMPredictionOutput, SGMTrainer, SGMTrainingArguments
 from sgm_hf.training.checkpoints import write_text_atomically
 from sgm_hf.training.machine import prepare_cpu

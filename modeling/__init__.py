@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .configuration_sgm import SGMConfig
-    from .generation_sgm import LabelConstraints, label_sets_from_sequences, select_labels
+    from .constraints_sgm import LabelConstraints
+    from .label_sets_sgm import label_sets_from_sequences, select_labels
     from .modeling_sgm import SGMForMultiLabelGeneration, SGMPreTrainedModel
     from .pipeline_sgm import MultiLabelGenerationPipeline
     from .tokenization_sgm import SGMTokenizer
@@ -26,14 +27,14 @@ __all__ = [
 ]
 
 _MODULE_OF = {
-    "LabelConstraints": "generation_sgm",
+    "LabelConstraints": "constraints_sgm",
     "MultiLabelGenerationPipeline": "pipeline_sgm",
     "SGMConfig": "configuration_sgm",
     "SGMForMultiLabelGeneration": "modeling_sgm",
     "SGMPreTrainedModel": "modeling_sgm",
     "SGMTokenizer": "tokenization_sgm",
-    "label_sets_from_sequences": "generation_sgm",
-    "select_labels": "generation_sgm",
+    "label_sets_from_sequences": "label_sets_sgm",
+    "select_labels": "label_sets_sgm",
 }
 
 

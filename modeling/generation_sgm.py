@@ -1,10 +1,8 @@
 """
 Decoding for the SGM family: what `generate()` adds to Transformers' `GenerationMixin`.
 
-1. `LabelConstraints` says which label may come next; it is a `LogitsProcessor`, so every decoding mode obeys it.
-2. `hypothesis_log_probs`, `label_scores_from_hypotheses`: from the label sequences found to a probability per label.
-3. `select_labels`: from label scores to the set with the best expected F1.
-4. `SGMGenerationMixin.generate()` puts them around `GenerationMixin.generate()`.
+`SGMGenerationMixin.generate()` puts label constraints (`constraints_sgm.py`), label scores and set decoding
+(`label_sets_sgm.py`) around `GenerationMixin.generate()`.
 
 Shapes: B documents, K hypotheses a document (beams or samples), R = B * K rows, L labels, n generated steps.
 """
@@ -14,8 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch.nn import functional as F
-from transformers import GenerationConfig, GenerationMixin, LogitsProcessor, LogitsProcessorList
+from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList
 from transformers.generation import (
     EosTokenCriteria,
     GenerateBeamEncoderDecoderOutput,
@@ -26,18 +23,22 @@ from transformers.generation import (
 
 from .beam_search_sgm import beam_search
 from .configuration_sgm import SGMConfig
+from .constraints_sgm import Label, LabelConstraints
+from .label_sets_sgm import (
+    SET_DECODINGS,
+    hypothesis_log_probs,
+    label_scores_from_hypotheses,
+    sequences_from_label_sets,
+)
 
 if TYPE_CHECKING:
     from .modeling_sgm import SGMDecoderState
 
-Label = int | str
 Output = TypeVar("Output", bound=GenerateEncoderDecoderOutput | GenerateBeamEncoderDecoderOutput)
 
 # Transformers starts beam search with all beams but one at a score of -1e9. Where fewer sequences exist than beams,
 # such fillers are all that is left for the last places.
 FILLER_SCORE = -5e8
-
-SET_DECODINGS = ("best_sequence", "max_f1")
 
 
 @dataclass
@@ -85,270 +86,6 @@ def default_generation_config(config: SGMConfig) -> GenerationConfig:
         set_decoding="best_sequence",
         label_threshold=0.5,
     )
-
-
-class LabelConstraints(LogitsProcessor):
-    """
-    Masks the scores of labels that the constraints forbid at this step.
-
-    A label is allowed when it is among the allowed ones and was trained (`config.num_untrained_labels`), all its
-    ancestors are already produced, and enough places are left for the required labels still missing. End of sequence
-    is allowed once the minimum is reached and nothing required is missing.
-
-    Args:
-        config ([`SGMConfig`]): Gives the labels and their ids.
-        allowed_labels (`Sequence[int | str]`, *optional*): Labels (ids or names) that may be produced; all by default.
-        forbidden_labels (`Sequence[int | str]`, *optional*): Labels that may not.
-        required_labels (`Sequence[int | str]`, *optional*): Labels that must be; their ancestors then must be too.
-        min_labels (`int`, *optional*, defaults to 0): Fewest labels of a set.
-        max_labels (`int`, *optional*): Most labels of a set; L by default.
-        label_hierarchy (`Mapping[int | str, int | str]`, *optional*): Parent of each label that has one. A label is
-            produced only after its ancestors.
-
-    Raises:
-        ValueError: When a label is unknown, the hierarchy has a cycle, or the constraints exclude each other.
-    """
-
-    def __init__(
-        self,
-        config: SGMConfig,
-        allowed_labels: Sequence[Label] | None = None,
-        forbidden_labels: Sequence[Label] | None = None,
-        required_labels: Sequence[Label] | None = None,
-        min_labels: int | None = None,
-        max_labels: int | None = None,
-        label_hierarchy: Mapping[Label, Label] | None = None,
-    ):
-        self.num_labels = config.num_labels
-        self.names = config.id2label
-        self.ancestors = _ancestor_matrix(config, label_hierarchy or {})  # (L, L)
-        allowed = torch.ones(self.num_labels, dtype=torch.bool)  # (L)
-        if allowed_labels is not None:
-            allowed = self._label_vector(config, allowed_labels)  # (L)
-        allowed = allowed & ~self._label_vector(config, forbidden_labels or ())  # (L)
-        allowed[self.num_labels - config.num_untrained_labels :] = False
-        self.allowed = allowed & ~(self.ancestors & ~allowed).any(dim=1)  # (L), ancestors must be allowed too
-        required = self._label_vector(config, required_labels or ())  # (L)
-        self.required = required | self.ancestors[required].any(dim=0)  # (L)
-        self.min_labels = 0 if min_labels is None else min_labels
-        self.max_labels = self.num_labels if max_labels is None else max_labels
-        self._check_feasible()
-
-    @property
-    def is_trivial(self) -> bool:
-        """Whether every label set obeys."""
-        free = bool(self.allowed.all()) and not bool(self.required.any()) and not bool(self.ancestors.any())
-        return free and self.min_labels == 0 and self.max_labels >= self.num_labels
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """
-        Args:
-            input_ids (`torch.LongTensor` of shape `(R, t)`): bos and the labels produced so far.
-            scores (`torch.FloatTensor` of shape `(R, L + 1)`): Scores of the next label and of eos.
-
-        Returns:
-            `torch.FloatTensor` of shape `(R, L + 1)`: `scores` with -inf where the constraints forbid.
-        """
-        allowed, required, ancestors = (
-            tensor.to(scores.device) for tensor in (self.allowed, self.required, self.ancestors)
-        )
-        is_label = F.one_hot(input_ids, self.num_labels + 3)[..., : self.num_labels]  # (R, t, L)
-        produced = is_label.any(dim=1)  # (R, L)
-        num_produced = is_label.sum(dim=(1, 2))  # (R)
-        missing = required & ~produced  # (R, L)
-        places = self.max_labels - num_produced  # (R)
-        lacks_ancestor = (~produced).float() @ ancestors.float().T > 0  # (R, L)
-        must_be_required = (missing.sum(dim=1) >= places)[:, None] & ~missing  # (R, L)
-        label_ok = allowed & ~lacks_ancestor & ~must_be_required & (places > 0)[:, None]  # (R, L)
-        end_ok = (num_produced >= self.min_labels) & ~missing.any(dim=1)  # (R)
-        return scores.masked_fill(~torch.cat([label_ok, end_ok[:, None]], dim=1), float("-inf"))
-
-    def select(self, label_scores: torch.Tensor, threshold: float) -> list[list[int]]:
-        """
-        [`select_labels`] within the constraints, for scores of hypotheses that obey them.
-
-        Args:
-            label_scores (`torch.FloatTensor` of shape `(B, L)`): Probability of each label.
-            threshold (`float`): In (0, 1].
-
-        Returns:
-            `list[list[int]]`: Label ids by descending score, an ancestor before its descendants.
-        """
-        # An ancestor scores at least as high as its descendants; in a tie the column order puts it first.
-        by_depth = self.ancestors.sum(dim=1).argsort(stable=True)  # (L)
-        columns = by_depth.tolist()
-        chosen = select_labels(
-            label_scores[:, by_depth.to(label_scores.device)], threshold, self.min_labels, self.max_labels
-        )
-        return [[columns[column] for column in row] for row in chosen]
-
-    @staticmethod
-    def _label_vector(config: SGMConfig, labels: Sequence[Label]) -> torch.Tensor:
-        vector = torch.zeros(config.num_labels, dtype=torch.bool)
-        vector[[label_id(config, label) for label in labels]] = True
-        return vector
-
-    def _check_feasible(self) -> None:
-        excluded = [self.names[i] for i in (self.required & ~self.allowed).nonzero().flatten().tolist()]
-        if excluded:
-            raise ValueError(
-                f"required_labels asks for {excluded} (or a descendant), which allowed_labels or forbidden_labels "
-                "excludes, or which the model has not been trained on since add_labels(). Allow these labels with all "
-                "their ancestors, or do not require them."
-            )
-        for name, value in (("min_labels", self.min_labels), ("max_labels", self.max_labels)):
-            if value < 0:
-                raise ValueError(f"{name} must not be negative, got {value}.")
-        num_allowed, num_required = int(self.allowed.sum()), int(self.required.sum())
-        if self.min_labels > min(num_allowed, self.max_labels):
-            raise ValueError(
-                f"min_labels={self.min_labels} cannot be reached: {num_allowed} labels are allowed and max_labels is "
-                f"{self.max_labels}. Lower min_labels, or allow more labels."
-            )
-        if num_required > self.max_labels:
-            raise ValueError(
-                f"required_labels and their ancestors are {num_required} labels, more than max_labels="
-                f"{self.max_labels}. Raise max_labels, or require fewer."
-            )
-
-
-def label_id(config: SGMConfig, label: Label) -> int:
-    """
-    The id of a label given by name or id.
-
-    Args:
-        config ([`SGMConfig`]): Gives the labels.
-        label (`int` or `str`): Name or id.
-
-    Returns:
-        `int`: From 0 to L - 1.
-
-    Raises:
-        ValueError: When the model has no such label.
-    """
-    if isinstance(label, str):
-        found = config.label2id.get(label)
-    else:
-        found = label if 0 <= label < config.num_labels else None
-    if found is None:
-        shown = list(config.id2label.values())
-        some = ", ".join(shown[:10]) + (", …" if len(shown) > 10 else "")
-        raise ValueError(f"The model has no label {label!r}. Its {len(shown)} labels are: {some}")
-    return int(found)
-
-
-def _ancestor_matrix(config: SGMConfig, hierarchy: Mapping[Label, Label]) -> torch.Tensor:
-    """True at [i, j] where label j is an ancestor of label i; shape `(L, L)`."""
-    parent = {label_id(config, child): label_id(config, mother) for child, mother in hierarchy.items()}
-    ancestors = torch.zeros(config.num_labels, config.num_labels, dtype=torch.bool)
-    for label in parent:
-        above = parent.get(label)
-        while above is not None:
-            if above == label or ancestors[label, above]:
-                raise ValueError(f"label_hierarchy has a cycle through {config.id2label[label]!r}; it must be a tree.")
-            ancestors[label, above] = True
-            above = parent.get(above)
-    return ancestors
-
-
-def label_sets_from_sequences(sequences: torch.Tensor, num_labels: int) -> list[list[int]]:
-    """
-    The labels of generated sequences, without bos, eos and padding.
-
-    Args:
-        sequences (`torch.LongTensor` of shape `(R, n)`): What `generate()` returned.
-        num_labels (`int`): L.
-
-    Returns:
-        `list[list[int]]`: Label ids in generated order, each once.
-    """
-    return [list(dict.fromkeys(i for i in row if i < num_labels)) for row in sequences.tolist()]
-
-
-def sequences_from_label_sets(label_sets: list[list[int]], config: SGMConfig, device: torch.device) -> torch.Tensor:
-    """
-    The inverse of [`label_sets_from_sequences`].
-
-    Args:
-        label_sets (`list[list[int]]`): Label ids in order.
-        config ([`SGMConfig`]): Gives the decoder ids.
-        device (`torch.device`): Where the result goes.
-
-    Returns:
-        `torch.LongTensor` of shape `(B, n)`: bos, labels, eos, padding.
-    """
-    width = max(len(labels) for labels in label_sets)
-    rows = [
-        [config.bos_label_id, *labels, config.eos_label_id] + [config.pad_label_id] * (width - len(labels))
-        for labels in label_sets
-    ]
-    return torch.tensor(rows, dtype=torch.long, device=device)
-
-
-def select_labels(
-    label_scores: torch.Tensor, threshold: float, min_labels: int = 0, max_labels: int | None = None
-) -> list[list[int]]:
-    """
-    The set that maximises expected micro-F1 under the label scores: all labels that reach a threshold.
-
-    Args:
-        label_scores (`torch.FloatTensor` of shape `(B, L)`): Probability of each label.
-        threshold (`float`): In (0, 1]; half of the best reachable F1 in theory, fitted on held-out data in practice.
-        min_labels (`int`, *optional*, defaults to 0): Take at least this many, the best ones.
-        max_labels (`int`, *optional*): Take at most this many.
-
-    Returns:
-        `list[list[int]]`: Label ids by descending score, ties by id.
-
-    Raises:
-        ValueError: When the threshold is outside (0, 1].
-    """
-    if not 0.0 < threshold <= 1.0:
-        raise ValueError(f"label_threshold must lie in (0, 1], got {threshold}.")
-    ranked, order = label_scores.sort(dim=1, descending=True, stable=True)  # (B, L), (B, L)
-    counts = (ranked >= threshold).sum(dim=1).clamp(min=min_labels, max=max_labels)  # (B)
-    return [row[:count] for row, count in zip(order.tolist(), counts.tolist(), strict=True)]
-
-
-def hypothesis_log_probs(
-    sequences: torch.Tensor, scores: torch.Tensor, length_penalty: float, pad_label_id: int
-) -> torch.Tensor:
-    """
-    The log-probability of each beam hypothesis, from its score under a length penalty.
-
-    Args:
-        sequences (`torch.LongTensor` of shape `(R, n + 1)`): bos, labels, eos, padding.
-        scores (`torch.FloatTensor` of shape `(R,)`): Sum of log-probabilities over length to the power of the penalty.
-        length_penalty (`float`): That power.
-        pad_label_id (`int`): Decoder padding.
-
-    Returns:
-        `torch.FloatTensor` of shape `(R,)`: In nats.
-    """
-    num_generated = (sequences[:, 1:] != pad_label_id).sum(dim=1)  # (R)
-    return scores * num_generated.clamp(min=1).to(scores.dtype) ** length_penalty
-
-
-def label_scores_from_hypotheses(sequences: torch.Tensor, log_probs: torch.Tensor, num_labels: int) -> torch.Tensor:
-    """
-    The probability that each label is in the set: that of the hypotheses with the label over that of all.
-
-    Args:
-        sequences (`torch.LongTensor` of shape `(B, K, n)`): Hypotheses.
-        log_probs (`torch.FloatTensor` of shape `(B, K)`): Their log-probabilities; -inf for those not to count.
-            Samples count alike: give zeros, and the score is the share of samples with the label.
-        num_labels (`int`): L.
-
-    Returns:
-        `torch.FloatTensor` of shape `(B, L)`: In [0, 1]; exactly 1 for a label that every hypothesis has.
-    """
-    weights = (log_probs - log_probs.max(dim=1, keepdim=True).values).exp()  # (B, K)
-    contains = torch.zeros(*sequences.shape[:2], num_labels + 3, device=sequences.device)  # (B, K, L + 3)
-    contains = contains.scatter_(2, sequences, 1.0)[..., :num_labels]  # (B, K, L)
-    # The total is summed as one more column, in the same order, so that a label in all hypotheses scores exactly 1.
-    contains = F.pad(contains, (0, 1), value=1.0)  # (B, K, L + 1)
-    summed = (weights[..., None] * contains).sum(dim=1)  # (B, L + 1)
-    return summed[:, :-1] / summed[:, -1:]  # (B, L)
 
 
 class SGMGenerationMixin(GenerationMixin):
@@ -625,4 +362,4 @@ def _first_rows(output: Output, num_rows: int, num_kept: int) -> Output:
     return output
 
 
-__all__ = ["LabelConstraints", "SGMGenerationMixin", "label_sets_from_sequences", "select_labels"]
+__all__ = ["SGMGenerationMixin"]

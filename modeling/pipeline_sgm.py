@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 from transformers import Pipeline
 
-from .generation_sgm import label_sets_from_sequences
+from .label_sets_sgm import label_sets_from_sequences
 
 DEFAULT_BATCH_SIZE = 32
 SORTED_BATCHES = 64  # texts are sorted by length within as many batches, so that a large data set still streams

@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from sgm_hf.modeling.generation_sgm import SET_DECODINGS
+from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 
 TAGS = ("sgm", "multi-label-classification", "sequence-generation")
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from sgm_hf.data.batching import LengthBucketBatchSampler
 from sgm_hf.data.collation import MultiLabelCollator
-from sgm_hf.modeling.generation_sgm import SET_DECODINGS, label_sets_from_sequences, select_labels
+from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS, label_sets_from_sequences, select_labels
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, TrainerState
 
-from sgm_hf.modeling.generation_sgm import SET_DECODINGS
+from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 from sgm_hf.training.checkpoints import write_text_atomically
 
 PACKAGES = ("sgm_hf", "torch", "transformers", "datasets", "tokenizers", "accelerate")

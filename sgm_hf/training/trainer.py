@@ -36,7 +36,7 @@ from sgm_hf.data.collation import MultiLabelCollator
 from sgm_hf.data.labels import label_matrix
 from sgm_hf.hub import CardFacts, make_model_card
 from sgm_hf.metrics import compute_metrics, fit_threshold
-from sgm_hf.modeling.generation_sgm import SET_DECODINGS
+from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 from sgm_hf.training.arguments import SGMTrainingArguments
 from sgm_hf.training.checkpoints import last_complete_checkpoint, write_text_atomically
 from sgm_hf.training.machine import prepare_cpu

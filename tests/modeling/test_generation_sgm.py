@@ -7,7 +7,7 @@ import torch
 from tiny_models import NUM_LABELS, build_model
 
 from sgm_hf.modeling import LabelConstraints, SGMConfig, label_sets_from_sequences, select_labels
-from sgm_hf.modeling.generation_sgm import label_scores_from_hypotheses
+from sgm_hf.modeling.label_sets_sgm import label_scores_from_hypotheses
 
 ALL_SEQUENCES = [list(p) for size in range(NUM_LABELS + 1) for p in itertools.permutations(range(NUM_LABELS), size)]
 SYSTEMS = list(itertools.product(("word", "none"), ("previous_label", "global_embedding", "fixed_mixture")))
