@@ -27,7 +27,7 @@ METRICS = (
     "hamming_loss",
     "zero_one_loss",
 )
-DECODINGS = ("best_sequence", "max_f1")
+DECODINGS = ("best_sequence", "threshold")
 # Metrics of the table.
 SHOWN = ("micro_f1", "micro_precision", "micro_recall", "macro_f1", "hamming_loss", "zero_one_loss")
 COLUMNS = (
@@ -65,7 +65,7 @@ def rows_of_run(run: Path, config: str) -> list[dict]:
             "split": split,
             "documents": summary["data"][f"{split}_documents"],
             "set_decoding": decoding,
-            "label_threshold": round(metrics["label_threshold"], 4) if decoding == "max_f1" else "",
+            "label_threshold": round(metrics["label_threshold"], 4) if decoding == "threshold" else "",
         }
         | {name: round(metrics[f"{decoding}_{name}"], 5) for name in METRICS}
         for split, metrics in summary["metrics"].items()

@@ -334,16 +334,16 @@ class GenerativeProcess:
         return np.bincount([self._word_ids[word] for word in words], minlength=len(self.vocabulary)).astype(float)
 
     def bayes_label_sets(
-        self, texts: Sequence[str], decision: str = "max_f1", threshold: float | None = None
+        self, texts: Sequence[str], decision: str = "micro_f1", threshold: float | None = None
     ) -> np.ndarray:
         """Choose each text's optimal label set.
 
         Args:
             texts: N texts of this process.
-            decision: "max_f1", the labels whose probability reaches the threshold (maximises micro-F1), or "map", the
-                most probable set (maximises the share of texts with exactly the right set).
-            threshold: probability in [0, 1] for "max_f1"; None takes the optimum for these texts, see
-                `max_f1_threshold`.
+            decision: what is maximised: "micro_f1", by the labels whose probability reaches the threshold, or "map",
+                the share of texts with exactly the right set, by the most probable set.
+            threshold: probability in [0, 1] for "micro_f1"; None takes the optimum for these texts, see
+                `micro_f1_threshold`.
 
         Returns:
             bool (N, L).
@@ -351,16 +351,16 @@ class GenerativeProcess:
         Raises:
             ValueError: unknown decision, or a text without posterior.
         """
-        if decision == "max_f1":
+        if decision == "micro_f1":
             marginals = self.label_marginals(texts)
-            return marginals >= (max_f1_threshold(marginals) if threshold is None else threshold)
+            return marginals >= (micro_f1_threshold(marginals) if threshold is None else threshold)
         if decision == "map":
             best = [block.argmax(axis=1) for block in self._posterior_blocks(texts)]
             return self.label_sets[np.concatenate([np.empty(0, dtype=int), *best])]
-        raise ValueError(f"decision is {decision!r}, expected 'max_f1' or 'map'")
+        raise ValueError(f"decision is {decision!r}, expected 'micro_f1' or 'map'")
 
     def optimal_micro_f1(self, texts: Sequence[str], references: Sequence[Collection[str]]) -> float:
-        """Score the F1-optimal label sets against the true ones: what a perfect model reaches on these texts.
+        """Score the sets that maximise micro-F1 against the true ones: what a perfect model reaches on these texts.
 
         It is the best in expectation; on a small sample a model can pass it by luck.
 
@@ -415,30 +415,31 @@ def measure_optimum(process: GenerativeProcess, num_texts: int = 4000, seed: int
         seed: of the sample; its stream is none of the corpus' splits.
 
     Returns:
-        "optimum": micro-F1 of the F1-optimal sets, the highest that is possible; "most_probable_set": micro-F1 of the
-        most probable sets; "without_correlations": micro-F1, with its best threshold, of a reader who knows all but
-        the correlations of labels (`independent_prior`); "exact_sets": share of texts whose most probable set is the
-        true one.
+        "optimum": micro-F1 of the sets that maximise it, the highest that is possible; "most_probable_set": micro-F1
+        of the most probable sets; "without_correlations": micro-F1, with its best threshold, of a reader who knows all
+        but the correlations of labels (`independent_prior`); "exact_sets": share of texts whose most probable set is
+        the true one.
     """
     texts, truth = process.sample(num_texts, seed, stream=len(SPLITS))
     marginals = process.label_marginals(texts)
     most_probable = process.bayes_label_sets(texts, "map")
     uncorrelated = replace(process, prior=process.independent_prior()).label_marginals(texts)
     return {
-        "optimum": 2 * max_f1_threshold(marginals),
+        "optimum": 2 * micro_f1_threshold(marginals),
         "most_probable_set": _micro_f1(most_probable, marginals),
         "without_correlations": max(_micro_f1(uncorrelated >= t, marginals) for t in np.linspace(0.01, 0.99, 99)),
         "exact_sets": float((most_probable == truth).all(axis=1).mean()),
     }
 
 
-def max_f1_threshold(marginals: np.ndarray) -> float:
-    """Find the probability threshold whose label sets maximise expected micro-F1.
+def micro_f1_threshold(marginals: np.ndarray) -> float:
+    """Find the probability threshold whose label sets maximise the micro-F1 of the expected counts.
 
-    A cell is a text and a label, p its probability, d = 1 if the label is chosen for the text and 0 if not. Then
-    F = 2 sum(d p) / (sum(d) + sum(p)). A choice reaches F or more exactly when sum(d (2 p - F)) >= F sum(p), and
-    d = [p >= F / 2] makes the left side largest. So the greatest F, F*, is reached by the threshold F* / 2. Since the
-    best choice takes the cells from the most probable down, F* is the best over the number of cells taken.
+    Over many texts that is the micro-F1 itself. A cell is a text and a label, p its probability, d = 1 if the label is
+    chosen for the text and 0 if not. Then F = 2 sum(d p) / (sum(d) + sum(p)). A choice reaches F or more exactly when
+    sum(d (2 p - F)) >= F sum(p), and d = [p >= F / 2] makes the left side largest. So the greatest F, F*, is reached
+    by the threshold F* / 2. Since the best choice takes the cells from the most probable down, F* is the best over the
+    number of cells taken.
 
     Args:
         marginals: float (N, L), label probabilities given each text, not all zero.

@@ -44,8 +44,8 @@ DELETE_CACHE = (3600, 86400)
 # What no column is called: a file's own labels are not read, so that no fault in them matters here.
 NO_COLUMN = "<no labels>"
 
-BEST_SEQUENCE, MAX_F1 = "best_sequence", "max_f1"
-DECODINGS = [("most probable sequence", BEST_SEQUENCE), ("scores from the threshold on", MAX_F1)]
+BEST_SEQUENCE, THRESHOLD = "best_sequence", "threshold"
+DECODINGS = [("most probable sequence", BEST_SEQUENCE), ("scores from the threshold on", THRESHOLD)]
 
 PAGE_CSS = """
 .heading { font-weight: 600; }
@@ -94,8 +94,8 @@ class Predictor:
         Args:
             texts: The texts.
             num_beams: Beam width.
-            set_decoding: "best_sequence" or "max_f1".
-            threshold: Score from which "max_f1" takes a label; of no effect in "best_sequence".
+            set_decoding: "best_sequence" or "threshold".
+            threshold: Score from which "threshold" takes a label; of no effect in "best_sequence".
             return_attention: Whether each label comes with its attention.
 
         Returns:
@@ -338,10 +338,12 @@ def generation_controls(predictor: Predictor) -> list[gr.components.Component]:
             step=0.01,
             label="Threshold",
             elem_id="threshold",
-            interactive=decoding == MAX_F1,
+            interactive=decoding == THRESHOLD,
         )
     choice = gr.Radio(DECODINGS, value=decoding, label="Which labels", elem_id="decoding")
-    choice.change(lambda chosen: gr.update(interactive=chosen == MAX_F1), choice, threshold, api_visibility="private")
+    choice.change(
+        lambda chosen: gr.update(interactive=chosen == THRESHOLD), choice, threshold, api_visibility="private"
+    )
     return [beams, choice, threshold]
 
 

@@ -31,7 +31,7 @@ DOCUMENTS = (
 )
 SHOWN = (
     *("best_sequence_micro_f1", "best_sequence_micro_precision", "best_sequence_micro_recall"),
-    *("best_sequence_hamming_loss", "best_sequence_zero_one_loss", "max_f1_micro_f1"),
+    *("best_sequence_hamming_loss", "best_sequence_zero_one_loss", "threshold_micro_f1"),
 )
 
 
@@ -52,7 +52,7 @@ class Seq2SetArguments(SamplingArguments):
 
 
 def comparison(before: dict[str, dict], after: dict[str, dict]) -> str:
-    """A table of each split's metrics before and after: of the best sequences, and the micro-F1 of max_f1.
+    """A table of each split's metrics before and after: of the best sequences, and the micro-F1 of `threshold`.
 
     Args:
         before: Metrics of each split of the checkpoint.

@@ -10,7 +10,7 @@ of the configuration; `likelihood_continued`, a control, only trains longer. Wha
 cut off is resumed. `search` tries the settings listed under "search" from the likelihood models of the first seed and
 compares them on the validation split. `report` writes from the predictions
 
-- `table.csv`, `table.md`: the metrics on the test split, the micro-F1 of decoding `max_f1` beside, and how much
+- `table.csv`, `table.md`: the metrics on the test split, the micro-F1 of decoding `threshold` beside, and how much
   shuffled orders harm (Tables 1 and 2);
 - `without_top_labels.{csv,png,svg}`: without the k most frequent labels (Figure 1);
 - `by_frequency.{csv,png,svg}`: on the top and the last 10 % of the labels (Figure 2);
@@ -45,7 +45,7 @@ logger = logging.getLogger("run_seq2set_study")
 EXAMPLES = Path(__file__).parent
 SYSTEMS = ("likelihood", "likelihood_continued", *TRAINERS)
 REMOVED = (0, 1, 2, 4, 8, 12, 16, 20, 30, 40, 50, 60)
-METRICS = (*studies.TABLE_METRICS, "max_f1_micro_f1")
+METRICS = (*studies.TABLE_METRICS, "threshold_micro_f1")
 SEARCHED_SPLIT = "validation"
 SEARCHED = (
     *("method", "learning_rate", "num_samples", "baseline", "dropout_in_sampling", "likelihood_weight"),
@@ -166,7 +166,7 @@ def markdown(titles: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Tables 1 and 2 as one Markdown table: mean ± standard deviation, and the harm of shuffling in per cent."""
-    titles = ["Labels in training", "System", "Seeds", "HL", "0/1 loss", "micro-F1", "P", "R", "micro-F1 of max_f1"]
+    titles = ["Labels in training", "System", "Seeds", "HL", "0/1 loss", "micro-F1", "P", "R", "micro-F1 of threshold"]
     lines = []
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
@@ -269,7 +269,7 @@ def report(study: Path, output: Path, set_decoding: str = "best_sequence") -> st
     Args:
         study: The folder that `train` and `search` wrote.
         output: Where tables and figures go.
-        set_decoding: Which predicted sets are compared, "best_sequence" (default) or "max_f1".
+        set_decoding: Which predicted sets are compared, "best_sequence" (default) or "threshold".
 
     Returns:
         The Markdown table.
@@ -284,7 +284,7 @@ def report(study: Path, output: Path, set_decoding: str = "best_sequence") -> st
     for run in runs:
         matrices = test_labels(run["folder"], set_decoding)
         measured = compute_metrics(*matrices)
-        measured["max_f1_micro_f1"] = compute_metrics(*test_labels(run["folder"], "max_f1"))["micro_f1"]
+        measured["threshold_micro_f1"] = compute_metrics(*test_labels(run["folder"], "threshold"))["micro_f1"]
         metrics.append(identity(run) | {name: measured[name] for name in METRICS})
         removed = [k for k in REMOVED if k <= 2 * matrices[0].shape[1] / 3]
         values = studies.without_top_labels(*matrices, removed)

@@ -34,7 +34,7 @@ from sgm_hf.data.labels import label_sets_of, order_label_names
 from sgm_hf.datasets_scripts import CORPORA, load
 from sgm_hf.datasets_scripts.convert import CARDS
 from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration, SGMTokenizer
-from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
+from sgm_hf.modeling.label_sets_sgm import FORMER_SET_DECODINGS, SET_DECODINGS
 from sgm_hf.training import SGMPredictionOutput, SGMTrainer, SGMTrainingArguments
 from sgm_hf.training.checkpoints import write_text_atomically
 from sgm_hf.training.machine import prepare_cpu
@@ -86,9 +86,11 @@ class ModelArguments:
     )
     num_beams: int | None = option("Beam width, kept in the model's generation config.")
     set_decoding: str | None = option(
-        "How the label set is chosen, kept in the generation config.", choices=list(SET_DECODINGS)
+        "How the label set is chosen, kept in the generation config.", choices=[*SET_DECODINGS, *FORMER_SET_DECODINGS]
     )
-    label_threshold: float | None = option("Score from which max_f1 takes a label, where it is not fitted.")
+    label_threshold: float | None = option(
+        "Score from which the decoding threshold takes a label, where it is not fitted."
+    )
     max_labels: int | None = option("Most labels of a document, kept in the generation config.")
     add_labels: bool = option(
         "Whether the model of --model_name_or_path gets the labels of the training data that it does not have.", False
@@ -115,7 +117,7 @@ class DataArguments:
         "Part (below 1) or number of training documents to validate on, where there is no validation split.", 0.1
     )
     threshold_split_size: float = option(
-        "Part (below 1) or number of training documents to fit the label threshold of max_f1 on.", 0.0
+        "Part (below 1) or number of training documents to fit the label threshold on.", 0.0
     )
     split_seed: int = option("Seed of both splits; kept apart from --seed so that runs are comparable.", 0)
     max_train_samples: int | None = option("Use this many training documents only.")
@@ -434,6 +436,7 @@ def set_generation(model: SGMForMultiLabelGeneration, model_args: ModelArguments
         value = getattr(model_args, name)
         if value is not None:
             setattr(model.generation_config, name, value)
+    model.rename_set_decoding()
 
 
 # ---- what is done ----

@@ -25,7 +25,7 @@ from .beam_search_sgm import beam_search
 from .configuration_sgm import SGMConfig
 from .constraints_sgm import Label, LabelConstraints
 from .label_sets_sgm import (
-    SET_DECODINGS,
+    checked_set_decoding,
     hypothesis_log_probs,
     label_scores_from_hypotheses,
     sequences_from_label_sets,
@@ -216,9 +216,9 @@ class SGMGenerationMixin(GenerationMixin):
             allowed_labels, forbidden_labels, required_labels (`Sequence[int | str]`, *optional*), min_labels,
                 max_labels (`int`, *optional*), label_hierarchy (`Mapping[int | str, int | str]`, *optional*): What
                 every set obeys, labels by name or id; see [`LabelConstraints`].
-            set_decoding (`"best_sequence"` or `"max_f1"`, *optional*): Return the best sequence found, or the set that
-                maximises expected F1 under the label scores: labels of at least `label_threshold`, best first.
-            label_threshold (`float`, *optional*): For `"max_f1"`; in (0, 1].
+            set_decoding (`str`, *optional*): `"best_sequence"`, the best sequence found, or `"threshold"`, the labels
+                whose score is at least `label_threshold`, best first (see [`select_labels`]).
+            label_threshold (`float`, *optional*): For `"threshold"`; in (0, 1].
             output_label_scores (`bool`, *optional*): Whether to return `label_scores` (needs
                 `return_dict_in_generate=True`). In beam search a label's score is the summed probability of the
                 kept hypotheses with the label over that of all kept; in sampling, the share of the
@@ -244,9 +244,10 @@ class SGMGenerationMixin(GenerationMixin):
             "output_label_scores": output_label_scores,
         }
         options = {name: getattr(config, name, None) if value is None else value for name, value in options.items()}
-        set_decoding = _checked_set_decoding(options.pop("set_decoding"), config.num_return_sequences or 1)
+        set_decoding = checked_set_decoding(options.pop("set_decoding"))
+        _check_one_set(set_decoding, config.num_return_sequences or 1)
         threshold = options.pop("label_threshold")
-        wants_scores = bool(options.pop("output_label_scores")) or set_decoding == "max_f1"
+        wants_scores = bool(options.pop("output_label_scores")) or set_decoding == "threshold"
         constraints = LabelConstraints(self.config, **options)
 
         logits_processor = LogitsProcessorList(logits_processor or [])
@@ -260,12 +261,18 @@ class SGMGenerationMixin(GenerationMixin):
 
         output = self._finish_output(output, config, wants_scores)
         output = _first_rows(output, config.num_return_sequences or 1, num_returned)
-        if set_decoding == "max_f1":
+        if set_decoding == "threshold":
             assert output.label_scores is not None  # wants_scores is set
             label_sets = constraints.select(output.label_scores, threshold)
             output.sequences = sequences_from_label_sets(label_sets, self.config, output.sequences.device)
             output["sequences_scores"] = None  # the set was not scored as a sequence
         return output if wants_dict else output.sequences
+
+    def rename_set_decoding(self) -> None:
+        """Gives a set decoding that stands in the generation config under a former name its present one."""
+        self.generation_config.set_decoding = checked_set_decoding(
+            getattr(self.generation_config, "set_decoding", None)
+        )
 
     def _resolve_generation_config(
         self, inputs: torch.Tensor | None, generation_config: GenerationConfig | None, kwargs: dict[str, Any]
@@ -340,16 +347,13 @@ def can_beam_search(
     )
 
 
-def _checked_set_decoding(set_decoding: str | None, num_return_sequences: int) -> str:
-    """The option, after checks; `"best_sequence"` where none is set."""
-    if set_decoding not in (None, *SET_DECODINGS):
-        raise ValueError(f"set_decoding must be 'best_sequence' or 'max_f1', got {set_decoding!r}.")
-    if set_decoding == "max_f1" and num_return_sequences > 1:
+def _check_one_set(set_decoding: str, num_return_sequences: int) -> None:
+    """Refuses to return several of what there is one of."""
+    if set_decoding != "best_sequence" and num_return_sequences > 1:
         raise ValueError(
-            f"set_decoding='max_f1' finds one set a text, but num_return_sequences is {num_return_sequences}. "
+            f"set_decoding={set_decoding!r} finds one set a text, but num_return_sequences is {num_return_sequences}. "
             "Use set_decoding='best_sequence' to see several sequences."
         )
-    return set_decoding or "best_sequence"
 
 
 def _first_rows(output: Output, num_rows: int, num_kept: int) -> Output:

@@ -96,6 +96,7 @@ class SGMPreTrainedModel(PreTrainedModel):
         check_hashes(pretrained_model_name_or_path, **hub)
         if not ignore_mismatched_sizes:
             check_shapes(pretrained_model_name_or_path, loading_info["mismatched_keys"])
+        model.rename_set_decoding()
         return (model, loading_info) if output_loading_info else model
 
     @torch.no_grad()

@@ -230,7 +230,7 @@ class MultiLabelGenerationPipeline(Pipeline):
         )
         result = {"sequences": output.sequences, "label_scores": output.label_scores.float()}
         if return_attention:
-            # Teacher forcing over the labels chosen: the same for every decoding mode, beams and max_f1 sets included.
+            # Teacher forcing over the labels chosen: the same for every way of decoding.
             steps = self.model(**model_inputs, decoder_input_ids=output.sequences[:, :-1], output_attentions=True)
             if steps.cross_attentions is None:
                 raise ValueError(

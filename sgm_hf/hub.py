@@ -218,7 +218,7 @@ def _results(facts: CardFacts) -> str:
     chosen = facts.settings.get("Generation", {}).get("set_decoding", SET_DECODINGS[0])
     lines += [
         "",
-        "`best_sequence` takes the most probable sequence of labels, `max_f1` all labels whose score reaches the "
+        "`best_sequence` takes the most probable sequence of labels, `threshold` all labels whose score reaches the "
         f"threshold. The pipeline uses `{chosen}` unless told otherwise.",
     ]
     return "\n".join(lines)

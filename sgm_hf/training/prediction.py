@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from sgm_hf.data.batching import LengthBucketBatchSampler
 from sgm_hf.data.collation import MultiLabelCollator
-from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS, label_sets_from_sequences, select_labels
+from sgm_hf.modeling.label_sets_sgm import checked_set_decoding, label_sets_from_sequences, select_labels
 
 
 @dataclass
@@ -35,20 +35,19 @@ class LabelPredictions:
         """Each document's label ids under one set decoding.
 
         Args:
-            set_decoding: "best_sequence" (ids in generated order) or "max_f1" (the labels whose score reaches the
+            set_decoding: "best_sequence" (ids in generated order) or "threshold" (the labels whose score reaches the
                 threshold, highest first).
-            threshold: Least score of a label of "max_f1".
-            min_labels: Fewest labels of "max_f1".
-            max_labels: Most labels of "max_f1"; default no limit.
+            threshold: Least score of a label; this and the next two are for "threshold".
+            min_labels: Fewest labels.
+            max_labels: Most labels; default no limit.
 
         Raises:
-            ValueError: If the decoding is neither of the two.
+            ValueError: If there is no such decoding.
         """
+        set_decoding = checked_set_decoding(set_decoding)
         if set_decoding == "best_sequence":
             return self.best_sequences
-        if set_decoding == "max_f1":
-            return select_labels(torch.from_numpy(self.label_scores), threshold, min_labels, max_labels)
-        raise ValueError(f"set_decoding is {set_decoding!r}; choose one of {', '.join(SET_DECODINGS)}.")
+        return select_labels(torch.from_numpy(self.label_scores), threshold, min_labels, max_labels)
 
 
 def generate_predictions(

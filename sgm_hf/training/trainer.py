@@ -36,7 +36,7 @@ from sgm_hf.data.collation import MultiLabelCollator
 from sgm_hf.data.labels import label_matrix
 from sgm_hf.hub import CardFacts, make_model_card
 from sgm_hf.metrics import compute_metrics, fit_threshold
-from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
+from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS, checked_set_decoding
 from sgm_hf.training.arguments import SGMTrainingArguments
 from sgm_hf.training.checkpoints import last_complete_checkpoint, write_text_atomically
 from sgm_hf.training.machine import prepare_cpu
@@ -83,8 +83,8 @@ class SGMTrainer(Trainer):
         args: The settings.
         train_dataset: Encoded training documents, see `sgm_hf.data.encoding.encode_dataset`.
         eval_dataset: Encoded documents to evaluate on.
-        threshold_dataset: Encoded documents held out of the training split, on which the label threshold of "max_f1"
-            is fitted before each evaluation of a training and at its end; default None: the threshold of the model's
+        threshold_dataset: Encoded documents held out of the training split, on which the label threshold is
+            fitted before each evaluation of a training and at its end; default None: the threshold of the model's
             generation config is used as it is.
         processing_class: The tokenizer, saved with each checkpoint.
         data_collator: Default a `MultiLabelCollator` in the model's label order.
@@ -453,14 +453,14 @@ class SGMTrainer(Trainer):
         )
 
     def fit_label_threshold(self, dataset: Dataset | None = None) -> float:
-        """Fit the label threshold of "max_f1" and store it in the model's generation config.
+        """Fit the label threshold and store it in the model's generation config.
 
         Args:
             dataset: Encoded documents to fit on; default the trainer's `threshold_dataset`. Fit on documents that
                 are neither trained nor reported on.
 
         Returns:
-            The threshold that maximises micro-F1.
+            The threshold that maximises micro-F1 on them.
 
         Raises:
             ValueError: If there is no data to fit on.
@@ -490,9 +490,9 @@ class SGMTrainer(Trainer):
             metric_key_prefix: Put before each metric's name.
 
         Returns:
-            The metrics of each set decoding (`eval_best_sequence_micro_f1`, `eval_max_f1_micro_f1`, …), those of the
-            decoding the generation config chooses once more without its name (`eval_micro_f1`, …), the threshold,
-            and the speed.
+            The metrics of each set decoding (`eval_best_sequence_micro_f1`, `eval_threshold_micro_f1`, …), once more
+            without its name those of the decoding that the generation config chooses (`eval_micro_f1`, …), the
+            threshold, and the speed.
 
         Raises:
             ValueError: If there is no data to evaluate on.
@@ -535,7 +535,7 @@ class SGMTrainer(Trainer):
 
         Args:
             predictions: From `generate_predictions`.
-            set_decoding: "best_sequence" or "max_f1"; default that of the generation config.
+            set_decoding: "best_sequence" or "threshold"; default that of the generation config.
         """
         settings = self.model.generation_config
         return predictions.label_sets(
@@ -569,7 +569,7 @@ class SGMTrainer(Trainer):
         for set_decoding in SET_DECODINGS:
             matrix = label_matrix(self.label_sets(predictions, set_decoding), references.shape[1])
             values = compute_metrics(references, matrix)
-            if set_decoding == self.model.generation_config.set_decoding:
+            if set_decoding == checked_set_decoding(self.model.generation_config.set_decoding):
                 metrics |= {f"{prefix}_{name}": float(value) for name, value in values.items()}
             metrics |= {f"{prefix}_{set_decoding}_{name}": float(value) for name, value in values.items()}
         metrics[f"{prefix}_label_threshold"] = float(self.model.generation_config.label_threshold)
@@ -666,7 +666,7 @@ LOGGED = (
     "learning_rate",
     "eval_micro_f1",
     "eval_best_sequence_micro_f1",
-    "eval_max_f1_micro_f1",
+    "eval_threshold_micro_f1",
     "eval_macro_f1",
     "eval_hamming_loss",
     "eval_label_threshold",

@@ -22,14 +22,14 @@ def write_lines(path, records):
 
 def test_predictions_are_read_into_the_columns_of_the_names(tmp_path):
     records = [
-        {"id": 1, "best_sequence": ["music", "sport"], "max_f1": ["rare"], "gold": ["sport"]},
-        {"id": 2, "best_sequence": [], "max_f1": [], "gold": ["rare", "politics"]},
+        {"id": 1, "best_sequence": ["music", "sport"], "threshold": ["rare"], "gold": ["sport"]},
+        {"id": 2, "best_sequence": [], "threshold": [], "gold": ["rare", "politics"]},
     ]
     path = write_lines(tmp_path / "p.jsonl", records)
     references, predictions = studies.read_predictions(path, NAMES)
     assert references.tolist() == [[True, False, False, False], [False, True, False, True]]
     assert predictions.tolist() == [[True, False, True, False], [False, False, False, False]]
-    _, predictions = studies.read_predictions(path, NAMES, "max_f1")
+    _, predictions = studies.read_predictions(path, NAMES, "threshold")
     assert predictions.tolist() == [[False, False, False, True], [False, False, False, False]]
 
 

@@ -22,7 +22,9 @@ def write_run(folder: Path, micro_f1: float, seed: int = 3, bf16: bool = True) -
     """The summary of a run, as run_sgm.py writes it."""
     names = ("micro_precision", "micro_recall", "macro_f1", "macro_f1_of_means", "samples_f1")
     metrics = {name: 0.5 for name in names} | {"micro_f1": micro_f1, "hamming_loss": 0.01, "zero_one_loss": 0.25}
-    both = {f"{decoding}_{name}": value for decoding in ("best_sequence", "max_f1") for name, value in metrics.items()}
+    both = {
+        f"{decoding}_{name}": value for decoding in ("best_sequence", "threshold") for name, value in metrics.items()
+    }
     summary = {
         "data": {"name": "corpus", "test_documents": 7},
         "settings": {"seed": seed, "bf16": bf16},
@@ -43,9 +45,9 @@ def test_added_runs_become_rows_and_the_table_shows_them(results, tmp_path):
         rows = list(csv.DictReader(file))
     assert [(row["config"], row["set_decoding"]) for row in rows] == [
         ("examples/configs/a.json", "best_sequence"),
-        ("examples/configs/a.json", "max_f1"),
+        ("examples/configs/a.json", "threshold"),
         ("examples/configs/b.json", "best_sequence"),
-        ("examples/configs/b.json", "max_f1"),
+        ("examples/configs/b.json", "threshold"),
     ]
     assert {row["seed"] for row in rows} == {"3"} and {row["training_minutes"] for row in rows} == {"2.0"}
     table = results.table().splitlines()

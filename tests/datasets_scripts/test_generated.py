@@ -15,8 +15,8 @@ from sgm_hf.datasets_scripts.generated import (
     GeneratedCorpus,
     GenerativeProcess,
     default_process,
-    max_f1_threshold,
     measure_optimum,
+    micro_f1_threshold,
 )
 from sgm_hf.metrics import compute_metrics
 
@@ -225,12 +225,12 @@ def test_the_f1_optimal_sets_beat_every_other_choice(tiny):
         for cells in product([False, True], repeat=marginals.size)
     )
     assert expected_micro_f1(tiny.bayes_label_sets(texts), marginals) == pytest.approx(best, rel=1e-12)
-    assert max_f1_threshold(marginals) == pytest.approx(best / 2, rel=1e-12)
+    assert micro_f1_threshold(marginals) == pytest.approx(best / 2, rel=1e-12)
 
 
 def test_the_threshold_is_half_of_the_f1_that_it_gives(drawn):
     _, _, marginals = drawn
-    threshold = max_f1_threshold(marginals)
+    threshold = micro_f1_threshold(marginals)
     assert expected_micro_f1(marginals >= threshold, marginals) == pytest.approx(2 * threshold, rel=1e-12)
 
 
@@ -263,7 +263,7 @@ def test_a_given_threshold_is_used(drawn):
     texts, _, marginals = drawn
     chosen = PROCESS.bayes_label_sets(texts[:100], threshold=0.9)
     assert np.array_equal(chosen, PROCESS.label_marginals(texts[:100]) >= 0.9)
-    with pytest.raises(ValueError, match="decision is 'best', expected 'max_f1' or 'map'"):
+    with pytest.raises(ValueError, match="decision is 'best', expected 'micro_f1' or 'map'"):
         PROCESS.bayes_label_sets(texts[:1], "best")
 
 

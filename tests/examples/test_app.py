@@ -58,10 +58,10 @@ def test_one_text_shows_the_labels_and_scores_of_the_pipeline_in_their_order(pre
 def test_the_settings_of_the_page_reach_the_generation(predictor):
     text = TEXTS[1]
     for num_beams, threshold in ((1, 0.2), (5, 0.2), (5, 0.99)):
-        labels, *_ = app.show_text(predictor, text, num_beams, "max_f1", threshold)
-        expected = predictor.classifier(text, num_beams=num_beams, set_decoding="max_f1", label_threshold=threshold)
+        labels, *_ = app.show_text(predictor, text, num_beams, "threshold", threshold)
+        expected = predictor.classifier(text, num_beams=num_beams, set_decoding="threshold", label_threshold=threshold)
         assert Reader(labels).text == "".join(f"{entry['label']}{entry['score']:.2f}" for entry in expected)
-    sizes = [app.show_text(predictor, text, 5, "max_f1", threshold)[0].count("<li>") for threshold in (0.01, 1.0)]
+    sizes = [app.show_text(predictor, text, 5, "threshold", threshold)[0].count("<li>") for threshold in (0.01, 1.0)]
     assert sizes[0] == 4 > sizes[1]
 
 
@@ -253,11 +253,11 @@ def test_errors_show_what_was_given_and_never_interpret_it(tmp_path):
 
 def test_the_controls_start_at_the_settings_of_the_model():
     classifier = build_pipeline()
-    for name, value in {"num_beams": 12, "set_decoding": "max_f1", "label_threshold": 0.37}.items():
+    for name, value in {"num_beams": 12, "set_decoding": "threshold", "label_threshold": 0.37}.items():
         setattr(classifier.model.generation_config, name, value)
     with gr.Blocks(analytics_enabled=False):
         beams, decoding, threshold = app.generation_controls(app.Predictor(classifier))
-    assert (beams.value, decoding.value, threshold.value) == (12, "max_f1", 0.37)
+    assert (beams.value, decoding.value, threshold.value) == (12, "threshold", 0.37)
     assert threshold.interactive
     assert beams.maximum >= 12
 

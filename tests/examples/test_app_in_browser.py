@@ -151,7 +151,7 @@ def test_the_controls_change_the_labels(page, predictor):
     threshold.send_keys("0.05\t")
     write(page, "#beams input[type=number]", "2\t")
     click(page, "#predict")
-    expected = expected_labels(predictor, text, num_beams=2, set_decoding="max_f1", label_threshold=0.05)
+    expected = expected_labels(predictor, text, num_beams=2, set_decoding="threshold", label_threshold=0.05)
     assert expected != expected_labels(predictor, text)
     wait_for(page, lambda: shown_labels(page) == expected)
 

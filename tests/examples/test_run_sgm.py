@@ -12,6 +12,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features, List, Value
 
 from sgm_hf.metrics import compute_metrics
+from sgm_hf.modeling import SGMForMultiLabelGeneration
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TOPICS = {"sport": "ball goal team match", "money, banks": "bank stock price loan", "zoë": "court judge crime trial"}
@@ -84,7 +85,7 @@ def test_metrics_are_those_recomputed_from_the_predictions_file(trained):
     folder, metrics = trained
     lines = read_lines(folder / "run" / "predictions_validation.jsonl")
     results = json.loads((folder / "run" / "all_results.json").read_text())
-    for field, prefix in (("labels", ""), ("best_sequence", "best_sequence_"), ("max_f1", "max_f1_")):
+    for field, prefix in (("labels", ""), ("best_sequence", "best_sequence_"), ("threshold", "threshold_")):
         recomputed = metrics_of(lines, field)
         for name in ("micro_precision", "micro_recall", "micro_f1", "samples_f1", "zero_one_loss", "hamming_loss"):
             assert metrics["validation"][prefix + name] == pytest.approx(recomputed[name])
@@ -119,7 +120,7 @@ def test_a_saved_run_predicts_the_same_again(trained, tmp_path):
         ["--model_name_or_path", str(folder / "run"), "--train_file", str(folder / "train.csv"), "--do_eval"]
         + ["--do_predict", "--output_dir", str(tmp_path), "--disable_tqdm", "true"]
     )
-    for name in ("best_sequence_micro_f1", "max_f1_micro_f1"):
+    for name in ("best_sequence_micro_f1", "threshold_micro_f1"):
         assert again["validation"][name] == metrics["validation"][name]
     old, new = (read_lines(path / "predictions_validation.jsonl") for path in (folder / "run", tmp_path))
     assert new == old
@@ -186,16 +187,27 @@ def test_training_goes_on_from_a_checkpoint_with_threshold_split_and_test_file(t
     metrics = run_sgm.main(
         ["--model_name_or_path", str(folder / "run"), "--train_file", str(folder / "train.csv"), "--do_train"]
         + ["--test_file", test_file, "--do_eval", "--do_predict", "--output_dir", str(tmp_path / "out")]
-        + ["--num_train_epochs", "1", "--threshold_split_size", "20", "--set_decoding", "max_f1", *TINY]
+        + ["--num_train_epochs", "1", "--threshold_split_size", "20", "--set_decoding", "threshold", *TINY]
     )
     assert set(metrics) == {"validation", "test"}
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["data"]["threshold_documents"] == 20
-    assert summary["generation"]["set_decoding"] == "max_f1"
+    assert summary["generation"]["set_decoding"] == "threshold"
     assert metrics["test"]["label_threshold"] == summary["history"][0]["eval_label_threshold"]
     lines = read_lines(tmp_path / "out" / "predictions_test.jsonl")
-    assert [line["labels"] for line in lines] == [line["max_f1"] for line in lines]
+    assert [line["labels"] for line in lines] == [line["threshold"] for line in lines]
     assert metrics["test"]["micro_f1"] == pytest.approx(metrics_of(lines, "labels")["micro_f1"])
+
+
+def test_the_former_name_of_a_set_decoding_is_taken_and_not_kept(trained, tmp_path):
+    model = SGMForMultiLabelGeneration.from_pretrained(trained[0] / "run")
+    settings = tmp_path / "former.json"
+    settings.write_text(json.dumps({"set_decoding": "max_f1"}))
+    for given in (["--set_decoding", "max_f1"], [str(settings)]):
+        model_args, *_ = run_sgm.parse_arguments([*given, "--output_dir", str(tmp_path / "unused")])
+        with pytest.warns(FutureWarning, match="'max_f1' is now called 'threshold'"):
+            run_sgm.set_generation(model, model_args)
+        assert model.generation_config.set_decoding == "threshold"
 
 
 def test_a_checkpoint_is_not_trained_on_labels_it_does_not_have(trained, tmp_path):

@@ -47,7 +47,7 @@ def predict(model: str, **options: Any) -> dict[str, Any]:
         "scores": classifier(TEXTS, top_k=None),
         "attention": classifier(TEXTS[0], return_attention=True),
         "greedy": classifier(TEXTS, num_beams=1, max_labels=2),
-        "thresholded": classifier(TEXTS, set_decoding="max_f1", label_threshold=0.2),
+        "thresholded": classifier(TEXTS, set_decoding="threshold", label_threshold=0.2),
         "modules": [type(part).__module__ for part in (classifier, classifier.model, classifier.model.config)],
     }
 

@@ -55,7 +55,7 @@ def test_it_finds_what_transformers_search_finds(num_beams, length_penalty, earl
         {"required_labels": [2], "forbidden_labels": [5]},
         {"label_hierarchy": {0: 1, 1: 2, 4: 2}},
         {"num_return_sequences": 3},
-        {"set_decoding": "max_f1", "label_threshold": 0.4},
+        {"set_decoding": "threshold", "label_threshold": 0.4},
     ],
     ids=str,
 )

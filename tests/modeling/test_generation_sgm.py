@@ -1,12 +1,20 @@
 import itertools
+import json
 import logging
 import math
+import warnings
 
 import pytest
 import torch
 from tiny_models import NUM_LABELS, build_model
 
-from sgm_hf.modeling import LabelConstraints, SGMConfig, label_sets_from_sequences, select_labels
+from sgm_hf.modeling import (
+    LabelConstraints,
+    SGMConfig,
+    SGMForMultiLabelGeneration,
+    label_sets_from_sequences,
+    select_labels,
+)
 from sgm_hf.modeling.label_sets_sgm import label_scores_from_hypotheses
 
 ALL_SEQUENCES = [list(p) for size in range(NUM_LABELS + 1) for p in itertools.permutations(range(NUM_LABELS), size)]
@@ -122,7 +130,7 @@ MODES = {
     "beam sampling": {"num_beams": 4, "do_sample": True},
     "no cache": {"num_beams": 3, "use_cache": False},
     "length penalty": {"num_beams": 3, "length_penalty": 2.0},
-    "max_f1": {"num_beams": 4, "set_decoding": "max_f1", "label_threshold": 0.2},
+    "threshold": {"num_beams": 4, "set_decoding": "threshold", "label_threshold": 0.2},
 }
 
 
@@ -172,7 +180,7 @@ def test_constraints_hold_under_every_decoding_mode(texts, mode, constraints):
     sequences = output.sequences
     if output.get("sequences_scores") is not None:
         sequences = sequences[~torch.isneginf(output.sequences_scores)]
-    unordered = mode == "max_f1" and "label_hierarchy" in constraints
+    unordered = mode == "threshold" and "label_hierarchy" in constraints
     for labels in label_sets_from_sequences(sequences, NUM_LABELS):
         assert obeys(labels, constraints), (labels, unordered)
 
@@ -193,7 +201,7 @@ def test_a_wide_beam_under_constraints_equals_exhaustive_search(texts, constrain
     assert sets == [valid[i] for i in order[:, 0].tolist()]
 
 
-@pytest.mark.parametrize("mode", ["greedy", "beam", "length penalty", "max_f1"])
+@pytest.mark.parametrize("mode", ["greedy", "beam", "length penalty", "threshold"])
 def test_predictions_do_not_depend_on_batch_mates_padding_or_order(texts, mode):
     model = build_model(seed=3, label_feedback="global_embedding")
     settings = dict(MODES[mode], return_dict_in_generate=True, output_label_scores=True, num_return_sequences=1)
@@ -292,9 +300,9 @@ def test_known_labels_can_be_given_as_a_prompt(texts):
         ({"allowed_labels": ["sport"]}, "no label 'sport'"),
         ({"allowed_labels": [7]}, "no label 7"),
         ({"max_labels": -1}, "max_labels must not be negative"),
-        ({"set_decoding": "best"}, "set_decoding must be"),
-        ({"set_decoding": "max_f1", "num_return_sequences": 2}, "num_return_sequences"),
-        ({"set_decoding": "max_f1", "label_threshold": 0.0}, "label_threshold"),
+        ({"set_decoding": "best"}, "set_decoding is 'best'; choose one of"),
+        ({"set_decoding": "threshold", "num_return_sequences": 2}, "num_return_sequences"),
+        ({"set_decoding": "threshold", "label_threshold": 0.0}, "label_threshold"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_name(texts, arguments, message):
@@ -307,12 +315,34 @@ def test_a_misspelled_argument_is_refused(texts):
         build_model().generate(**texts, forbiden_labels=[1])
 
 
-def test_max_f1_takes_the_labels_that_reach_the_threshold(texts):
+def test_the_former_name_of_a_set_decoding_means_the_same_and_warns(texts):
+    model = build_model(seed=4)
+    expected = model.generate(**texts, set_decoding="threshold", label_threshold=0.3)
+    with pytest.warns(FutureWarning, match="'max_f1' is now called 'threshold'"):
+        assert torch.equal(model.generate(**texts, set_decoding="max_f1", label_threshold=0.3), expected)
+
+
+def test_a_checkpoint_with_the_former_name_loads_warns_once_and_is_saved_with_the_new_one(texts, tmp_path):
+    model = build_model(seed=4)
+    model.generation_config.update(set_decoding="max_f1", label_threshold=0.3)
+    model.save_pretrained(tmp_path / "old")
+    assert json.loads((tmp_path / "old" / "generation_config.json").read_text())["set_decoding"] == "max_f1"
+    with pytest.warns(FutureWarning, match="'max_f1' is now called 'threshold'"):
+        loaded = SGMForMultiLabelGeneration.from_pretrained(tmp_path / "old")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        got = loaded.generate(**texts)
+    assert torch.equal(got, model.generate(**texts, set_decoding="threshold"))
+    loaded.save_pretrained(tmp_path / "new")
+    assert json.loads((tmp_path / "new" / "generation_config.json").read_text())["set_decoding"] == "threshold"
+
+
+def test_threshold_takes_the_labels_that_reach_the_threshold(texts):
     model = build_model(seed=4)
     output = model.generate(
         **texts,
         num_beams=16,
-        set_decoding="max_f1",
+        set_decoding="threshold",
         label_threshold=0.3,
         return_dict_in_generate=True,
     )

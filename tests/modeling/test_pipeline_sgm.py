@@ -181,7 +181,7 @@ def test_generate_arguments_are_passed_on_with_labels_by_name_or_id(pipe, num_be
 
 def test_thresholded_sets_follow_the_label_scores(pipe):
     for everything, chosen in zip(
-        pipe(TEXTS, top_k=None), pipe(TEXTS, set_decoding="max_f1", label_threshold=0.4), strict=True
+        pipe(TEXTS, top_k=None), pipe(TEXTS, set_decoding="threshold", label_threshold=0.4), strict=True
     ):
         assert chosen == [entry for entry in everything if entry["score"] >= 0.4]
 

@@ -46,16 +46,16 @@ def test_generation_does_not_touch_random_state_or_mode():
     assert model.training
 
 
-def test_max_f1_takes_the_labels_that_reach_the_threshold_best_first():
+def test_threshold_takes_the_labels_that_reach_the_threshold_best_first():
     scores = np.array([[0.2, 0.9, 0.5, 0.6], [0.1, 0.2, 0.3, 0.0]], dtype=np.float32)
     predictions = LabelPredictions([[0], [1, 2]], scores)
-    assert predictions.label_sets("max_f1", threshold=0.5) == [[1, 3, 2], []]
-    assert predictions.label_sets("max_f1", threshold=0.5, min_labels=1, max_labels=2) == [[1, 3], [2]]
+    assert predictions.label_sets("threshold", threshold=0.5) == [[1, 3, 2], []]
+    assert predictions.label_sets("threshold", threshold=0.5, min_labels=1, max_labels=2) == [[1, 3], [2]]
     assert predictions.label_sets("best_sequence") == [[0], [1, 2]]
 
 
 def test_an_unknown_set_decoding_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="'best'.*best_sequence, max_f1"):
+    with pytest.raises(ValueError, match="'best'.*best_sequence, threshold"):
         LabelPredictions([[]], np.zeros((1, NUM_LABELS), dtype=np.float32)).label_sets("best")
 
 

@@ -52,7 +52,7 @@ def test_both_files_hold_every_section(tmp_path):
         "model": describe_model(make_model()),
         "machine": describe_machine(),
         "versions": package_versions(),
-        "metrics": {"test": {"best_sequence_micro_f1": 0.25, "max_f1_micro_f1": 0.75, "micro_f1": 0.75}},
+        "metrics": {"test": {"best_sequence_micro_f1": 0.25, "threshold_micro_f1": 0.75, "micro_f1": 0.75}},
         "history": [{"epoch": 1.0, "step": 3, "loss": 0.125, "eval_micro_f1": 0.5}],
         "training": {},
     }

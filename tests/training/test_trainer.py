@@ -103,7 +103,7 @@ def test_training_overfits_eight_documents(arguments, feedback):
     trainer = SGMTrainer(make_model(dropout=0.0, label_feedback=feedback), arguments(**options), data)
     trainer.train()
     metrics = trainer.evaluate(data)
-    assert metrics["eval_best_sequence_micro_f1"] == metrics["eval_max_f1_micro_f1"] == 1.0
+    assert metrics["eval_best_sequence_micro_f1"] == metrics["eval_threshold_micro_f1"] == 1.0
     assert metrics["eval_zero_one_loss"] == 0.0
 
 
@@ -113,20 +113,20 @@ def test_metrics_are_those_of_the_predictions(arguments):
     trainer.model.generation_config.label_threshold = 0.3
     output = trainer.predict(data)
     truth = label_matrix(data["labels"], NUM_LABELS)
-    for decoding in ("best_sequence", "max_f1"):
+    for decoding in ("best_sequence", "threshold"):
         chosen = label_matrix(trainer.label_sets(output.predictions, decoding), NUM_LABELS)
         expected = f1_score(truth, chosen, average="micro", zero_division=0)
         assert output.metrics[f"test_{decoding}_micro_f1"] == pytest.approx(expected)
         for name, value in compute_metrics(truth, chosen).items():
             assert output.metrics[f"test_{decoding}_{name}"] == pytest.approx(value)
         assert 0.1 < chosen.mean() < 0.9
-    thresholded = label_matrix(trainer.label_sets(output.predictions, "max_f1"), NUM_LABELS)
+    thresholded = label_matrix(trainer.label_sets(output.predictions, "threshold"), NUM_LABELS)
     assert (thresholded == (output.predictions.label_scores >= 0.3)).all()
     evaluated = trainer.evaluate()
     assert evaluated["eval_micro_f1"] == output.metrics["test_micro_f1"]
 
 
-@pytest.mark.parametrize("decoding", ["best_sequence", "max_f1"])
+@pytest.mark.parametrize("decoding", ["best_sequence", "threshold"])
 def test_bare_metric_names_are_those_of_the_chosen_decoding(arguments, decoding):
     data = make_documents(30)
     trainer = SGMTrainer(make_decided_model(), arguments(), eval_dataset=data)
@@ -181,7 +181,7 @@ def test_the_best_checkpoint_comes_back_with_its_threshold(arguments):
     assert len(history) == 4
     assert trainer.state.best_metric == best["eval_micro_f1"]
     assert trainer.model.generation_config.label_threshold == best["eval_label_threshold"]
-    assert trainer.evaluate()["eval_max_f1_micro_f1"] == best["eval_max_f1_micro_f1"]
+    assert trainer.evaluate()["eval_threshold_micro_f1"] == best["eval_threshold_micro_f1"]
     for record in history:
         saved = GenerationConfig.from_pretrained(Path(trainer.args.output_dir, f"checkpoint-{record['step']}"))
         assert saved.label_threshold == record["eval_label_threshold"]
@@ -307,7 +307,7 @@ def test_the_model_card_has_the_results_of_the_weights_that_training_ends_with(a
     assert trainer.state.best_global_step < trainer.state.global_step  # the last epochs made it worse
     kept = trainer.results["validation"]
     trainer.evaluate()
-    for name in ("micro_f1", "max_f1_micro_f1", "hamming_loss", "label_threshold"):
+    for name in ("micro_f1", "threshold_micro_f1", "hamming_loss", "label_threshold"):
         assert kept[name] == trainer.results["validation"][name], name
     trainer.predict(data, metric_key_prefix="test")
     trainer.create_model_card(dataset="drawn words", license="mit")
