@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCard
 
+from sgm_hf.programs import run_main
+
 from . import CORPORA, load_builder
 from ._corpus import prepare
 
@@ -199,13 +201,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output_dir", required=True, help="folder to make")
     parser.add_argument("--config", help="configuration, if the corpus has several; default: its first")
     options = parser.parse_args(arguments)
-    try:
-        statistics = convert(options.name, options.output_dir, options.config, options.data_dir)
-    except (ValueError, OSError) as error:
-        parser.exit(1, f"error: {error}\n")
+    statistics = convert(options.name, options.output_dir, options.config, options.data_dir)
     counts = ", ".join(f"{split} {counts.documents:,}" for split, counts in statistics.items())
     print(f"wrote {options.output_dir}: {counts} documents")
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

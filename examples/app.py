@@ -29,6 +29,7 @@ from transformers import pipeline
 
 from sgm_hf import MultiLabelGenerationPipeline, load_files
 from sgm_hf.analysis.attention import ATTENTION_CSS, attention_html, attention_page
+from sgm_hf.programs import run_main
 
 HERE = Path(__file__).parent
 FILE_TYPES = [".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet"]
@@ -456,4 +457,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 if __name__ == "__main__":
     # As an interrupt does, a stop by the system should end with the uploads removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    main()
+    run_main(main)

@@ -16,6 +16,7 @@ from transformers import pipeline
 
 from sgm_hf import load_corpus
 from sgm_hf.datasets_scripts.generated import default_process
+from sgm_hf.programs import run_main
 
 CONFIG = Path(__file__).parent / "configs" / "generated_sgm_ge.json"
 NUM_SHOWN = 4
@@ -62,4 +63,4 @@ def main() -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -22,6 +22,7 @@ from huggingface_hub import SpaceCard, SpaceCardData
 
 import sgm_hf
 from sgm_hf import datasets_scripts, modeling
+from sgm_hf.programs import run_main
 
 README = """
 # {title}
@@ -99,4 +100,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

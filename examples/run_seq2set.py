@@ -20,6 +20,7 @@ from pathlib import Path
 
 import run_sgm
 
+from sgm_hf.programs import run_main
 from sgm_hf.training import OrderFreeTrainer, SamplingArguments, SelfCriticalTrainer
 from sgm_hf.training.checkpoints import is_complete
 
@@ -126,4 +127,4 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict]:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

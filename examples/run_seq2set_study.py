@@ -31,13 +31,16 @@ from typing import Any
 
 import numpy as np
 from run_seq2set import TRAINERS, Seq2SetArguments
+from run_sgm import read_settings
 from tqdm import tqdm
 
 from sgm_hf import SGMConfig, load_corpus
 from sgm_hf.analysis import figures, studies
+from sgm_hf.data.labels import LABEL_ORDERS
 from sgm_hf.datasets_scripts.generated import default_process
 from sgm_hf.metrics import compute_metrics
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
+from sgm_hf.programs import run_main
 from sgm_hf.training.checkpoints import is_complete, write_text_atomically
 
 logger = logging.getLogger("run_seq2set_study")
@@ -322,7 +325,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         command.add_argument("config", type=Path, help="JSON: common, search, and the systems to train")
         command.add_argument("--output_dir", type=Path, required=True, help="folder of the study")
         command.add_argument("--data_dir", type=Path, help="folder or archive of the corpus")
-        command.add_argument("--orders", nargs="+", default=["frequency", "shuffled"], help="orders of the labels")
+        command.add_argument(
+            "--orders", nargs="+", default=["frequency", "shuffled"], choices=LABEL_ORDERS, help="orders of the labels"
+        )
         command.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="the search takes the first one")
     command = commands.add_parser("report", help="write tables and figures")
     command.add_argument("study", type=Path, help="folder that train wrote")
@@ -341,6 +346,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Raises:
         FileNotFoundError: If the configuration does not exist.
+        ValueError: If it is not JSON, names no system of ours, or lacks a part.
         RuntimeError: If a training fails.
     """
     parsed = parse_arguments(arguments)
@@ -348,13 +354,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if parsed.command == "report":
         print(report(parsed.study, parsed.output, parsed.set_decoding))
         return
-    if not parsed.config.is_file():
-        raise FileNotFoundError(
-            f"the configuration {parsed.config} does not exist; see examples/configs/study_*.json."
-        )
-    config = json.loads(parsed.config.read_text(encoding="utf-8"))
+    config = read_settings(parsed.config, {"common", "search", *SYSTEMS})
+    for name in ("common", SYSTEMS[0], *(["search"] if parsed.command == "search" else [])):
+        if name not in config:
+            raise ValueError(f"{parsed.config} has no {name!r}; see examples/configs/study_*.json.")
     {"train": train, "search": search}[parsed.command](parsed, config)
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

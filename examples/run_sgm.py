@@ -6,7 +6,8 @@
     python examples/run_sgm.py --model_name_or_path runs/mine --test_file new.csv --do_predict --output_dir runs/new
 
 A JSON file gives settings by name; options after it override it. Without --do_train, --do_eval and --do_predict, all
-three are done as far as there is data (training only without --model_name_or_path).
+three are done as far as there is data (training only without --model_name_or_path). Faulty settings and data end the
+program with one line and exit code 2; with the variable SGM_HF_TRACEBACK in the environment, with a traceback.
 
 In the output folder: the model and tokenizer, the model card `README.md`, `predictions_<split>.jsonl`,
 `all_results.json`, `summary.json`, `summary.txt`, with --attention_figures a folder `attention_<split>`, and the
@@ -25,6 +26,7 @@ from typing import Any
 import torch
 from datasets import Dataset, DatasetDict
 from huggingface_hub import DatasetCard
+from huggingface_hub.errors import StrictDataclassError
 from transformers import HfArgumentParser, set_seed
 from transformers.utils import logging as transformers_logging
 
@@ -35,6 +37,7 @@ from sgm_hf.datasets_scripts import CORPORA, load
 from sgm_hf.datasets_scripts.convert import CARDS
 from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration, SGMTokenizer
 from sgm_hf.modeling.label_sets_sgm import FORMER_SET_DECODINGS, SET_DECODINGS
+from sgm_hf.programs import run_main
 from sgm_hf.training import SGMPredictionOutput, SGMTrainer, SGMTrainingArguments
 from sgm_hf.training.checkpoints import write_text_atomically
 from sgm_hf.training.machine import prepare_cpu
@@ -156,14 +159,17 @@ def parse_arguments(
 
     Raises:
         FileNotFoundError: If the JSON file does not exist.
-        ValueError: If it is not JSON or names a setting that does not exist.
+        ValueError: If it is not JSON or names a setting that does not exist, or a setting is out of its range.
     """
     classes = (ModelArguments, DataArguments, training_class)
     parser = HfArgumentParser(classes, description=description)
     arguments = list(arguments)
     if arguments and arguments[0].endswith(".json"):
         parser.set_defaults(**read_settings(Path(arguments.pop(0)), {f.name for c in classes for f in fields(c)}))
-    model_args, data_args, training_args = parser.parse_args_into_dataclasses(args=arguments)
+    try:
+        model_args, data_args, training_args = parser.parse_args_into_dataclasses(args=arguments)
+    except ValueError as error:  # of Transformers for its own settings: for the user to mend, as ours are
+        raise ValueError(str(error)) from error
     return model_args, data_args, training_args
 
 
@@ -395,17 +401,24 @@ def build_tokenizer(train: Dataset, data_args: DataArguments) -> SGMTokenizer:
 
 
 def build_model(train: Dataset, tokenizer: SGMTokenizer, model_args: ModelArguments) -> SGMForMultiLabelGeneration:
-    """A new model for the labels of the training split."""
+    """A new model for the labels of the training split.
+
+    Raises:
+        ValueError: If `SGMConfig` refuses the settings.
+    """
     label_order = model_args.label_order or "frequency"
     names = order_label_names(label_sets_of(train), train.features["labels"].feature.names, label_order)
     own = {f.name for f in fields(ModelArguments)} & set(SGMConfig.__dataclass_fields__)
     settings = {name: getattr(model_args, name) for name in own if getattr(model_args, name) is not None}
-    config = SGMConfig(
-        **settings,
-        vocab_size=len(tokenizer),
-        pad_token_id=tokenizer.pad_token_id,
-        id2label=dict(enumerate(names)),
-    )
+    try:
+        config = SGMConfig(
+            **settings,
+            vocab_size=len(tokenizer),
+            pad_token_id=tokenizer.pad_token_id,
+            id2label=dict(enumerate(names)),
+        )
+    except StrictDataclassError as error:
+        raise ValueError(f"the model cannot be made with these settings: {' '.join(str(error).split())}") from error
     return SGMForMultiLabelGeneration(config)
 
 
@@ -718,4 +731,4 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict]:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -159,6 +159,10 @@ def test_a_study_killed_in_a_training_ends_with_the_weights_of_one_never_killed(
 def test_faults_are_reported(study, tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         run_seq2set_study.main(["train", str(tmp_path / "none.json"), "--output_dir", str(tmp_path)])
+    for content, message in (("{", "line 1: not JSON"), ('{"commun": {}}', "commun"), ("{}", "has no 'common'")):
+        (tmp_path / "faulty.json").write_text(content)
+        with pytest.raises(ValueError, match=f"faulty.json.*{message}"):
+            run_seq2set_study.main(["train", str(tmp_path / "faulty.json"), "--output_dir", str(tmp_path)])
     with pytest.raises(FileNotFoundError, match="holds no finished run"):
         run_seq2set_study.main(["report", str(tmp_path), "--output", str(tmp_path / "report")])
     config = json.loads((study / "study.json").read_text())
