@@ -49,17 +49,19 @@ def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
     model = load_model(arguments)
     max_documents = arguments.batch_size or MAX_DOCUMENTS
     max_tokens = MAX_TOKENS * max_documents // MAX_DOCUMENTS
+    bf16 = harness.uses_bf16(variant, arguments.device)
+    fell_back = bf16 != (variant == "bf16")
     if kind == "ours":
 
         def repeat() -> dict[str, Any]:
             predictions = generate_predictions(
-                model, texts, max_tokens, max_documents, bf16=variant == "bf16", num_beams=arguments.num_beams
+                model, texts, max_tokens, max_documents, bf16=bf16, num_beams=arguments.num_beams
             )
-            return {"documents": len(texts), "sequences": predictions.best_sequences}
+            return {"documents": len(texts), "sequences": predictions.best_sequences, "fell_back": fell_back}
 
         return repeat
 
-    dtype = torch.bfloat16 if variant == "bf16" else torch.float32
+    dtype = torch.bfloat16 if bf16 else torch.float32
     # One step more than there are labels, for eos.
     steps = 1 + round(sum(map(len, texts["labels"])) / len(texts))
     products = []
@@ -70,7 +72,7 @@ def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
 
     def repeat() -> dict[str, Any]:
         harness.multiply(products, dtype)
-        return {"documents": len(texts), "flops": harness.flops(products)}
+        return {"documents": len(texts), "flops": harness.flops(products), "fell_back": fell_back}
 
     return repeat
 

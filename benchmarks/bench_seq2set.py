@@ -48,7 +48,7 @@ def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
             with trainer.accelerator.autocast():
                 loss = trainer.compute_loss(model, batch)
             bench_training.update(model, optimizer, loss, max_norm=8.0)
-        return {"documents": num_documents}
+        return {"documents": num_documents, "fell_back": trainer.args.bf16 != (variant == "bf16")}
 
     return repeat
 

@@ -60,13 +60,15 @@ def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
     texts = harness.make_texts(arguments.size, POOL * arguments.documents, arguments.data_dir)
     batches = make_batches(arguments, texts, alike=kind != "textbook")
     num_documents = sum(len(batch["labels"]) for batch in batches)
-    dtype = torch.bfloat16 if variant == "bf16" else torch.float32
+    bf16 = harness.uses_bf16(variant, arguments.device)
+    fell_back = bf16 != (variant == "bf16")
+    dtype = torch.bfloat16 if bf16 else torch.float32
     if kind == "limit":
         products = [shapes for batch in batches for shapes in batch_multiplications(config, batch)]
 
         def repeat() -> dict[str, Any]:
             harness.multiply(products, dtype)
-            return {"documents": num_documents, "flops": harness.flops(products)}
+            return {"documents": num_documents, "flops": harness.flops(products), "fell_back": fell_back}
 
         return repeat
 
@@ -75,13 +77,13 @@ def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
 
     def repeat() -> dict[str, Any]:
         for batch in batches:
-            with torch.autocast(arguments.device, dtype=torch.bfloat16, enabled=variant == "bf16"):
+            with torch.autocast(arguments.device, dtype=torch.bfloat16, enabled=bf16):
                 if kind == "textbook":
                     loss = model(batch["input_ids"], batch["attention_mask"].sum(dim=1), batch["labels"])
                 else:
                     loss = model(**batch, use_cache=False).loss
             update(model, optimizer, loss, max_norm=10.0)
-        return {"documents": num_documents}
+        return {"documents": num_documents, "fell_back": fell_back}
 
     return repeat
 

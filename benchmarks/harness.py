@@ -25,7 +25,7 @@ from datasets import Dataset
 
 from sgm_hf import SGMConfig, SGMTokenizer, encode_dataset
 from sgm_hf.datasets_scripts import load
-from sgm_hf.training.machine import prepare_cpu
+from sgm_hf.training.machine import choose_precision, prepare_cpu
 from sgm_hf.training.summary import describe_machine
 
 ROOT = Path(__file__).parents[1]
@@ -235,6 +235,11 @@ def prepare(arguments: argparse.Namespace) -> tuple[str, str]:
     return kind, variant
 
 
+def uses_bf16(variant: str, device: str) -> bool:
+    """Whether an arm multiplies in bfloat16: "bf16" falls back to fp32 where ours, under autocast, has to."""
+    return variant == "bf16" and choose_precision(variant, device) == "bf16"
+
+
 def serve(repeat: Callable[[], dict[str, Any]], device: str) -> None:
     """Be an arm: warm up, say so, and at each line of the input make a repetition and print what it gave as JSON.
 
@@ -330,8 +335,9 @@ def run(
         serve(make_arm(arguments), arguments.device)
         return {}
     results = take_turns(script, arguments)
-    values = {arm: [value(repetition) for repetition in runs] for arm, runs in results.items()}
-    peaks = {arm: runs[-1]["peak_mib"] for arm, runs in results.items()}
+    names = {arm: f"{arm} in fp32" if runs[-1].get("fell_back") else arm for arm, runs in results.items()}
+    values = {names[arm]: [value(repetition) for repetition in runs] for arm, runs in results.items()}
+    peaks = {names[arm]: runs[-1]["peak_mib"] for arm, runs in results.items()}
     rows = summarise(benchmark.format(num_beams=arguments.num_beams), unit, values, peaks, arguments)
     keep(rows)
     show(rows)

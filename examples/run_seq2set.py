@@ -77,7 +77,7 @@ def pretrain(folder: Path, data_args: run_sgm.DataArguments, training_args: Seq2
     """
     if (folder / "summary.json").exists():
         return
-    options = ["--output_dir", str(folder), "--do_train", "true", "--bf16", str(training_args.bf16)]
+    options = ["--output_dir", str(folder), "--do_train", "true", "--precision", training_args.precision]
     if any(map(is_complete, folder.glob("checkpoint-*"))):
         options += ["--resume_from_checkpoint", "true"]
     model_args, own_data_args, likelihood_args = run_sgm.parse_arguments([training_args.pretrain_config, *options])

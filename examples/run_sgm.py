@@ -578,6 +578,7 @@ def summarise(
         "model": describe_model(trainer.model),
         "generation": describe_generation(trainer.model),
         "settings": {name: value for name, value in given.items() if value is not None}
+        | {"precision": training_args.precision}
         | {name: value for name, value in trained.items() if name in TRAINING_FIELDS},
         "training": describe_training(trainer.state, train_metrics),
         "machine": describe_machine(),

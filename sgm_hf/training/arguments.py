@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 import torch
 from transformers import TrainingArguments
-from transformers.utils import is_torch_bf16_gpu_available
+
+from sgm_hf.training.machine import PRECISIONS, choose_precision
 
 
 @dataclass
@@ -31,6 +32,11 @@ class SGMTrainingArguments(TrainingArguments):
             default None: never.
         generation_num_beams: Beam width of evaluation; default None: the model's generation config.
         metric_for_best_model: Default "micro_f1", of the set decoding the model's generation config chooses.
+        precision: Of multiplication: "fp32", "bf16" (autocast; weights, optimizer and loss stay in fp32), or "auto":
+            "bf16" where the device has instructions for it and it works, else "fp32". Where "bf16" cannot run, it is
+            "fp32", and a warning says why. Default "fp32". It then holds what was chosen, never "auto".
+        bf16: Transformers' name for the same: True for "bf16", False for "fp32"; default None, as `precision` says.
+            Where it is given, `precision` is not looked at. It then holds what was chosen.
         disable_tqdm: Default: whether the error output is not a terminal.
         load_best_model_at_end: Default True; False where `eval_strategy` is "no".
         restore_callback_states_from_checkpoint: Default True, so that early stopping goes on counting on resume.
@@ -69,6 +75,13 @@ class SGMTrainingArguments(TrainingArguments):
     restore_callback_states_from_checkpoint: bool = field(
         default=True, metadata={"help": "Go on counting early stopping's patience on resume."}
     )
+    precision: str = field(
+        default="fp32", metadata={"help": "Of multiplication: auto, fp32 or bf16.", "choices": list(PRECISIONS)}
+    )
+    bf16: bool = field(  # bool also for its parser, which then takes a bare --bf16
+        default=None,  # type: ignore[assignment]
+        metadata={"help": "true for --precision bf16, false for fp32; default as --precision says."},
+    )
     disable_tqdm: bool | None = field(
         default=None, metadata={"help": "No progress bars; default: none where the error output is no terminal."}
     )
@@ -80,7 +93,7 @@ class SGMTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
-        """Check our settings and choose the device.
+        """Check our settings, and choose the device and the precision.
 
         Raises:
             ValueError: If a setting is out of its range.
@@ -93,9 +106,9 @@ class SGMTrainingArguments(TrainingArguments):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1, or left out.")
         if not 0.0 <= self.label_smoothing_factor < 1.0:
             raise ValueError(f"label_smoothing_factor is {self.label_smoothing_factor}; it must be in [0, 1).")
-        # Transformers refuses bf16 without a GPU that has it unless told to use the CPU.
-        if not torch.accelerator.is_available() or (self.bf16 and not is_torch_bf16_gpu_available()):
+        if not torch.accelerator.is_available():
             self.use_cpu = True
+        self._choose_precision()
         if self.disable_tqdm is None:
             self.disable_tqdm = not sys.stderr.isatty()
         if self.eval_strategy == "no":
@@ -106,3 +119,20 @@ class SGMTrainingArguments(TrainingArguments):
         self.do_eval = do_eval
         # Batches differ in size; LengthBucketBatchSampler already deals each process as many.
         self.accelerator_config.even_batches = False
+
+    def _choose_precision(self) -> None:
+        """Set `precision` and `bf16` to what will run.
+
+        Raises:
+            ValueError: If there is no such precision, or fp16 is asked for on a CPU.
+        """
+        accelerator = None if self.use_cpu else torch.accelerator.current_accelerator()
+        device_type = "cpu" if accelerator is None else accelerator.type
+        if self.fp16 and device_type == "cpu":
+            raise ValueError("fp16 is True, but a CPU does not train in it; leave it out and set precision to 'auto'.")
+        if self.fp16:
+            self.precision, self.bf16 = "fp16", bool(self.bf16)  # both is refused by Transformers
+            return
+        asked = self.precision if self.bf16 is None else ("bf16" if self.bf16 else "fp32")
+        self.precision = choose_precision(asked, device_type)
+        self.bf16 = self.precision == "bf16"

@@ -1,6 +1,5 @@
 """Label sets and scores of a whole data set, by generation in batches of similar length."""
 
-import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from transformers import PreTrainedModel
 from sgm_hf.data.batching import LengthBucketBatchSampler
 from sgm_hf.data.collation import MultiLabelCollator
 from sgm_hf.modeling.label_sets_sgm import checked_set_decoding, label_sets_from_sequences, select_labels
+from sgm_hf.training.machine import autocast
 
 
 @dataclass
@@ -70,7 +70,7 @@ def generate_predictions(
         dataset: Encoded documents (`input_ids`, `length`), see `sgm_hf.data.encoding.encode_dataset`.
         max_tokens: Greatest number of words of a batch, padding included.
         max_documents: Greatest number of documents of a batch.
-        bf16: Whether to multiply in bfloat16 (autocast).
+        bf16: Whether to multiply in bfloat16 (autocast); in fp32, with a warning, where the device cannot.
         show_progress: Whether to show a progress bar.
         description: Its title.
         **generation_arguments: Passed to `model.generate`, such as `num_beams`.
@@ -116,8 +116,3 @@ def _generate_batch(
     label_sets = label_sets_from_sequences(output.sequences.cpu(), model.config.num_labels)
     scores = output.label_scores.float().cpu().numpy()
     return list(zip(indices, label_sets, scores, strict=True))
-
-
-def autocast(device: torch.device, bf16: bool) -> contextlib.AbstractContextManager:
-    """bfloat16 autocast on the device, or nothing."""
-    return torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()

@@ -1,6 +1,11 @@
+import dataclasses
+import json
+from pathlib import Path
+
 import pytest
 
-from sgm_hf.training import SGMTrainingArguments
+from sgm_hf.training import SGMTrainingArguments, machine
+from sgm_hf.training.machine import bf16_fault
 
 
 def test_defaults_are_the_papers(tmp_path):
@@ -15,8 +20,45 @@ def test_defaults_are_the_papers(tmp_path):
     assert args.report_to == []
 
 
-def test_bfloat16_needs_no_gpu(tmp_path):
-    assert SGMTrainingArguments(output_dir=str(tmp_path), bf16=True).bf16
+def test_bfloat16_needs_no_gpu_but_a_device_that_runs_it(tmp_path):
+    works = bf16_fault("cpu") is None
+    assert SGMTrainingArguments(output_dir=str(tmp_path), bf16=True, use_cpu=True).bf16 == works
+
+
+@pytest.mark.parametrize(
+    ("settings", "chosen"),
+    [
+        ({}, "fp32"),
+        ({"precision": "auto"}, "bf16"),
+        ({"precision": "bf16"}, "bf16"),
+        ({"bf16": True}, "bf16"),
+        ({"precision": "auto", "bf16": False}, "fp32"),
+        ({"precision": "bf16", "bf16": False}, "fp32"),
+    ],
+)
+@pytest.mark.parametrize("fault", [None, "no such instruction"])
+def test_the_precision_is_the_one_asked_for_where_it_works(tmp_path, monkeypatch, settings, chosen, fault):
+    monkeypatch.setattr(machine, "multiplies_bf16", lambda device_type: True)
+    monkeypatch.setattr(machine, "bf16_fault", lambda device_type: fault)
+    args = SGMTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **settings)
+    assert args.precision == (chosen if fault is None else "fp32")
+    assert args.bf16 is (args.precision == "bf16")
+    # A copy with other settings keeps it.
+    assert dataclasses.replace(args, seed=2).precision == args.precision
+
+
+def test_half_precision_on_a_cpu_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="fp16 is True.*precision to 'auto'"):
+        SGMTrainingArguments(output_dir=str(tmp_path), fp16=True, use_cpu=True)
+
+
+def test_every_configuration_leaves_the_precision_to_the_machine():
+    paths = sorted(Path(__file__).parents[2].glob("examples/configs/*.json"))
+    assert len(paths) > 5
+    for path in paths:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = settings.get("common", settings)
+        assert settings["precision"] == "auto" and "bf16" not in settings, path
 
 
 def test_do_eval_stays_as_asked(tmp_path):

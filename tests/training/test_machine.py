@@ -3,6 +3,7 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +19,72 @@ def test_denormals_are_flushed_and_threads_set(monkeypatch):
     assert (torch.tensor([1e-30]) * 1e-10).item() == 0.0
     machine.prepare_cpu()
     assert threads == [3]
+
+
+def test_auto_is_bf16_only_where_it_works_and_has_instructions(monkeypatch):
+    for native in (True, False):
+        for fault in (None, "a reason"):
+            monkeypatch.setattr(machine, "multiplies_bf16", lambda device_type, native=native: native)
+            monkeypatch.setattr(machine, "bf16_fault", lambda device_type, fault=fault: fault)
+            expected = "bf16" if native and fault is None else "fp32"
+            assert machine.choose_precision("auto", "cpu") == expected
+            assert machine.choose_precision("fp32", "cpu") == "fp32"
+            # Emulated it is slow, but it was asked for.
+            assert machine.choose_precision("bf16", "cpu") == ("bf16" if fault is None else "fp32")
+    with pytest.raises(ValueError, match="precision is 'half'; choose one of auto, fp32, bf16"):
+        machine.choose_precision("half", "cpu")
+
+
+def test_the_probe_of_bfloat16_draws_no_random_numbers_and_works_without_gradients():
+    machine.bf16_fault.cache_clear()
+    state = torch.get_rng_state()
+    with torch.inference_mode():
+        within = machine.bf16_fault("cpu")
+    assert torch.equal(torch.get_rng_state(), state)
+    machine.bf16_fault.cache_clear()
+    assert machine.bf16_fault("cpu") == within
+
+
+def test_without_native_bfloat16_all_runs_in_fp32_with_one_warning(tmp_path):
+    # oneDNN then takes any x86 processor for one with AVX2 alone, on which an LSTM does not run under autocast.
+    program = """
+import sys
+import torch
+from tiny_training import make_decided_model, make_documents, make_model
+from sgm_hf.training import SamplingArguments, SelfCriticalTrainer, SGMTrainer, SGMTrainingArguments
+from sgm_hf.training import generate_predictions
+from sgm_hf.training.machine import bf16_fault
+
+fault = bf16_fault("cpu")
+assert fault is not None and "LSTM" in fault and "\\n" not in fault, fault
+assert not SGMTrainingArguments(sys.argv[1], precision="auto").bf16
+print("warnings from here on", file=sys.stderr)
+options = {"num_train_epochs": 1, "per_device_train_batch_size": 8, "disable_tqdm": True, "bf16": True}
+for trainer, arguments in ((SGMTrainer, SGMTrainingArguments), (SelfCriticalTrainer, SamplingArguments)):
+    args = arguments(f"{sys.argv[1]}/{trainer.__name__}", **options)
+    assert (args.precision, args.bf16, args.to_dict()["bf16"]) == ("fp32", False, False)
+    trainer(make_model(), args, train_dataset=make_documents(16), eval_dataset=make_documents(8)).train()
+model, data = make_decided_model(), make_documents(10)
+exact, asked = generate_predictions(model, data), generate_predictions(model, data, bf16=True)
+assert (exact.label_scores == asked.label_scores).all()
+# A model whose weights are bfloat16 runs, forward and backward.
+model = make_model().bfloat16()
+loss = model(input_ids=torch.tensor([[4, 5, 6]]), labels=torch.tensor([[1, 4]])).loss
+loss.backward()
+assert loss.isfinite()
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        env=os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "PYTHONPATH": str(Path(__file__).parent)},
+        capture_output=True,
+        text=True,
+    )
+    if platform.machine() in ("x86_64", "AMD64"):
+        assert run.returncode == 0, run.stderr
+        before, after = run.stderr.split("warnings from here on")
+        assert "bfloat16" not in before
+        assert after.count("bfloat16 was asked for") == 1
+        assert "could not create a primitive descriptor" in after and "going on in fp32" in after
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this C library is not glibc")
