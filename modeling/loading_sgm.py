@@ -1,16 +1,18 @@
-"""Checks on a checkpoint that is being loaded: safetensors, undamaged, and of the shapes its configuration says."""
+"""Checks on a checkpoint that is being loaded: safetensors, undamaged, and the weights its configuration describes."""
 
 import hashlib
-import json
-import os
 import re
+from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import try_to_load_from_cache
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+import torch
+from safetensors import safe_open
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
+# As safetensors names them. Whole numbers would be cast without a word, eight bits need a scale that we do not have.
+WEIGHT_TYPES = ("BF16", "F16", "F32", "F64")
+TRAIN_ANEW = "or give ignore_mismatched_sizes=True to train these anew"
 
 
 def refuse_pickles(use_safetensors: bool | None) -> None:
@@ -46,38 +48,92 @@ def check_shapes(checkpoint: Any, mismatched: set[tuple[str, Any, Any]]) -> None
         name, stored, expected = min(mismatched)
         raise RuntimeError(
             f"{len(mismatched)} weights of {checkpoint} do not fit its configuration; {name}: stored {tuple(stored)}, "
-            f"expected {tuple(expected)}. Take config.json and weights from the same checkpoint, or give "
-            "ignore_mismatched_sizes=True to train these anew."
+            f"expected {tuple(expected)}. Take config.json and weights from the same checkpoint, {TRAIN_ANEW}."
         )
 
 
-def check_hashes(checkpoint: Any, cache_dir: Any = None, revision: str | None = None, subfolder: str = "") -> None:
+def check_names(checkpoint: Any, missing: set[str], unexpected: set[str]) -> None:
+    """
+    Refuses a checkpoint that lacks weights, which Transformers would draw at random, or has some of another model.
+
+    Args:
+        checkpoint (`str` or `os.PathLike`): Its name, for the error.
+        missing (`set[str]`): Weights of the model that the checkpoint does not have.
+        unexpected (`set[str]`): Weights of the checkpoint that the model does not have.
+
+    Raises:
+        ValueError: When there is one of either.
+    """
+    if missing or unexpected:
+        raise ValueError(
+            f"The weights of {checkpoint} are not those that its configuration describes: {_some(missing)} missing, "
+            f"{_some(unexpected)} not expected. Take config.json and weights from the same checkpoint, {TRAIN_ANEW}."
+        )
+
+
+def _some(names: set[str]) -> str:
+    """How many names there are, and the first of them."""
+    shown = ", ".join(sorted(names)[:3]) + (", …" if len(names) > 3 else "")
+    return f"{len(names)} ({shown})" if names else "none"
+
+
+def unusable_weights(files: Iterable[str], names: Set[str]) -> dict[str, str]:
+    """
+    Finds stored weights that are not numbers of a floating-point type, or not finite.
+
+    Args:
+        files (`Iterable[str]`): In safetensors format.
+        names (`set[str]`): The weights to look at.
+
+    Returns:
+        `dict[str, str]`: What is wrong, by the name of the weight.
+    """
+    faults = {}
+    for file in files:
+        with safe_open(file, framework="pt") as weights:
+            for name in names & weights.keys():
+                stored_type, weight = weights.get_slice(name).get_dtype(), weights.get_tensor(name)
+                if stored_type not in WEIGHT_TYPES:
+                    faults[name] = f"of type {stored_type}, expected one of {', '.join(WEIGHT_TYPES)}"
+                # Lowest and highest are NaN where any value is; they take no copy of the weight.
+                elif weight.numel() and not all(bound.isfinite() for bound in torch.aminmax(weight)):
+                    faults[name] = "not finite (it holds NaN or inf), as after a training that diverged"
+    return faults
+
+
+def check_values(checkpoint: Any, faults: dict[str, str]) -> None:
+    """
+    Refuses weights with which no prediction means anything.
+
+    Args:
+        checkpoint (`str` or `os.PathLike`): Its name, for the error.
+        faults (`dict[str, str]`): Result of [`unusable_weights`].
+
+    Raises:
+        ValueError: When there is one.
+    """
+    if faults:
+        name = min(faults)
+        raise ValueError(
+            f"{len(faults)} weights of {checkpoint} cannot be used; {name} is {faults[name]}. Take an earlier "
+            f"checkpoint, {TRAIN_ANEW}."
+        )
+
+
+def check_hashes(checkpoint: Any, files: Iterable[str]) -> None:
     """
     Compares weights that came from the Hub with their SHA-256, under which the cache keeps them.
 
     Nothing else does: a byte that changed on its way or on the disk would be a wrong weight and no error.
 
     Args:
-        checkpoint (`str` or `os.PathLike`): Name of the repository; a folder has no hashes and is not checked.
-        cache_dir (`str` or `os.PathLike`, *optional*): The cache, if not the usual one.
-        revision (`str`, *optional*): Branch, tag or commit.
-        subfolder (`str`, *optional*, defaults to `""`): Folder in the repository.
+        checkpoint (`str` or `os.PathLike`): Name of the repository, for the error.
+        files (`Iterable[str]`): The files of its weights; those of a folder have no hashes and are not checked.
 
     Raises:
         OSError: When a file has another hash.
     """
-    if checkpoint is None or os.path.exists(checkpoint):
-        return
-
-    def cached(name: str) -> Path | None:
-        path = try_to_load_from_cache(str(checkpoint), f"{subfolder}/{name}".lstrip("/"), cache_dir, revision)
-        return Path(path).resolve() if isinstance(path, str) else None
-
-    names = {SAFE_WEIGHTS_NAME}
-    index = cached(SAFE_WEIGHTS_INDEX_NAME)
-    if index is not None:
-        names |= set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    for file in filter(None, map(cached, names)):
+    for file in (Path(file).resolve() for file in files):
         if SHA256.fullmatch(file.name):
             with open(file, "rb") as content:
                 digest = hashlib.file_digest(content, "sha256").hexdigest()
@@ -88,4 +144,11 @@ def check_hashes(checkpoint: Any, cache_dir: Any = None, revision: str | None = 
                 )
 
 
-__all__ = ["check_hashes", "check_shapes", "refuse_pickles"]
+__all__ = [
+    "check_hashes",
+    "check_names",
+    "check_shapes",
+    "check_values",
+    "refuse_pickles",
+    "unusable_weights",
+]

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 from transformers import Cache, PreTrainedModel
 from transformers import initialization as init
@@ -27,7 +28,7 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from .configuration_sgm import SGMConfig
 from .generation_sgm import SGMGenerationMixin, default_generation_config
-from .loading_sgm import check_hashes, check_shapes, refuse_pickles
+from .loading_sgm import check_hashes, check_names, check_shapes, check_values, refuse_pickles, unusable_weights
 
 if TYPE_CHECKING:
     # Nothing here uses them. Transformers saves with a checkpoint, and fetches with it, the files that this one names.
@@ -65,16 +66,19 @@ class SGMPreTrainedModel(PreTrainedModel):
             *model_args, **kwargs: As of every Transformers model (`revision`, `dtype`, `device_map`, `token`, ...).
             use_safetensors (`bool`, *optional*, defaults to `True`): There is no other choice: a pickle
                 (`pytorch_model.bin`) may run code when it is read.
-            ignore_mismatched_sizes (`bool`, *optional*, defaults to `False`): Whether weights whose shape is not the
-                configuration's are made anew, not refused.
-            output_loading_info (`bool`, *optional*, defaults to `False`): Whether to return which weights were found.
+            ignore_mismatched_sizes (`bool`, *optional*, defaults to `False`): Whether weights that cannot be used are
+                made anew, not refused: those that are missing, have another shape than the configuration says, are not
+                of a floating-point type, or hold NaN or inf.
+            output_loading_info (`bool`, *optional*, defaults to `False`): Whether to return the names of the weights
+                that were missing, unexpected or of another shape; missing and unexpected ones are then not refused.
 
         Returns:
             [`SGMPreTrainedModel`]: The model in evaluation mode; with `output_loading_info` a tuple with that.
 
         Raises:
             RuntimeError: When weights have another shape than the configuration says.
-            ValueError: When weights in pickle format are asked for.
+            ValueError: When weights in pickle format are asked for; when weights are missing, not expected, not of a
+                floating-point type, or not finite.
             OSError: When there is no such checkpoint, or its weights are damaged or not in safetensors.
         """
         refuse_pickles(use_safetensors)
@@ -92,12 +96,36 @@ class SGMPreTrainedModel(PreTrainedModel):
                 f"The weights of {pretrained_model_name_or_path} are damaged, or not in safetensors format: {error}. "
                 "Fetch them again (force_download=True), or take model.safetensors as it was saved."
             ) from error
-        hub = {name: kwargs[name] for name in ("cache_dir", "revision", "subfolder") if name in kwargs}
-        check_hashes(pretrained_model_name_or_path, **hub)
+        faults = model.__dict__.pop("_unusable_weights", {})
         if not ignore_mismatched_sizes:
+            check_values(pretrained_model_name_or_path, faults)
             check_shapes(pretrained_model_name_or_path, loading_info["mismatched_keys"])
+        # Where there is no checkpoint, the weights are the caller's own state_dict, of which the rest is made anew.
+        if pretrained_model_name_or_path is not None and not (ignore_mismatched_sizes or output_loading_info):
+            check_names(pretrained_model_name_or_path, loading_info["missing_keys"], loading_info["unexpected_keys"])
         model.rename_set_decoding()
         return (model, loading_info) if output_loading_info else model
+
+    @staticmethod
+    def _load_pretrained_model(
+        model: "SGMPreTrainedModel",
+        state_dict: dict[str, torch.Tensor] | None,
+        checkpoint_files: list[str] | None,
+        load_config: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Checks the files before Transformers reads them, and withholds from it the weights that cannot be used."""
+        if state_dict is None and checkpoint_files is not None:
+            check_hashes(load_config.pretrained_model_name_or_path, checkpoint_files)
+            faults = unusable_weights(checkpoint_files, model.state_dict().keys())
+            if faults:
+                model._unusable_weights = faults  # for from_pretrained, which refuses them unless told otherwise
+                state_dict = {name: value for file in checkpoint_files for name, value in load_file(file).items()}
+                state_dict = {name: value for name, value in state_dict.items() if name not in faults}
+        return PreTrainedModel._load_pretrained_model(
+            model, state_dict, checkpoint_files, load_config, *args, **kwargs
+        )
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -1,0 +1,179 @@
+"""Checkpoints that do not hold what their configuration describes are refused; nobody gets a random model unasked."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_models import build_model
+from transformers import AutoModel
+
+from sgm_hf.modeling import SGMForMultiLabelGeneration
+
+NAME = "decoder.output.weight"
+GOLD = torch.tensor([[2, 0, 3], [1, 3, -100], [3, -100, -100], [0, 2, 3]])
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A folder with a model, whose weights `change` replaces by what a function makes of them."""
+    build_model().save_pretrained(tmp_path)
+    return tmp_path
+
+
+def change(folder, function) -> None:
+    file = folder / "model.safetensors"
+    save_file(function(load_file(file)), file, metadata={"format": "pt"})
+
+
+def with_value(value: float, place: int = 0):
+    """A function that puts a value into one weight."""
+
+    def put(weights):
+        weights[NAME].view(-1)[place] = value
+        return weights
+
+    return put
+
+
+def without(*names: str):
+    return lambda weights: {name: value for name, value in weights.items() if name not in names}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("place", [0, 17, -1])
+def test_weights_that_are_not_finite_are_refused_by_name(checkpoint, value, place):
+    change(checkpoint, with_value(value, place))
+    with pytest.raises(ValueError, match=f"1 weights of .* cannot be used; {NAME} is not finite"):
+        SGMForMultiLabelGeneration.from_pretrained(checkpoint)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_that_are_not_finite_are_found_in_half_precision(checkpoint, dtype):
+    change(
+        checkpoint,
+        lambda weights: {name: value.to(dtype) for name, value in with_value(float("nan"))(weights).items()},
+    )
+    with pytest.raises(ValueError, match="not finite"):
+        AutoModel.from_pretrained(checkpoint)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.bool, torch.uint8])
+def test_weights_of_whole_numbers_are_refused_by_name_and_type(checkpoint, dtype):
+    change(checkpoint, lambda weights: weights | {NAME: weights[NAME].to(dtype)})
+    with pytest.raises(ValueError, match=rf"{NAME} is of type (I64|I8|BOOL|U8), expected one of BF16, F16, F32, F64"):
+        SGMForMultiLabelGeneration.from_pretrained(checkpoint)
+    change(checkpoint, lambda weights: {name: value.to(dtype) for name, value in weights.items()})
+    with pytest.raises(ValueError, match="[1-9][0-9] weights of"):
+        SGMForMultiLabelGeneration.from_pretrained(checkpoint)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_each_floating_point_type_load(checkpoint, dtype):
+    change(checkpoint, lambda weights: {name: value.to(dtype) for name, value in weights.items()})
+    expected = build_model().state_dict()[NAME].to(dtype).float()
+    assert torch.equal(
+        SGMForMultiLabelGeneration.from_pretrained(checkpoint, dtype="float32").state_dict()[NAME], expected
+    )
+
+
+def test_missing_weights_are_refused_by_name(checkpoint):
+    change(checkpoint, without(NAME, "decoder.output.bias"))
+    with pytest.raises(
+        ValueError, match=r"2 \(decoder.output.bias, decoder.output.weight\) missing, none not expected"
+    ):
+        SGMForMultiLabelGeneration.from_pretrained(checkpoint)
+
+
+def test_a_checkpoint_without_any_weight_is_refused(checkpoint):
+    change(checkpoint, lambda weights: {"tensor": torch.zeros(2)})
+    with pytest.raises(ValueError, match=r"\d\d \(.*, …\) missing, 1 \(tensor\) not expected"):
+        SGMForMultiLabelGeneration.from_pretrained(checkpoint)
+
+
+def test_weights_of_another_system_are_refused(checkpoint):
+    build_model(label_feedback="global_embedding").save_pretrained(checkpoint)
+    config = checkpoint / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"label_feedback": "previous_label"}))
+    with pytest.raises(ValueError, match=r"none missing, 2 \(decoder.feedback.gate_average.weight, .*\) not expected"):
+        SGMForMultiLabelGeneration.from_pretrained(checkpoint)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [with_value(float("nan")), lambda weights: weights | {NAME: weights[NAME].long()}, without(NAME)],
+    ids=["nan", "whole numbers", "missing"],
+)
+def test_what_cannot_be_used_is_made_anew_on_request_and_the_rest_is_kept(checkpoint, texts, damage):
+    change(checkpoint, damage)
+    model, info = SGMForMultiLabelGeneration.from_pretrained(
+        checkpoint, ignore_mismatched_sizes=True, output_loading_info=True
+    )
+    assert info["missing_keys"] == {NAME}
+    assert model(**texts, labels=GOLD).loss.isfinite()
+    for name, expected in build_model().state_dict().items():
+        assert torch.equal(model.state_dict()[name], expected) == (name != NAME), name
+    assert SGMForMultiLabelGeneration.from_pretrained(checkpoint, ignore_mismatched_sizes=True) is not None
+
+
+def test_who_asks_for_the_loading_info_gets_the_names_of_missing_weights(checkpoint):
+    change(checkpoint, lambda weights: without(NAME)(weights) | {"tensor": torch.zeros(2)})
+    _, info = SGMForMultiLabelGeneration.from_pretrained(checkpoint, output_loading_info=True)
+    assert (info["missing_keys"], info["unexpected_keys"]) == ({NAME}, {"tensor"})
+    change(checkpoint, lambda weights: weights | {"decoder.output.bias": torch.full((4,), float("nan"))})
+    with pytest.raises(ValueError, match="not finite"):
+        SGMForMultiLabelGeneration.from_pretrained(checkpoint, output_loading_info=True)
+
+
+def test_weights_of_another_shape_are_made_anew_on_request(checkpoint):
+    model = SGMForMultiLabelGeneration.from_pretrained(checkpoint, num_labels=5, ignore_mismatched_sizes=True)
+    assert model.decoder.output.weight.shape == (6, 10)
+    assert torch.equal(model.encoder.embed_tokens.weight, build_model().encoder.embed_tokens.weight)
+
+
+def test_each_file_of_several_is_looked_at(tmp_path):
+    build_model().save_pretrained(tmp_path, max_shard_size="2KB")
+    files = json.loads((tmp_path / "model.safetensors.index.json").read_text())["weight_map"]
+    assert len(set(files.values())) > 2
+    assert SGMForMultiLabelGeneration.from_pretrained(tmp_path) is not None
+    file = tmp_path / files[NAME]
+    save_file(with_value(float("nan"))(load_file(file)), file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=f"{NAME} is not finite"):
+        SGMForMultiLabelGeneration.from_pretrained(tmp_path)
+
+
+def test_files_in_a_subfolder_and_of_a_variant_are_looked_at(tmp_path):
+    build_model().save_pretrained(tmp_path / "sub", variant="fp16")
+    options = {"subfolder": "sub", "variant": "fp16"}
+    assert SGMForMultiLabelGeneration.from_pretrained(tmp_path, **options) is not None
+    file = tmp_path / "sub" / "model.fp16.safetensors"
+    save_file(with_value(float("nan"))(load_file(file)), file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=f"{NAME} is not finite"):
+        SGMForMultiLabelGeneration.from_pretrained(tmp_path, **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{"device_map": "cpu"}, {"device_map": "auto"}, {"dtype": torch.bfloat16}], ids=str
+)
+def test_weights_are_looked_at_however_they_are_loaded(checkpoint, options):
+    assert SGMForMultiLabelGeneration.from_pretrained(checkpoint, **options) is not None
+    change(checkpoint, with_value(float("nan")))
+    with pytest.raises(ValueError, match="not finite"):
+        SGMForMultiLabelGeneration.from_pretrained(checkpoint, **options)
+
+
+def test_weights_given_by_the_caller_are_taken_as_they_are():
+    model = build_model()
+    state_dict = without(NAME)(model.state_dict())
+    loaded = SGMForMultiLabelGeneration.from_pretrained(None, config=model.config, state_dict=state_dict)
+    assert torch.equal(loaded.decoder.output.bias, model.decoder.output.bias)
+
+
+def test_pickles_are_refused(checkpoint):
+    with pytest.raises(ValueError, match="use_safetensors is False.*model.safetensors"):
+        SGMForMultiLabelGeneration.from_pretrained(checkpoint, use_safetensors=False)
+    torch.save(build_model().state_dict(), checkpoint / "pytorch_model.bin")
+    (checkpoint / "model.safetensors").unlink()
+    for choice in (True, None):
+        with pytest.raises(OSError, match="model.safetensors"):
+            SGMForMultiLabelGeneration.from_pretrained(checkpoint, use_safetensors=choice)
