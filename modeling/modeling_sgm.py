@@ -699,11 +699,17 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
         """Replaces the word embeddings by `value`."""
         self.encoder.embed_tokens = value
 
+    def mark_labels_trained(self) -> None:
+        """
+        Has `generate()` predict labels that came by `add_labels()`: they are trained from now on.
+
+        `SGMTrainer` calls it when it trains; call it yourself at the first update of a training loop of your own.
+        """
+        self.config.num_untrained_labels = 0
+
     def _num_left_out(self, labels: torch.Tensor | None) -> int:
-        """How many of the last labels get no probability: those not trained, unless there are labels for a loss."""
-        if self.training and torch.is_grad_enabled():
-            self.config.num_untrained_labels = 0
-        return self.config.num_untrained_labels if labels is None else 0
+        """How many of the last labels get no probability: untrained ones, unless they are wanted for a loss."""
+        return 0 if self.training or labels is not None else self.config.num_untrained_labels
 
     @torch.no_grad()
     def add_labels(self, names: Sequence[str]) -> None:
@@ -711,7 +717,7 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
         Adds labels to a trained model, after those it has; `resize_token_embeddings` is the same for words.
 
         The labels get the ids from L on, so those of eos, bos and padding rise. They start as an average label. Until
-        the model is trained (a forward pass in training mode, with gradients), `generate()` leaves them out, and so
+        they are trained ([`~SGMForMultiLabelGeneration.mark_labels_trained`]), `generate()` leaves them out, and so
         predicts what it predicted before. Make the trainer or optimizer after this call: it replaces parameters.
 
         Args:
@@ -819,7 +825,10 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
             encoder_states = encoder_outputs[0]  # (B, T, H_e)
             attention_mask = word_mask(attention_mask, input_ids, encoder_states, self.encoder.pad_token_id)  # (B, T)
             past_key_values = self.decoder.start(
-                encoder_states, attention_mask, decoder_input_ids.shape[0], self._num_left_out(labels)
+                encoder_states,
+                attention_mask,
+                decoder_input_ids.shape[0],
+                self._num_left_out(labels),
             )
         logits, attentions, hidden_states = self.decoder(
             decoder_input_ids, past_key_values, output_hidden_states

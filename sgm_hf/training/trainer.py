@@ -257,7 +257,12 @@ class SGMTrainer(Trainer):
             resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir)
         self.evaluation_seconds = 0.0
         self.results = {}
-        output = super().train(resume_from_checkpoint=resume_from_checkpoint, **keywords)
+        untrained_labels = self.model.config.num_untrained_labels
+        try:
+            output = super().train(resume_from_checkpoint=resume_from_checkpoint, **keywords)
+        finally:
+            if self.state.global_step == 0:  # it failed before the first update: nothing is trained
+                self.model.config.num_untrained_labels = untrained_labels
         self._add_speed(output.metrics)
         best = self.state.best_model_checkpoint
         if self.args.load_best_model_at_end and best is not None:
@@ -626,7 +631,7 @@ def halving_factor(update: int, updates_per_epoch: int, halve_from_epoch: int, w
 
 
 class _EpochCallback(TrainerCallback):
-    """Tells the batch sampler and the collator the epoch, also where accelerate's wrappers would hide it."""
+    """Tells sampler and collator the epoch, also where accelerate's wrappers hide it, and marks labels as trained."""
 
     def __init__(self, trainer: SGMTrainer):
         self.trainer = trainer
@@ -638,6 +643,14 @@ class _EpochCallback(TrainerCallback):
             set_epoch = getattr(part, "set_epoch", None)
             if set_epoch is not None:
                 set_epoch(epoch)
+
+    def on_train_begin(self, args: SGMTrainingArguments, state: Any, control: Any, **keywords: Any) -> None:
+        if state.global_step > 0:  # resumed, perhaps with no step left
+            self.trainer.model.mark_labels_trained()
+
+    def on_step_begin(self, args: SGMTrainingArguments, state: Any, control: Any, **keywords: Any) -> None:
+        # Before the first update, too: what a step samples must be what it trains.
+        self.trainer.model.mark_labels_trained()
 
     # The losses since the last log are logged before each evaluation.
 

@@ -301,17 +301,30 @@ def test_added_labels_change_no_prediction_before_they_are_trained(texts, forbid
     assert not after.label_scores[:, 20:].any()
 
 
-def test_added_labels_are_left_out_until_there_is_a_training_step(texts):
+def test_added_labels_are_left_out_until_they_are_marked_as_trained(texts):
     model = build_model()
     model.add_labels(["new"])
     with pytest.raises(ValueError, match="'new'.*not been trained"):
         model.generate(**texts, required_labels=["new"])
+    bos = torch.full((4, 1), model.config.bos_label_id)
+    assert model(**texts, decoder_input_ids=bos).logits[..., 3].isneginf().all()
     assert model(**texts, labels=torch.tensor([[3, 4]] * 4)).loss.isfinite()  # an evaluation may have them
-    model.train().generate(**texts, do_sample=True)
-    assert model.config.num_untrained_labels == 1
-    model(**texts, labels=GOLD)
+    model.mark_labels_trained()
     assert model.config.num_untrained_labels == 0
-    assert model.eval().generate(**texts, required_labels=["new"]).eq(3).any(dim=1).all()
+    assert model(**texts, decoder_input_ids=bos).logits[..., 3].isfinite().all()
+    assert model.generate(**texts, required_labels=["new"]).eq(3).any(dim=1).all()
+
+
+def test_a_forward_pass_changes_no_configuration(texts):
+    model = build_model().train()
+    model.add_labels(["new"])
+    before = model.config.to_dict()
+    bos = torch.full((4, 1), model.config.bos_label_id)
+    model(**texts, labels=GOLD.where(GOLD != 3, 4)).loss.backward()
+    assert model(**texts, decoder_input_ids=bos).logits[..., 3].isfinite().all()  # in training there is no label out
+    model.generate(**texts, do_sample=True)
+    assert model.config.to_dict() == before
+    assert model.config.num_untrained_labels == 1
 
 
 def test_added_labels_are_kept_by_saving_and_have_their_names(tmp_path):
@@ -339,6 +352,7 @@ def test_an_added_label_is_learned(texts):
         optimizer.zero_grad()
         model(**texts, labels=labels).loss.backward()
         optimizer.step()
+    model.mark_labels_trained()
     assert torch.equal(model.eval().generate(**texts)[:, 1:], labels)
 
 

@@ -151,6 +151,19 @@ def test_likelihood_is_mixed_in_with_its_weight(tmp_path):
     assert losses[1] - losses[0] == pytest.approx(0.25 * likelihood, rel=1e-4)
 
 
+def test_the_first_step_after_adding_a_label_samples_it_and_scores_it(tmp_path):
+    model = make_model(num_labels=NUM_LABELS - 1, dropout=0.0)
+    model.add_labels(["new"])
+    trainer, seen = make_trainer(tmp_path, model=model, num_samples=50, max_steps=1), []
+    losses = trainer.sample_losses
+    trainer.sample_losses = lambda samples: seen.append(samples) or losses(samples)
+    trainer.train()
+    new = NUM_LABELS - 1
+    assert (seen[0].targets == new).any()
+    assert seen[0].log_probs[:, :, 0, new].isfinite().all()
+    assert seen[0].sequence_log_probs().isfinite().all()
+
+
 def test_targets_of_completion_by_hand():
     gold = label_sets(torch.tensor([[0, 2, 4]]), NUM_LABELS)[:, None]  # {0, 2}
     targets = torch.tensor([[[2, 1, 0, 4, -100], [4, -100, -100, -100, -100]]])

@@ -342,3 +342,33 @@ def test_gradient_checkpointing_gives_the_same_training(arguments):
         trained.append(weights(trainer.model))
     for name, value in trained[0].items():
         torch.testing.assert_close(trained[1][name], value, rtol=1e-4, atol=1e-6)
+
+
+def with_added_label(**settings):
+    """A model whose last label came by `add_labels` and is not trained."""
+    model = make_model(num_labels=NUM_LABELS - 1, **settings)
+    model.add_labels(["new"])
+    return model
+
+
+def test_training_marks_added_labels_as_trained_and_saves_that(arguments):
+    trainer = SGMTrainer(with_added_label(), arguments(eval_strategy="no"), make_documents(8))
+    assert trainer.model.config.num_untrained_labels == 1
+    trainer.train()
+    assert trainer.model.config.num_untrained_labels == 0
+    checkpoints = list(Path(trainer.args.output_dir).glob("checkpoint-*"))
+    assert checkpoints
+    for checkpoint in checkpoints:
+        assert type(trainer.model).from_pretrained(checkpoint).config.num_untrained_labels == 0
+    # With no step left, the weights that come from the checkpoint are trained all the same.
+    resumed = SGMTrainer(with_added_label(), arguments(eval_strategy="no"), make_documents(8))
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.model.config.num_untrained_labels == 0
+
+
+def test_training_that_fails_before_its_first_update_marks_nothing_as_trained(arguments, monkeypatch):
+    trainer = SGMTrainer(with_added_label(), arguments(eval_strategy="no"), make_documents(8))
+    monkeypatch.setattr(trainer, "compute_loss", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trainer.train()
+    assert trainer.model.config.num_untrained_labels == 1
