@@ -1,6 +1,7 @@
 """Configuration of the SGM family of generative multi-label text classifiers."""
 
 import copy
+from collections import Counter
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -171,8 +172,8 @@ class SGMConfig(PreTrainedConfig):
         if sorted(map(int, names)) != list(range(len(names))):
             raise ValueError(f"id2label must have the ids 0 to {len(names) - 1}, got {sorted(names)}.")
         if len(set(names.values())) < len(names):
-            twice = sorted({name for name in names.values() if list(names.values()).count(name) > 1})
-            raise ValueError(f"id2label must name each label once, but these stand twice: {twice}.")
+            twice = sorted(str(name) for name, count in Counter(names.values()).items() if count > 1)
+            raise ValueError(f"id2label must name each label once, but these appear twice: {twice!r:.200}.")
 
     def validate_untrained_labels(self) -> None:
         """Part of `@strict` validation: not more labels are untrained than there are."""

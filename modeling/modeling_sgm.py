@@ -14,6 +14,7 @@ H_e encoder state size (both directions), H_d decoder size, A attention size, E 
 """
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -738,9 +739,11 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
         if isinstance(names, str) or not all(isinstance(name, str) for name in names):
             raise TypeError(f"add_labels() takes a list of names, got {names!r}.")
         known = {*self.config.label2id}
-        twice = sorted({name for name in names if name in known or list(names).count(name) > 1})
+        twice = sorted(name for name, count in Counter(names).items() if name in known or count > 1)
         if not names or twice:
-            raise ValueError(f"add_labels() got {names!r}, expected new names, each once; not new: {twice}.")
+            raise ValueError(
+                f"add_labels() got {names!r:.200}, expected new names, each once; not new: {twice!r:.200}."
+            )
         self.config.id2label = dict(enumerate([*self.config.id2label.values(), *names]))
         self.config.label2id = {name: label_id for label_id, name in self.config.id2label.items()}
         self.config.num_untrained_labels += len(names)

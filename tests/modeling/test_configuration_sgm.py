@@ -1,3 +1,5 @@
+import time
+
 import pytest
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
@@ -51,3 +53,20 @@ def test_generation_parameters_stay_out_of_the_model_configuration():
 def test_more_untrained_labels_than_labels_are_refused(count):
     with pytest.raises(StrictDataclassError, match="num_untrained_labels must lie between 0 and num_labels=3"):
         SGMConfig(num_labels=3, num_untrained_labels=count)
+
+
+def test_a_label_named_twice_among_a_hundred_thousand_is_found_at_once():
+    names = [f"label {i}" for i in range(100_000)]
+    start = time.process_time()
+    with pytest.raises(StrictDataclassError, match=r"appear twice: \['label 7'\]"):
+        SGMConfig(id2label=dict(enumerate([*names, "label 7"])))
+    assert time.process_time() - start < 5.0  # counting each name in turn took minutes
+
+
+def test_a_hundred_thousand_labels_are_saved_and_loaded_in_seconds(tmp_path):
+    config = SGMConfig(id2label={i: f"label {i}" for i in range(100_000)})
+    start = time.process_time()
+    config.save_pretrained(tmp_path)
+    loaded = AutoConfig.from_pretrained(tmp_path)
+    assert time.process_time() - start < 10.0
+    assert loaded.id2label == config.id2label and loaded.label2id["label 99999"] == 99999

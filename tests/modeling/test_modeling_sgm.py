@@ -1,4 +1,5 @@
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -354,6 +355,13 @@ def test_an_added_label_is_learned(texts):
         optimizer.step()
     model.mark_labels_trained()
     assert torch.equal(model.eval().generate(**texts)[:, 1:], labels)
+
+
+def test_a_name_twice_among_many_new_labels_is_found_at_once():
+    start = time.process_time()
+    with pytest.raises(ValueError, match=r"not new: \['7', 'LABEL_1'\]"):
+        build_model().add_labels([*map(str, range(50_000)), "7", "LABEL_1"])
+    assert time.process_time() - start < 5.0  # counting each name in turn took half a minute
 
 
 def test_labels_that_cannot_be_added_are_refused():
