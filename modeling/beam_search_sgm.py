@@ -90,7 +90,8 @@ def beam_search(
     )
     for length in range(1, config.max_length):
         logits, _, _ = decoder.step(sequences[..., -1].flatten(), state)  # (D * k, L + 1)
-        log_probs = constraints(sequences.flatten(0, 1), logits.log_softmax(dim=-1))  # (D * k, L + 1)
+        # In single precision for any model, like Transformers' search.
+        log_probs = constraints(sequences.flatten(0, 1), logits.float().log_softmax(dim=-1))  # (D * k, L + 1)
         totals = (scores.flatten()[:, None] + log_probs).view(len(documents), -1)  # (D, k * (L + 1))
         values, cells = totals.topk(min(2 * num_beams, totals.shape[1]), dim=1)  # (D, C)
         parents, labels = cells // logits.shape[1], cells % logits.shape[1]  # (D, C)

@@ -33,7 +33,9 @@ IS_INSTALLED = not __name__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}.")
 class SGMConfig(PreTrainedConfig):
     r"""
     Describes one model of the SGM family: the systems of Yang et al. (2018), "SGM: Sequence Generation Model for
-    Multi-label Classification", are values of this configuration. Sizes default to the paper's AAPD setting (§3.3).
+    Multi-label Classification", are values of this configuration. Sizes default to the paper's AAPD setting (§3.3);
+    what the paper does not say (dropout, initial weights, sizes of attention and label embeddings) is our choice or
+    that of the authors' code, see `docs/papers.md`.
 
     The labels are those of `id2label` (or `num_labels` nameless ones). In the decoder, label *i* has the id *i*; three
     ids that are not labels follow: end of sequence (`eos_label_id`), start (`bos_label_id`) and padding
@@ -71,7 +73,8 @@ class SGMConfig(PreTrainedConfig):
         label_mask (`bool`, *optional*, defaults to `True`):
             Whether labels already produced are masked (I_t of eq. 9-10), in training and in decoding.
         dropout (`float`, *optional*, defaults to 0.5):
-            Dropout probability on word embeddings, between recurrent layers, and before the output layer.
+            Dropout probability on the inputs of every encoder layer (the word embeddings first) and of every decoder
+            layer (label feedback and context first), and before the output layer.
         initializer_range (`float`, *optional*, defaults to 0.1):
             Standard deviation of the initial word and label embeddings.
         label_order (`"frequency"`, `"alphabetical"`, `"shuffled"` or `"given"`, *optional*):
@@ -79,7 +82,8 @@ class SGMConfig(PreTrainedConfig):
             produces the order.
         num_untrained_labels (`int`, *optional*, defaults to 0):
             How many of the last labels were added to the model and have not been trained since. `generate()` leaves
-            them out. `model.add_labels()` counts up, training sets it to 0.
+            them out. `model.add_labels()` counts up, `model.mark_labels_trained()` (which `SGMTrainer` calls) sets it
+            to 0.
         pad_token_id (`int`, *optional*, defaults to 0):
             Id of the padding *word* (decoder padding is `pad_label_id`).
 

@@ -179,6 +179,8 @@ class SGMBidirectionalLSTM(GradientCheckpointingLayer):
             `torch.Tensor` of shape `(B, T, 2 * hidden_size)`: Forward and backward states of each word; positions of
             padding hold values without meaning.
         """
+        if inputs.numel() == 0:  # no text, or texts without a word, which nn.LSTM refuses
+            return inputs.new_zeros(*inputs.shape[:2], 2 * self.forward_lstm.hidden_size)  # (B, T, 2 * hidden_size)
         ahead, _ = self.forward_lstm(inputs)  # (B, T, hidden_size)
         behind, _ = self.backward_lstm(reorder_words(inputs, reversal))  # (B, T, hidden_size)
         return torch.cat([ahead, reorder_words(behind, reversal)], dim=-1)  # (B, T, 2 * hidden_size)
@@ -337,15 +339,17 @@ class SGMAttention(GradientCheckpointingLayer):
 
         Returns:
             `tuple[torch.Tensor, torch.Tensor]`: The context c_t of shape `(R, H_e)` and the weights α_t of shape
-            `(R, T)`, zero on padding.
+            `(R, T)`, zero on padding; both zero for a text without words.
         """
-        num_documents, num_words, attention_size = keys.shape
-        query = 2 * self.query(decoder_state).view(num_documents, -1, 1, attention_size)  # (B, R/B, 1, A)
-        energy = self._energy(query, keys).float()  # (B, R/B, T), eq. 4
-        energy = energy.masked_fill(~mask[:, None], torch.finfo(energy.dtype).min)  # (B, R/B, T)
-        weights = energy.softmax(dim=-1)  # (B, R/B, T), eq. 5
+        num_documents, num_rows, is_padding = keys.shape[0], decoder_state.shape[0], ~mask[:, None]  # (B, 1, T)
+        query = 2 * self.query(decoder_state)  # (R, A)
+        query = query.view(num_documents, num_rows // max(num_documents, 1), 1, keys.shape[2])  # (B, R/B, 1, A)
+        energy = at_least_float32(self._energy(query, keys))  # (B, R/B, T), eq. 4
+        energy = energy.masked_fill(is_padding, torch.finfo(energy.dtype).min)  # (B, R/B, T)
+        # Where all is padding, the softmax is even: such a text must not depend on how far it was padded.
+        weights = energy.softmax(dim=-1).masked_fill(is_padding, 0.0)  # (B, R/B, T), eq. 5
         context = torch.bmm(weights.to(values.dtype), values)  # (B, R/B, H_e), eq. 6
-        return context.flatten(0, 1), weights.view(-1, num_words)
+        return context.flatten(0, 1), weights.flatten(0, 1)
 
     def _energy(self, query: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         """
@@ -363,7 +367,7 @@ class SGMAttention(GradientCheckpointingLayer):
         """
         if torch.is_grad_enabled() or keys.device.type != "cpu":
             return 2 * self.energy(torch.sigmoid(query + keys[:, None])).squeeze(-1)  # (B, R/B, T)
-        num_documents = max(1, PIECE_SIZE // (query.shape[1] * keys[0].numel()))
+        num_documents = max(1, PIECE_SIZE // max(1, query.shape[1] * keys.shape[1] * keys.shape[2]))
         pieces = zip(query.split(num_documents), keys.split(num_documents), strict=True)
         return 2 * torch.cat([self.energy((q + k[:, None]).sigmoid_()).squeeze(-1) for q, k in pieces])  # (B, R/B, T)
 
@@ -544,7 +548,7 @@ class SGMDecoder(nn.Module):
         """
         mask = attention_mask.bool()  # (B, T)
         final = final_encoder_states(encoder_states, mask)  # (B, H_e)
-        rows_per_document = num_rows // encoder_states.shape[0]
+        rows_per_document = num_rows // max(encoder_states.shape[0], 1)
         num_layers = len(self.cells)
         hidden = torch.tanh(self.initial_hidden(final))  # (B, layers * H_d)
         cell = self.initial_cell(final)  # (B, layers * H_d)
@@ -591,7 +595,7 @@ class SGMDecoder(nn.Module):
         if self.attention is not None:
             state.context, weights = self.attention(inputs, state.keys, state.values, state.mask)  # (R, H_e), (R, T)
             features = features + self.context_projection(state.context)  # (R, H_d)
-        logits = self.output(self.dropout(torch.tanh(features))).float()  # (R, L + 1), eq. 8
+        logits = at_least_float32(self.output(self.dropout(torch.tanh(features))))  # (R, L + 1), eq. 8
         if self.label_mask:
             state.masked = state.masked | self._as_mask(label_ids)  # (R, L + 1)
         if self.label_mask or state.has_left_out:
@@ -644,12 +648,22 @@ def final_encoder_states(encoder_states: torch.Tensor, mask: torch.Tensor) -> to
         mask (`torch.BoolTensor` of shape `(B, T)`): True for words.
 
     Returns:
-        `torch.Tensor` of shape `(B, H_e)`.
+        `torch.Tensor` of shape `(B, H_e)`; zero for a text without words.
     """
-    half = encoder_states.shape[-1] // 2
-    last = (mask.sum(dim=1) - 1).clamp(min=0)  # (B)
-    rows = torch.arange(encoder_states.shape[0], device=encoder_states.device)  # (B)
-    return torch.cat([encoder_states[rows, last, :half], encoder_states[:, 0, half:]], dim=-1)  # (B, H_e)
+    num_documents, num_words, size = encoder_states.shape
+    if num_words == 0:
+        return encoder_states.new_zeros(num_documents, size)  # (B, H_e)
+    half = size // 2
+    num_own = mask.sum(dim=1)  # (B)
+    rows = torch.arange(num_documents, device=encoder_states.device)  # (B)
+    last = encoder_states[rows, (num_own - 1).clamp(min=0), :half]  # (B, H_e / 2)
+    final = torch.cat([last, encoder_states[:, 0, half:]], dim=-1)  # (B, H_e)
+    return final.masked_fill(num_own[:, None] == 0, 0.0)  # (B, H_e)
+
+
+def at_least_float32(values: torch.Tensor) -> torch.Tensor:
+    """The values in single precision, whose half is too coarse for a softmax; float64 stays what it is."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
@@ -808,7 +822,8 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
             tensor `(B, T, H_e)` a layer).
 
         Raises:
-            ValueError: When there is nothing to decode: neither `labels` nor `decoder_input_ids`.
+            ValueError: When there is nothing to decode: neither `labels` nor `decoder_input_ids`; when `labels` asks
+                for a label that the mask excludes, as one that appears twice in a row.
         """
         use_cache = self.config.use_cache if use_cache is None else use_cache
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
@@ -867,17 +882,32 @@ def label_loss(
 
     Returns:
         `torch.Tensor`: A scalar, in nats.
+
+    Raises:
+        ValueError: When a target is masked, so that its loss would be infinite.
     """
-    log_probs = logits.float().log_softmax(dim=-1)  # (B, n, L + 1)
+    log_probs = at_least_float32(logits).log_softmax(dim=-1)  # (B, n, L + 1)
     is_target = labels != -100  # (B, n)
     target = labels.where(is_target, 0)  # (B, n)
     losses = -log_probs.gather(-1, target[..., None]).squeeze(-1)  # (B, n)
+    _refuse_masked_targets(labels, is_target & losses.isposinf())
     if label_smoothing:
         is_masked = logits == float("-inf")  # (B, n, L + 1)
         spread = -log_probs.masked_fill(is_masked, 0.0).sum(dim=-1) / (~is_masked).sum(dim=-1)  # (B, n)
         losses = (1 - label_smoothing) * losses + label_smoothing * spread  # (B, n)
     total = losses.masked_fill(~is_target, 0.0).sum()
     return total / (is_target.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
+
+
+def _refuse_masked_targets(labels: torch.Tensor, is_masked: torch.Tensor) -> None:
+    """Names the first of the `labels` `(B, n)` that are masked, where `is_masked` `(B, n)` says so of any."""
+    if is_masked.any():
+        row, place = is_masked.nonzero()[0].tolist()
+        raise ValueError(
+            f"Row {row} of labels asks for the label {int(labels[row, place])} at place {place}, which the label mask "
+            f"excludes there: {labels[row].tolist()!r:.200}. Give each label of a document once, or switch the mask "
+            "off (config.label_mask)."
+        )
 
 
 __all__ = ["SGMForMultiLabelGeneration", "SGMPreTrainedModel"]

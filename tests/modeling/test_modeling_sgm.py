@@ -443,3 +443,116 @@ def test_a_model_in_half_precision_trains_and_decodes(texts):
     assert model.generate(**texts, num_beams=1).shape[0] == 4
     model(**texts, labels=torch.tensor([[1, 3]] * 4)).loss.backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
+
+
+# ---- texts without words, and no texts ----
+
+
+@pytest.mark.parametrize(("attention", "label_feedback"), SYSTEMS)
+def test_a_text_without_words_scores_the_same_at_any_width_and_beside_any_text(texts, attention, label_feedback):
+    model = build_model(attention=attention, label_feedback=label_feedback, encoder_layers=2, decoder_layers=2)
+    labels = GOLD[:1]
+    alone = model(input_ids=torch.zeros(1, 1, dtype=torch.long), labels=labels).logits
+    assert alone.isfinite().any()
+    for width in (0, 2, 7):
+        got = model(input_ids=torch.zeros(1, width, dtype=torch.long), labels=labels).logits
+        torch.testing.assert_close(got, alone, rtol=1e-5, atol=1e-6)
+    together = {
+        name: torch.cat([values[:2], torch.zeros_like(values[:1]), values[2:]]) for name, values in texts.items()
+    }
+    got = model(**together, labels=GOLD[[0, 1, 0, 2, 3]]).logits
+    torch.testing.assert_close(got[2:3], alone, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(got[[0, 1, 3, 4]], model(**texts, labels=GOLD).logits, rtol=1e-5, atol=1e-6)
+
+
+def test_a_text_without_words_looks_at_nothing(texts):
+    texts["attention_mask"][1] = 0
+    output = build_model()(**texts, labels=GOLD, output_attentions=True)
+    sums = output.cross_attentions[0].sum(dim=-1)
+    assert not sums[1].any()
+    torch.testing.assert_close(sums[[0, 2, 3]], torch.ones(3, 3))
+
+
+def test_training_on_a_text_without_words_gives_finite_gradients(texts):
+    model = build_model().train()
+    texts["attention_mask"][1] = 0
+    model(**texts, labels=GOLD).loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    model.zero_grad()
+    model(input_ids=torch.zeros(4, 0, dtype=torch.long), labels=GOLD).loss.backward()
+    assert model.decoder.output.weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("width", [0, 5])
+@pytest.mark.parametrize(("attention", "label_feedback"), SYSTEMS)
+def test_no_texts_give_no_logits(width, attention, label_feedback):
+    model = build_model(attention=attention, label_feedback=label_feedback, decoder_layers=2)
+    nothing = {"input_ids": torch.zeros(0, width, dtype=torch.long), "labels": torch.zeros(0, 3, dtype=torch.long)}
+    output = model(**nothing, output_attentions=True, output_hidden_states=True)
+    assert output.logits.shape == (0, 3, NUM_LABELS + 1)
+    assert output.encoder_last_hidden_state.shape == (0, width, 12)
+    assert output.loss == 0.0
+    with torch.no_grad():
+        assert model(**nothing).logits.shape == (0, 3, NUM_LABELS + 1)
+
+
+# ---- number types ----
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [(torch.float64, torch.float64), (torch.float32, torch.float32), (torch.bfloat16, torch.float32)],
+)
+def test_logits_and_loss_keep_at_least_single_precision(texts, dtype, expected):
+    output = build_model().to(dtype)(**texts, labels=GOLD, output_attentions=True)
+    assert output.logits.dtype == output.loss.dtype == output.cross_attentions[0].dtype == expected
+
+
+def test_a_model_in_double_precision_decodes_as_in_single(texts):
+    model = build_model(label_feedback="global_embedding")
+    settings = {"return_dict_in_generate": True, "output_label_scores": True}
+    single = model.generate(**texts, **settings)
+    double = model.double().generate(**texts, **settings)
+    assert torch.equal(single.sequences, double.sequences)
+    torch.testing.assert_close(single.label_scores.double(), double.label_scores.double(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("attention", "label_feedback"), SYSTEMS)
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_gradients_in_double_precision_equal_numeric_differences(texts, attention, label_feedback, label_smoothing):
+    settings = {"encoder_layers": 2, "decoder_layers": 2, "gate_activation": "sigmoid"}
+    model = build_model(attention=attention, label_feedback=label_feedback, **settings).double()
+    parameters = dict(model.named_parameters())
+
+    def loss() -> torch.Tensor:
+        return model(**texts, labels=GOLD, label_smoothing=label_smoothing).loss
+
+    loss().backward()
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in parameters.items():
+        direction = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        ends = []
+        with torch.no_grad():
+            for step in (1e-5, -2e-5, 1e-5):  # up, down, and back to where it was
+                parameter.add_(direction, alpha=step)
+                ends.append(loss().item())
+        numeric = (ends[0] - ends[1]) / 2e-5
+        assert (parameter.grad * direction).sum().item() == pytest.approx(numeric, rel=1e-5, abs=1e-8), name
+
+
+# ---- targets that the mask excludes ----
+
+
+def test_a_label_twice_in_a_row_is_refused_by_row_and_place(texts):
+    model = build_model()
+    labels = GOLD.clone()
+    labels[3] = torch.tensor([2, 2, 3])
+    with pytest.raises(ValueError, match=r"Row 3 of labels asks for the label 2 at place 1.*\[2, 2, 3\].*once"):
+        model(**texts, labels=labels)
+    assert build_model(label_mask=False)(**texts, labels=labels).loss.isfinite()
+
+
+def test_a_target_that_the_labels_before_exclude_is_refused(texts):
+    bos = build_model().config.bos_label_id
+    with pytest.raises(ValueError, match="Row 0 of labels asks for the label 1 at place 1"):
+        build_model()(**texts, decoder_input_ids=torch.tensor([[bos, 1]] * 4), labels=torch.tensor([[0, 1]] * 4))
