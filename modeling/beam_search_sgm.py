@@ -3,17 +3,20 @@ Beam search for the SGM family: what Transformers' beam search finds, in less ti
 
 A document starts as one row, not as `num_beams` equal ones; it leaves the batch when its hypotheses are final; and
 nothing is done in Python per document. Scores, length penalty, early stopping and the order of the results are those
-of `GenerationMixin`.
+of `GenerationMixin`. Where labels are required, the beams are kept in banks, which Transformers' search does not have.
 
 Shapes: D documents still in the batch of B, K beams, k rows a document (1 at the first step, then up to K), C
-candidates a document (at most 2K), L labels, t labels generated so far.
+candidates a document, L labels, m required labels, t labels generated so far.
 """
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn import functional as F
 from transformers import GenerationConfig, LogitsProcessorList
+
+from .constraints_sgm import produced_labels
 
 if TYPE_CHECKING:
     from .modeling_sgm import SGMDecoder, SGMDecoderState
@@ -28,7 +31,7 @@ class FinishedHypotheses:
     The best finished label sequences of each document, best first.
 
     Args:
-        sequences (`torch.LongTensor` of shape `(B, K, max_length)`): bos, labels, eos, padding.
+        sequences (`torch.LongTensor` of shape `(B, K, t)`): bos, labels, eos, padding; as long as the longest so far.
         scores (`torch.FloatTensor` of shape `(B, K)`): log p(y|x) over its length to the power of the length penalty;
             -inf where there is no hypothesis, whose sequence then has no meaning.
         padding (`int`): What follows eos.
@@ -44,15 +47,15 @@ class FinishedHypotheses:
 
         Args:
             documents (`torch.LongTensor` of shape `(D,)`): Whose hypotheses the new ones are.
-            sequences (`torch.LongTensor` of shape `(D, C, t + 1)`): bos and the labels of the new ones.
+            sequences (`torch.LongTensor` of shape `(D, C, t + 1)`): bos and the labels of the new ones, which are
+                longer than all before.
             scores (`torch.FloatTensor` of shape `(D, C)`): -inf for those not to count.
         """
         num_beams = self.scores.shape[1]
-        old_sequences, old_scores = self.sequences[documents], self.scores[documents]  # (D, K, max_length), (D, K)
-        new_sequences = old_sequences.new_full((*scores.shape, old_sequences.shape[2]), self.padding)
-        new_sequences[..., : sequences.shape[2]] = sequences  # (D, C, max_length)
-        best, places = torch.cat([old_scores, scores], dim=1).topk(num_beams, dim=1)  # (D, K)
-        merged = torch.cat([old_sequences, new_sequences], dim=1)  # (D, K + C, max_length)
+        added = sequences.shape[2] - self.sequences.shape[2]
+        self.sequences = F.pad(self.sequences, (0, added), value=self.padding)  # (B, K, t + 1)
+        best, places = torch.cat([self.scores[documents], scores], dim=1).topk(num_beams, dim=1)  # (D, K)
+        merged = torch.cat([self.sequences[documents], sequences], dim=1)  # (D, K + C, t + 1)
         self.sequences[documents] = merged.take_along_dim(places[..., None], dim=1)
         self.scores[documents] = best
 
@@ -62,7 +65,8 @@ def beam_search(
     state: "SGMDecoderState",
     constraints: LogitsProcessorList,
     config: GenerationConfig,
-    eos_label_id: int,
+    eos_ids: torch.Tensor,
+    required: torch.Tensor,
 ) -> FinishedHypotheses:
     """
     The `config.num_beams` best label sequences of each document (Yang et al. 2018, §3.3).
@@ -73,7 +77,9 @@ def beam_search(
         constraints (`LogitsProcessorList`): [`LabelConstraints`], or empty.
         config (`GenerationConfig`): `num_beams`, `max_length` (bos included), `length_penalty`, `early_stopping`, and
             the ids of bos and padding.
-        eos_label_id (`int`): Ends a sequence.
+        eos_ids (`torch.LongTensor` of shape `(E,)`): What ends a sequence.
+        required (`torch.LongTensor` of shape `(m,)`): Labels that `constraints` require; with any, the beams are kept
+            in banks ([`banked_continuations`]).
 
     Returns:
         [`FinishedHypotheses`]
@@ -84,7 +90,7 @@ def beam_search(
     sequences = torch.full((num_documents, 1, 1), config.decoder_start_token_id, device=device)  # (D, k, t)
     scores = torch.zeros(num_documents, 1, device=device)  # (D, k)
     finished = FinishedHypotheses(
-        torch.full((num_documents, num_beams, config.max_length), config.pad_token_id, device=device),
+        torch.full((num_documents, num_beams, 1), config.pad_token_id, device=device),
         torch.full((num_documents, num_beams), float("-inf"), device=device),
         config.pad_token_id,
     )
@@ -92,28 +98,23 @@ def beam_search(
         logits, _, _ = decoder.step(sequences[..., -1].flatten(), state)  # (D * k, L + 1)
         # In single precision for any model, like Transformers' search.
         log_probs = constraints(sequences.flatten(0, 1), logits.float().log_softmax(dim=-1))  # (D * k, L + 1)
-        totals = (scores.flatten()[:, None] + log_probs).view(len(documents), -1)  # (D, k * (L + 1))
-        values, cells = totals.topk(min(2 * num_beams, totals.shape[1]), dim=1)  # (D, C)
-        parents, labels = cells // logits.shape[1], cells % logits.shape[1]  # (D, C)
-        candidates = torch.cat([sequences.take_along_dim(parents[..., None], dim=1), labels[..., None]], dim=2)
-
+        totals = (scores.flatten()[:, None] + log_probs).view(*scores.shape, -1)  # (D, k, L + 1)
         is_last = length == config.max_length - 1
-        ends = labels == eos_label_id if not is_last else torch.ones_like(labels, dtype=torch.bool)  # (D, C)
-        # Only the first K may finish; the others are there so that K may go on.
-        final = values[:, :num_beams].masked_fill(~ends[:, :num_beams] | ~is_open[:, None], float("-inf"))  # (D, K)
-        finished.add(documents, candidates[:, :num_beams], final / length**config.length_penalty)
+        if len(required) == 0:
+            final, running = continuations(totals, num_beams, eos_ids, is_last)
+        else:
+            final, running = banked_continuations(totals, num_beams, eos_ids, is_last, sequences, required)
+        values = final.values.masked_fill(~is_open[:, None], float("-inf"))  # (D, K)
+        finished.add(documents, final.extend(sequences), values / length**config.length_penalty)
         if is_last:
             break
 
-        running = values.masked_fill(ends, float("-inf"))  # (D, C)
-        scores, kept = running.topk(min(num_beams, running.shape[1]), dim=1)  # (D, k)
-        is_open = is_open & can_improve(scores[:, 0], finished.scores[documents], length, config)  # (D)
+        is_open = is_open & can_improve(running.values[:, 0], finished.scores[documents], length, config)  # (D)
         num_open = int(is_open.sum())
         if num_open == 0:
             break
-        rows = torch.arange(len(documents), device=device)[:, None] * sequences.shape[1] + parents  # (D, C)
-        rows = rows.gather(1, kept)  # (D, k)
-        sequences = candidates.take_along_dim(kept[..., None], dim=1)  # (D, k, t + 1)
+        rows = torch.arange(len(documents), device=device)[:, None] * sequences.shape[1] + running.parents  # (D, k)
+        sequences, scores = running.extend(sequences), running.values  # (D, k, t + 1), (D, k)
         if num_open <= OPEN_SHARE * len(documents):
             staying = is_open.nonzero().flatten()  # (D)
             state.keep_documents(staying)
@@ -122,6 +123,135 @@ def beam_search(
             )
         state.reorder_cache(rows.flatten())
     return finished
+
+
+@dataclass
+class Continuations:
+    """
+    Hypotheses with one more label, best first.
+
+    Args:
+        values (`torch.FloatTensor` of shape `(D, C)`): Their log p(y|x); -inf for those that do not exist.
+        parents (`torch.LongTensor` of shape `(D, C)`): Which row of the document each one continues.
+        labels (`torch.LongTensor` of shape `(D, C)`): Its new label.
+    """
+
+    values: torch.Tensor
+    parents: torch.Tensor
+    labels: torch.Tensor
+
+    def keep(self, values: torch.Tensor, count: int) -> "Continuations":
+        """The `count` best by other `values` `(D, C)`, which they take over."""
+        values, kept = values.topk(min(count, values.shape[1]), dim=1)  # (D, count)
+        return Continuations(values, self.parents.gather(1, kept), self.labels.gather(1, kept))
+
+    def extend(self, sequences: torch.Tensor) -> torch.Tensor:
+        """The label sequences: `(D, k, t)` to `(D, C, t + 1)`."""
+        before = sequences.take_along_dim(self.parents[..., None], dim=1)  # (D, C, t)
+        return torch.cat([before, self.labels[..., None]], dim=2)  # (D, C, t + 1)
+
+
+def continuations(
+    totals: torch.Tensor, num_beams: int, eos_ids: torch.Tensor, is_last: bool
+) -> tuple[Continuations, Continuations]:
+    """
+    The continuations that end and those that go on: of the best ones of a document.
+
+    Args:
+        totals (`torch.FloatTensor` of shape `(D, k, L + 1)`): log p(y|x) of each row with each next label.
+        num_beams (`int`): K.
+        eos_ids (`torch.LongTensor` of shape `(E,)`): What ends a sequence.
+        is_last (`bool`): Whether all end, because sequences are cut here.
+
+    Returns:
+        `tuple[Continuations, Continuations]`: At most K each, -inf for those that do not end or go on.
+    """
+    # Only the first K may end; the others are there so that K may go on.
+    num_candidates = min(max(2, 1 + len(eos_ids)) * num_beams, totals[0].numel())
+    values, cells = totals.flatten(1).topk(num_candidates, dim=1)  # (D, C)
+    candidates = Continuations(values, cells // totals.shape[2], cells % totals.shape[2])
+    ends = torch.isin(candidates.labels, eos_ids) | is_last  # (D, C)
+    first = slice(num_beams)
+    final = Continuations(
+        values[:, first].masked_fill(~ends[:, first], float("-inf")),
+        candidates.parents[:, first],
+        candidates.labels[:, first],
+    )
+    return final, candidates.keep(values.masked_fill(ends, float("-inf")), num_beams)
+
+
+def banked_continuations(
+    totals: torch.Tensor,
+    num_beams: int,
+    eos_ids: torch.Tensor,
+    is_last: bool,
+    sequences: torch.Tensor,
+    required: torch.Tensor,
+) -> tuple[Continuations, Continuations]:
+    """
+    As [`continuations`], with beams in banks by how many required labels they have (Post and Vilar 2018, "dynamic beam
+    allocation"): without banks, beams walk on through frequent labels until the required ones are cheap.
+
+    Candidates are the best continuations of every row, and the row with each required label. Those of a bank compete
+    with one another. The banks take turns at the K places, the fullest first; one that has no candidate left passes
+    its turns on. Only sequences with all required labels end, and they compete with those of their bank.
+
+    Args:
+        totals, num_beams, eos_ids, is_last: As of [`continuations`].
+        sequences (`torch.LongTensor` of shape `(D, k, t)`): The rows.
+        required (`torch.LongTensor` of shape `(m,)`): Label ids.
+
+    Returns:
+        `tuple[Continuations, Continuations]`: At most K each, -inf for those that do not end or go on.
+    """
+    num_documents, num_rows, num_columns = totals.shape
+    num_required = len(required)
+    per_row = min(max(2, 1 + len(eos_ids)) * num_beams, num_columns)
+    labels = torch.cat([totals.topk(per_row, dim=2).indices, required.expand(num_documents, num_rows, -1)], dim=2)
+    labels, _ = labels.sort(dim=2)  # (D, k, c)
+    is_repeated = F.pad(labels[..., 1:] == labels[..., :-1], (1, 0))  # (D, k, c)
+    values = totals.gather(2, labels).masked_fill(is_repeated, float("-inf"))  # (D, k, c)
+
+    has = produced_labels(sequences.flatten(0, 1), num_columns - 1)[:, required]  # (D * k, m)
+    num_held = has.sum(dim=1).view(num_documents, num_rows, 1)  # (D, k, 1)
+    lacks = totals.new_zeros(len(has), num_columns, dtype=torch.bool)  # (D * k, L + 1)
+    lacks[:, required] = ~has
+    banks = num_held + lacks.view_as(totals).gather(2, labels)  # (D, k, c)
+
+    parents = torch.arange(num_rows, device=totals.device)[:, None].expand_as(labels)  # (D, k, c)
+    candidates = Continuations(values.flatten(1), parents.flatten(1), labels.flatten(1))  # (D, C)
+    banks = banks.flatten(1)  # (D, C)
+    ends = torch.isin(candidates.labels, eos_ids) | is_last  # (D, C)
+    may_end = ends & (banks == num_required) & (rank_in_bank(candidates.values, banks) < num_beams)  # (D, C)
+    final = candidates.keep(candidates.values.masked_fill(~may_end, float("-inf")), num_beams)
+
+    running = candidates.values.masked_fill(ends, float("-inf"))  # (D, C)
+    turn = rank_in_bank(running, banks) * (num_required + 1) + num_required - banks  # (D, C)
+    turn = turn.masked_fill(running.isneginf(), torch.iinfo(turn.dtype).max)  # (D, C)
+    has_place = torch.zeros_like(ends).scatter_(
+        1, turn.topk(min(num_beams, turn.shape[1]), dim=1, largest=False).indices, True
+    )  # (D, C)
+    return final, candidates.keep(running.masked_fill(~has_place, float("-inf")), num_beams)
+
+
+def rank_in_bank(values: torch.Tensor, banks: torch.Tensor) -> torch.Tensor:
+    """
+    How many candidates of the same bank are better.
+
+    Args:
+        values (`torch.FloatTensor` of shape `(D, C)`): Their scores.
+        banks (`torch.LongTensor` of shape `(D, C)`): Their banks.
+
+    Returns:
+        `torch.LongTensor` of shape `(D, C)`: From 0; in a tie the one that comes first is better.
+    """
+    order = values.argsort(dim=1, descending=True, stable=True)  # (D, C)
+    order = order.gather(1, banks.gather(1, order).argsort(dim=1, stable=True))  # (D, C), bank by bank, best first
+    ordered = banks.gather(1, order)  # (D, C)
+    place = torch.arange(values.shape[1], device=values.device).expand_as(order)  # (D, C)
+    is_first = F.pad(ordered[:, 1:] != ordered[:, :-1], (1, 0), value=True)  # (D, C)
+    first = place.where(is_first, 0).cummax(dim=1).values  # (D, C), where the bank starts
+    return torch.empty_like(order).scatter_(1, order, place - first)  # (D, C)
 
 
 def can_improve(

@@ -1,10 +1,12 @@
 """
 Which label may come next: [`LabelConstraints`] is a `LogitsProcessor`, so every decoding mode obeys it.
 
-Shapes: R decoder rows, L labels, t labels generated so far.
+Shapes: R decoder rows, L labels, m required labels, t labels generated so far.
 """
 
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -18,11 +20,16 @@ Label = int | str
 
 class LabelConstraints(LogitsProcessor):
     """
-    Masks the scores of labels that the constraints forbid at this step.
+    Masks the scores of labels that the constraints forbid at this step. Time and memory are proportional to L and to
+    the hierarchy's edges.
 
-    A label is allowed when it is among the allowed ones and was trained (`config.num_untrained_labels`), all its
-    ancestors are already produced, and enough places are left for the required labels still missing. End of sequence
-    is allowed once the minimum is reached and nothing required is missing.
+    A label is allowed when it is among the allowed ones and was trained (`config.num_untrained_labels`), its parent is
+    already produced, and enough places are left for the required labels still missing. End of sequence is allowed once
+    the minimum is reached and nothing required is missing. Different labels are counted: without `config.label_mask` a
+    label may be repeated, and counts once.
+
+    A sequence that reaches `max_length` is cut there, without eos, and its set is what it has then. So what is still
+    needed comes before the cut.
 
     Args:
         config ([`SGMConfig`]): Gives the labels and their ids.
@@ -33,8 +40,10 @@ class LabelConstraints(LogitsProcessor):
         max_labels (`int`, *optional*): Most labels of a set; L by default.
         label_hierarchy (`Mapping[int | str, int | str]`, *optional*): Parent of each label that has one. A label is
             produced only after its ancestors.
+        max_length (`int`, *optional*): Ids at which a sequence is cut, bos included; by default none is.
 
     Raises:
+        TypeError: When labels are not names or ids in a list, or a number of labels is not an integer.
         ValueError: When a label is unknown, the hierarchy has a cycle, or the constraints exclude each other.
     """
 
@@ -47,27 +56,55 @@ class LabelConstraints(LogitsProcessor):
         min_labels: int | None = None,
         max_labels: int | None = None,
         label_hierarchy: Mapping[Label, Label] | None = None,
+        max_length: int | None = None,
     ):
         self.num_labels = config.num_labels
         self.names = config.id2label
-        self.ancestors = _ancestor_matrix(config, label_hierarchy or {})  # (L, L)
-        allowed = torch.ones(self.num_labels, dtype=torch.bool)  # (L)
-        if allowed_labels is not None:
-            allowed = self._label_vector(config, allowed_labels)  # (L)
-        allowed = allowed & ~self._label_vector(config, forbidden_labels or ())  # (L)
-        allowed[self.num_labels - config.num_untrained_labels :] = False
-        self.allowed = allowed & ~(self.ancestors & ~allowed).any(dim=1)  # (L), ancestors must be allowed too
-        required = self._label_vector(config, required_labels or ())  # (L)
-        self.required = required | self.ancestors[required].any(dim=0)  # (L)
-        self.min_labels = 0 if min_labels is None else min_labels
-        self.max_labels = self.num_labels if max_labels is None else max_labels
+        self.min_labels = 0 if min_labels is None else _count("min_labels", min_labels)
+        self.max_labels = self.num_labels if max_labels is None else _count("max_labels", max_labels)
+        self.max_length = max_length
+        hierarchy = label_hierarchy or {}
+        parents = {label_id(config, child): label_id(config, parent) for child, parent in hierarchy.items()}
+        num_ancestors = _count_ancestors(config, parents)
+        self.parents: torch.Tensor | None = None  # (L), L for none
+        self.num_ancestors: torch.Tensor | None = None  # (L)
+        if parents:
+            self.parents = torch.full((self.num_labels,), self.num_labels)  # (L)
+            self.parents[list(parents)] = torch.tensor(list(parents.values()))
+            self.num_ancestors = torch.zeros(self.num_labels, dtype=torch.long)  # (L)
+            self.num_ancestors[list(num_ancestors)] = torch.tensor(list(num_ancestors.values()))
+
+        forbidden = _label_ids(config, "forbidden_labels", forbidden_labels)
+        forbidden += range(self.num_labels - config.num_untrained_labels, self.num_labels)
+        self.allowed: torch.Tensor | None = None  # (L), None for all
+        if allowed_labels is not None or forbidden:
+            allowed = [allowed_labels is None] * self.num_labels
+            for label in _label_ids(config, "allowed_labels", allowed_labels):
+                allowed[label] = True
+            for label in forbidden:
+                allowed[label] = False
+            for label in num_ancestors:  # ancestors come first, and must be allowed too
+                allowed[label] = allowed[label] and allowed[parents[label]]
+            self.allowed = torch.tensor(allowed)  # (L)
+        required: set[int] = set()
+        for label in _label_ids(config, "required_labels", required_labels):
+            while label is not None and label not in required:
+                required.add(label)
+                label = parents.get(label)
+        self.required = torch.tensor(sorted(required), dtype=torch.long)  # (m)
         self._check_feasible()
 
     @property
     def is_trivial(self) -> bool:
         """Whether every label set obeys."""
-        free = bool(self.allowed.all()) and not bool(self.required.any()) and not bool(self.ancestors.any())
+        free = self.allowed is None and self.parents is None and len(self.required) == 0
         return free and self.min_labels == 0 and self.max_labels >= self.num_labels
+
+    @property
+    def most_labels(self) -> int:
+        """The most labels a set can have."""
+        num_allowed = self.num_labels if self.allowed is None else int(self.allowed.sum())
+        return min(num_allowed, self.max_labels)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """
@@ -78,19 +115,26 @@ class LabelConstraints(LogitsProcessor):
         Returns:
             `torch.FloatTensor` of shape `(R, L + 1)`: `scores` with -inf where the constraints forbid.
         """
-        allowed, required, ancestors = (
-            tensor.to(scores.device) for tensor in (self.allowed, self.required, self.ancestors)
-        )
-        is_label = F.one_hot(input_ids, self.num_labels + 3)[..., : self.num_labels]  # (R, t, L)
-        produced = is_label.any(dim=1)  # (R, L)
-        num_produced = is_label.sum(dim=(1, 2))  # (R)
-        missing = required & ~produced  # (R, L)
-        places = self.max_labels - num_produced  # (R)
-        lacks_ancestor = (~produced).float() @ ancestors.float().T > 0  # (R, L)
-        must_be_required = (missing.sum(dim=1) >= places)[:, None] & ~missing  # (R, L)
-        label_ok = allowed & ~lacks_ancestor & ~must_be_required & (places > 0)[:, None]  # (R, L)
-        end_ok = (num_produced >= self.min_labels) & ~missing.any(dim=1)  # (R)
-        return scores.masked_fill(~torch.cat([label_ok, end_ok[:, None]], dim=1), float("-inf"))
+        steps_left = self._steps_left(input_ids)
+        produced = produced_labels(input_ids, self.num_labels)  # (R, L)
+        num_produced = produced.sum(dim=1)  # (R)
+        required = self.required.to(scores.device)  # (m)
+        missing = ~produced[:, required]  # (R, m)
+        num_missing = missing.sum(dim=1)  # (R)
+        num_needed = num_missing.maximum(self.min_labels - num_produced)  # (R)
+        num_places = (self.max_labels - num_produced).clamp(max=steps_left)  # (R)
+
+        may_be_new = (num_missing < num_places)[:, None]  # (R, 1), else the places are for the missing ones
+        may_repeat = (num_needed < steps_left)[:, None]  # (R, 1), else every step has to add a label
+        label_ok = torch.where(produced, may_repeat, may_be_new)  # (R, L)
+        label_ok[:, required] |= missing
+        if self.allowed is not None:
+            label_ok &= self.allowed.to(scores.device)  # (R, L)
+        if self.parents is not None:
+            has_come = F.pad(produced, (0, 1), value=True)  # (R, L + 1), the last in place of no parent
+            label_ok &= has_come[:, self.parents.to(scores.device)]  # (R, L)
+        end_ok = (num_needed <= 0)[:, None]  # (R, 1)
+        return scores.masked_fill(~torch.cat([label_ok, end_ok], dim=1), float("-inf"))
 
     def select(self, label_scores: torch.Tensor, threshold: float) -> list[list[int]]:
         """
@@ -103,42 +147,86 @@ class LabelConstraints(LogitsProcessor):
         Returns:
             `list[list[int]]`: Label ids by descending score, an ancestor before its descendants.
         """
+        if self.num_ancestors is None:
+            return select_labels(label_scores, threshold, self.min_labels, self.max_labels)
         # An ancestor scores at least as high as its descendants; in a tie the column order puts it first.
-        by_depth = self.ancestors.sum(dim=1).argsort(stable=True)  # (L)
+        by_depth = self.num_ancestors.argsort(stable=True)  # (L)
         columns = by_depth.tolist()
         chosen = select_labels(
             label_scores[:, by_depth.to(label_scores.device)], threshold, self.min_labels, self.max_labels
         )
         return [[columns[column] for column in row] for row in chosen]
 
-    @staticmethod
-    def _label_vector(config: SGMConfig, labels: Sequence[Label]) -> torch.Tensor:
-        vector = torch.zeros(config.num_labels, dtype=torch.bool)
-        vector[[label_id(config, label) for label in labels]] = True
-        return vector
+    def check_start(self, input_ids: torch.Tensor) -> None:
+        """
+        Refuses known first labels that no sequence within the constraints has.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(R, t)`): bos and the labels given.
+
+        Raises:
+            ValueError: When the labels break the constraints, or leave too few places for what is needed.
+        """
+        for step in range(1, input_ids.shape[1]):
+            labels = input_ids[:, step : step + 1]  # (R, 1)
+            scores = torch.zeros(labels.shape[0], self.num_labels + 1, device=input_ids.device)  # (R, L + 1)
+            kept = self(input_ids[:, :step], scores).gather(1, labels.clamp(max=self.num_labels))  # (R, 1)
+            is_refused = kept.isneginf() & (labels < self.num_labels)  # (R, 1)
+            if is_refused.any():
+                name = self.names[int(labels[is_refused][0])]
+                raise ValueError(
+                    f"decoder_input_ids has {name!r} at place {step}, where the constraints do not allow it: it is "
+                    "forbidden, comes before its parent, or leaves too few places for what is required. Give other "
+                    "first labels, or change the constraints."
+                )
+
+    def _steps_left(self, input_ids: torch.Tensor) -> int:
+        """How many ids may follow `(R, t)`; more than a set can need where sequences are not cut."""
+        return self.num_labels + 1 if self.max_length is None else self.max_length - input_ids.shape[1]
 
     def _check_feasible(self) -> None:
-        excluded = [self.names[i] for i in (self.required & ~self.allowed).nonzero().flatten().tolist()]
+        """Refuses constraints that no label set meets."""
+        required = self.required.tolist()
+        excluded = [self.names[i] for i in required if self.allowed is not None and not self.allowed[i]]
         if excluded:
             raise ValueError(
                 f"required_labels asks for {excluded} (or a descendant), which allowed_labels or forbidden_labels "
                 "excludes, or which the model has not been trained on since add_labels(). Allow these labels with all "
                 "their ancestors, or do not require them."
             )
-        for name, value in (("min_labels", self.min_labels), ("max_labels", self.max_labels)):
-            if value < 0:
-                raise ValueError(f"{name} must not be negative, got {value}.")
-        num_allowed, num_required = int(self.allowed.sum()), int(self.required.sum())
-        if self.min_labels > min(num_allowed, self.max_labels):
+        if self.min_labels > self.most_labels:
+            num_allowed = self.num_labels if self.allowed is None else int(self.allowed.sum())
             raise ValueError(
                 f"min_labels={self.min_labels} cannot be reached: {num_allowed} labels are allowed and max_labels is "
                 f"{self.max_labels}. Lower min_labels, or allow more labels."
             )
-        if num_required > self.max_labels:
+        if len(required) > self.max_labels:
             raise ValueError(
-                f"required_labels and their ancestors are {num_required} labels, more than max_labels="
+                f"required_labels and their ancestors are {len(required)} labels, more than max_labels="
                 f"{self.max_labels}. Raise max_labels, or require fewer."
             )
+        most = self.num_labels if self.max_length is None else self.max_length - 1
+        if max(self.min_labels, len(required)) > most:
+            raise ValueError(
+                f"min_labels={self.min_labels} and required_labels ({len(required)} with their ancestors) do not fit: "
+                f"sequences are cut at max_length={self.max_length}, which leaves {most} places beside bos. Raise "
+                "max_length or max_new_tokens, or ask for fewer labels."
+            )
+
+
+def produced_labels(input_ids: torch.Tensor, num_labels: int) -> torch.Tensor:
+    """
+    Which labels each sequence has.
+
+    Args:
+        input_ids (`torch.LongTensor` of shape `(R, t)`): bos, labels, eos, padding.
+        num_labels (`int`): L.
+
+    Returns:
+        `torch.BoolTensor` of shape `(R, L)`.
+    """
+    produced = torch.zeros(input_ids.shape[0], num_labels + 3, dtype=torch.bool, device=input_ids.device)  # (R, L + 3)
+    return produced.scatter_(1, input_ids, True)[:, :num_labels]  # (R, L)
 
 
 def label_id(config: SGMConfig, label: Label) -> int:
@@ -147,18 +235,20 @@ def label_id(config: SGMConfig, label: Label) -> int:
 
     Args:
         config ([`SGMConfig`]): Gives the labels.
-        label (`int` or `str`): Name or id.
+        label (`int` or `str`): Name or id; integers of NumPy and PyTorch are ids too.
 
     Returns:
         `int`: From 0 to L - 1.
 
     Raises:
+        TypeError: When it is neither, such as a float or a truth value.
         ValueError: When the model has no such label.
     """
     if isinstance(label, str):
         found = config.label2id.get(label)
     else:
-        found = label if 0 <= label < config.num_labels else None
+        number = _integer("A label id", label)
+        found = number if 0 <= number < config.num_labels else None
     if found is None:
         shown = list(config.id2label.values())
         some = ", ".join(shown[:10]) + (", …" if len(shown) > 10 else "")
@@ -166,18 +256,44 @@ def label_id(config: SGMConfig, label: Label) -> int:
     return int(found)
 
 
-def _ancestor_matrix(config: SGMConfig, hierarchy: Mapping[Label, Label]) -> torch.Tensor:
-    """True at [i, j] where label j is an ancestor of label i; shape `(L, L)`."""
-    parent = {label_id(config, child): label_id(config, mother) for child, mother in hierarchy.items()}
-    ancestors = torch.zeros(config.num_labels, config.num_labels, dtype=torch.bool)
-    for label in parent:
-        above = parent.get(label)
-        while above is not None:
-            if above == label or ancestors[label, above]:
+def _label_ids(config: SGMConfig, name: str, labels: Sequence[Label] | None) -> list[int]:
+    """The ids of the labels that the argument `name` lists; none for `None`."""
+    if isinstance(labels, str | bytes | Mapping) or not isinstance(labels, Iterable | None):
+        raise TypeError(f"{name} must be a list of label names or ids, got {labels!r}; write [{labels!r}] for one.")
+    return [label_id(config, label) for label in (() if labels is None else labels)]
+
+
+def _integer(what: str, value: Any) -> int:
+    """The value as an `int`: of Python, NumPy or PyTorch, but no float and no truth value."""
+    try:
+        if isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool:
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{what} must be an integer, got {value!r} of type {type(value).__name__}.") from None
+
+
+def _count(name: str, value: int) -> int:
+    """The number of labels that the argument `name` gives."""
+    number = _integer(name, value)
+    if number < 0:
+        raise ValueError(f"{name} must not be negative, got {number}.")
+    return number
+
+
+def _count_ancestors(config: SGMConfig, parents: Mapping[int, int]) -> dict[int, int]:
+    """How many ancestors each label with a parent has, ancestors before their descendants; in linear time."""
+    num_ancestors: dict[int, int] = {}
+    for label in parents:
+        path: dict[int, None] = {}  # from the label up to one that is known, or to a root
+        while label in parents and label not in num_ancestors:
+            if label in path:
                 raise ValueError(f"label_hierarchy has a cycle through {config.id2label[label]!r}; it must be a tree.")
-            ancestors[label, above] = True
-            above = parent.get(above)
-    return ancestors
+            path[label] = None
+            label = parents[label]
+        known = num_ancestors.get(label, 0)
+        num_ancestors |= {below: known + steps for steps, below in enumerate(reversed(path), 1)}
+    return num_ancestors
 
 
-__all__ = ["LabelConstraints", "label_id"]
+__all__ = ["LabelConstraints", "label_id", "produced_labels"]

@@ -176,7 +176,15 @@ class SGMGenerationMixin(GenerationMixin):
         mask = encoder_states.new_ones(encoder_states.shape[:2]) if mask is None else mask  # (B, T)
         untrained = self.config.num_untrained_labels
         state = self.decoder.start(encoder_states, mask, encoder_states.shape[0], untrained)
-        finished = beam_search(self.decoder, state, logits_processor, generation_config, self.config.eos_label_id)
+        required = [processor.required for processor in logits_processor]  # can_beam_search: ours, or none
+        finished = beam_search(
+            self.decoder,
+            state,
+            logits_processor,
+            generation_config,
+            eos_ids=generation_config._eos_token_tensor,  # (E)
+            required=torch.cat([*required, torch.empty(0, dtype=torch.long)]).to(mask.device),  # (m)
+        )
         num_kept = generation_config.num_return_sequences
         sequences = finished.sequences[:, :num_kept].flatten(0, 1)  # (R, max_length)
         scores = finished.scores[:, :num_kept].flatten()  # (R)

@@ -52,7 +52,7 @@ def test_it_finds_what_transformers_search_finds(num_beams, length_penalty, earl
         {"max_length": 4},
         {"max_new_tokens": 1},
         {"min_labels": 2, "max_labels": 4},
-        {"required_labels": [2], "forbidden_labels": [5]},
+        {"allowed_labels": [0, 2, 3, 6], "forbidden_labels": [6]},
         {"label_hierarchy": {0: 1, 1: 2, 4: 2}},
         {"num_return_sequences": 3},
         {"set_decoding": "threshold", "label_threshold": 0.4},
