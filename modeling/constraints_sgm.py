@@ -180,6 +180,33 @@ class LabelConstraints(LogitsProcessor):
                     "first labels, or change the constraints."
                 )
 
+    def check_sequences(self, sequences: torch.Tensor, scores: torch.Tensor | None = None) -> None:
+        """
+        Refuses label sequences that break the constraints, because another argument of `generate()` got in their way.
+
+        Args:
+            sequences (`torch.LongTensor` of shape `(R, n)`): What was generated.
+            scores (`torch.FloatTensor` of shape `(R,)`, *optional*): -inf for rows without a hypothesis.
+
+        Raises:
+            ValueError: When a set is too small or too large, or lacks or has what it must not.
+        """
+        if self.is_trivial:
+            return
+        produced = produced_labels(sequences, self.num_labels)  # (R, L)
+        num_produced = produced.sum(dim=1)  # (R)
+        is_wrong = (num_produced < self.min_labels) | (num_produced > self.max_labels)  # (R)
+        is_wrong |= ~produced[:, self.required.to(produced.device)].all(dim=1)
+        if self.allowed is not None:
+            is_wrong |= (produced & ~self.allowed.to(produced.device)).any(dim=1)
+        is_wrong = is_wrong if scores is None else is_wrong & ~scores.isneginf()  # (R)
+        if is_wrong.any():
+            names = [self.names[label] for label in produced[is_wrong][0].nonzero().flatten().tolist()]
+            raise ValueError(
+                f"No label set within the constraints was found, only {names}: another argument (such as max_time, "
+                "forced_eos_token_id or suppress_tokens) excludes what the constraints ask for. Leave one of them out."
+            )
+
     def _steps_left(self, input_ids: torch.Tensor) -> int:
         """How many ids may follow `(R, t)`; more than a set can need where sequences are not cut."""
         return self.num_labels + 1 if self.max_length is None else self.max_length - input_ids.shape[1]

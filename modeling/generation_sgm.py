@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList
+from torch.nn import functional as F
+from transformers import Cache, GenerationConfig, GenerationMixin, LogitsProcessorList
 from transformers.generation import (
     EosTokenCriteria,
     GenerateBeamEncoderDecoderOutput,
@@ -36,9 +37,40 @@ if TYPE_CHECKING:
 
 Output = TypeVar("Output", bound=GenerateEncoderDecoderOutput | GenerateBeamEncoderDecoderOutput)
 
-# Transformers starts beam search with all beams but one at a score of -1e9. Where fewer sequences exist than beams,
-# such fillers are all that is left for the last places.
+# Transformers starts beam search with all beams but one at a sum of log-probabilities of -1e9. Where fewer sequences
+# exist than beams, such fillers are all that is left for the last places. No sum of a real sequence is as low as this.
 FILLER_SCORE = -5e8
+
+# Arguments of Transformers' generate() that cannot work here, or would be without effect, and why.
+_WORDS = "it takes the ids of words for those of labels, which are not the same here"
+_ASSISTED = "assisted decoding takes steps back, which a recurrent decoder cannot"
+_MOVED = "Transformers has moved it into code on the Hub"
+_CACHE = "the decoder's memory is a recurrent state, not a cache of keys and values"
+_TEXT = "it looks for text in what is generated, which are labels"
+_GUIDANCE = "it needs a decoder that reads the text itself, without an encoder"
+UNSUPPORTED_ARGUMENTS = {
+    **dict.fromkeys(("encoder_repetition_penalty", "encoder_no_repeat_ngram_size", "watermarking_config"), _WORDS),
+    **dict.fromkeys(
+        ("assistant_model", "assistant_early_exit", "is_assistant", "prompt_lookup_num_tokens"), _ASSISTED
+    ),
+    **dict.fromkeys(("use_mtp", "speculation_type"), _ASSISTED),
+    **dict.fromkeys(("num_beam_groups", "diversity_penalty", "penalty_alpha", "dola_layers"), _MOVED),
+    **dict.fromkeys(("constraints", "force_words_ids"), f"{_MOVED}; required_labels does it"),
+    **dict.fromkeys(("cache_implementation", "cache_config", "max_cache_len", "prefill_chunk_size"), _CACHE),
+    "compile_config": _CACHE,
+    "low_memory": "Transformers has removed it",
+    **dict.fromkeys(("stop_strings", "token_healing"), _TEXT),
+    **dict.fromkeys(("guidance_scale", "negative_prompt_ids", "negative_prompt_attention_mask"), _GUIDANCE),
+    "custom_generate": "constraints and label scores are made for the searches of Transformers and our own",
+    "labels": "generate() predicts them; forward() takes them for the loss",
+    "return_dict": "return_dict_in_generate does it",
+}
+# And those that beams cannot have.
+UNSUPPORTED_WITH_BEAMS = {
+    "past_key_values": "each beam needs a state of its own; give the labels so far as decoder_input_ids",
+    "streamer": "no label is final before the search has ended",
+}
+NEUTRAL_VALUES = {"encoder_repetition_penalty": 1.0, "num_beam_groups": 1, "guidance_scale": 1}
 
 
 @dataclass
@@ -192,6 +224,37 @@ class SGMGenerationMixin(GenerationMixin):
         length = max(2, int((~is_padding).sum(dim=1).max()))
         return GenerateBeamEncoderDecoderOutput(sequences=sequences[:, :length], sequences_scores=scores)
 
+    # The next three keep the fillers of Transformers' beam search apart from its hypotheses, at their sum of
+    # log-probabilities, which no length penalty has changed yet: the score -1e9 / length ** penalty may be any number.
+
+    def _get_top_k_continuations(
+        self, accumulated_log_probs: torch.Tensor, **search: Any
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        # Sampling needs something to draw where a document has fillers only, hence no -inf before.
+        log_probs, *continuations = super()._get_top_k_continuations(
+            accumulated_log_probs=accumulated_log_probs.clamp(min=2 * FILLER_SCORE), **search
+        )
+        return log_probs.masked_fill(log_probs < FILLER_SCORE, float("-inf")), *continuations
+
+    def _update_finished_beams(self, **search: Any) -> tuple[torch.Tensor, ...]:
+        is_finished = search["is_sent_finished"]  # (B, K)
+        is_full = is_finished.all(dim=1, keepdim=True) & (search["early_stopping"] is True)  # (B, 1)
+        ends = (
+            search["next_token_hits_stopping_criteria"]
+            & search["top_num_beam_mask"]
+            & search["topk_log_probs"].isfinite()
+            & search["is_early_stop_heuristic_unsatisfied"]
+            & ~is_full
+        )  # (B, C)
+        search["next_token_hits_stopping_criteria"] = ends
+        search["topk_log_probs"] = search["topk_log_probs"].masked_fill(~ends, float("-inf"))
+        search["beam_scores"] = search["beam_scores"].masked_fill(~is_finished, float("-inf"))
+        return super()._update_finished_beams(**search)
+
+    def _check_early_stop_heuristic(self, *, is_sent_finished: torch.Tensor, **search: Any) -> torch.Tensor:
+        # Unfinished places count as -1e9 in it; -inf, their score, is lower than any hypothesis.
+        return super()._check_early_stop_heuristic(is_sent_finished=torch.ones_like(is_sent_finished), **search)
+
     @torch.no_grad()
     def generate(
         self,
@@ -211,11 +274,21 @@ class SGMGenerationMixin(GenerationMixin):
         **kwargs: Any,
     ) -> SGMGenerateOutput | SGMGenerateBeamOutput | torch.Tensor:
         """
-        Generates the label set of each text. All arguments of `GenerationMixin.generate()` work; the ones below are
-        ours. An argument that is not given is taken from the generation config, where all of ours may stand too.
+        Generates the label set of each text. The arguments of `GenerationMixin.generate()` work but for those of
+        `UNSUPPORTED_ARGUMENTS` (with beams also `UNSUPPORTED_WITH_BEAMS`), which are refused; the ones below are ours.
+        An argument that is not given is taken from the generation config, where all of ours may stand too.
 
         No label is produced twice (unless `config.label_mask` is off), whatever the decoding mode. Rows asked for by
-        `num_return_sequences` beyond the number of label sequences that exist hold padding and score -inf.
+        `num_return_sequences` beyond the number of label sequences that exist hold padding and score -inf. No texts
+        (B = 0) give no rows.
+
+        `max_new_tokens` and `max_length` cut sequences: such a one has no eos, its set is the labels it has, and these
+        obey the constraints.
+
+        With `required_labels` use beams: our search keeps them in banks by how many of the required labels they have.
+        Greedy search and sampling produce other labels as long as these are likelier, and the required ones when
+        places run out (set `max_labels`); so does Transformers' beam search, which runs for what ours cannot do (see
+        [`can_beam_search`], and a prompt in `decoder_input_ids`).
 
         Args:
             inputs (`torch.LongTensor` of shape `(B, T)`): Word ids, padded on the right (also as `input_ids=`).
@@ -237,7 +310,9 @@ class SGMGenerationMixin(GenerationMixin):
             `torch.LongTensor` of shape `(B * num_return_sequences, n)`: bos, labels in generated order, eos, padding.
 
         Raises:
-            ValueError: When constraints exclude each other, a label is unknown, or an option has no such value.
+            TypeError: When labels are not a list of names or ids, or a number of labels is not an integer.
+            ValueError: When constraints exclude each other or do not fit before the cut, a label is unknown, an option
+                has no such value, or an argument is not supported.
         """
         config, model_kwargs = self._resolve_generation_config(inputs, generation_config, kwargs)
         options: dict[str, Any] = {
@@ -256,7 +331,10 @@ class SGMGenerationMixin(GenerationMixin):
         _check_one_set(set_decoding, config.num_return_sequences or 1)
         threshold = options.pop("label_threshold")
         wants_scores = bool(options.pop("output_label_scores")) or set_decoding == "threshold"
-        constraints = LabelConstraints(self.config, **options)
+        constraints = self._resolve_constraints(config, model_kwargs, options)
+        if _num_documents(inputs, model_kwargs) == 0:
+            output = self._empty_output(config, wants_scores)
+            return output if config.return_dict_in_generate else output.sequences
 
         logits_processor = LogitsProcessorList(logits_processor or [])
         if not constraints.is_trivial:
@@ -268,6 +346,7 @@ class SGMGenerationMixin(GenerationMixin):
         output = super().generate(inputs, generation_config=config, logits_processor=logits_processor, **model_kwargs)
 
         output = self._finish_output(output, config, wants_scores)
+        constraints.check_sequences(output.sequences, output.get("sequences_scores"))
         output = _first_rows(output, config.num_return_sequences or 1, num_returned)
         if set_decoding == "threshold":
             assert output.label_scores is not None  # wants_scores is set
@@ -294,12 +373,13 @@ class SGMGenerationMixin(GenerationMixin):
             if any(source.get(name) is not None for source in sources)
         }
         config, model_kwargs = self._prepare_generation_config(generation_config, **kwargs)
+        _refuse_unsupported(config, model_kwargs)
+        self._check_decoder_ids(config)
         for name in ("output_attentions", "output_hidden_states"):
             model_kwargs.pop(name, None)  # GenerationMixin takes them from the config
         # What is None counts as not given, so that max_new_tokens and min_new_tokens do not clash with a default.
         if "max_length" not in given:
-            longest = self.config.num_labels + 2  # bos, every label once, eos
-            config.max_length = None if "max_new_tokens" in given else longest
+            config.max_length = None
         if "min_length" not in given:
             config.min_length = None
         if config.num_beams == 1:
@@ -308,6 +388,56 @@ class SGMGenerationMixin(GenerationMixin):
         if input_ids is not None and model_kwargs.get("attention_mask") is None:
             model_kwargs["attention_mask"] = input_ids.ne(self.config.pad_token_id)
         return config, model_kwargs
+
+    def _resolve_constraints(
+        self, config: GenerationConfig, model_kwargs: dict[str, Any], options: dict[str, Any]
+    ) -> LabelConstraints:
+        """Makes the constraints from `options`, checks the prompt against them, and completes `config.max_length`."""
+        other_ends = [i for i in _end_ids(config) if i < self.config.num_labels]
+        if other_ends and (options["min_labels"] or options["required_labels"]):
+            raise ValueError(
+                f"eos_token_id={config.eos_token_id} lets the labels {other_ends} end a sequence, before min_labels and "
+                "required_labels are met. Leave out these ids, or the constraints."
+            )
+        prompt = model_kwargs.get("decoder_input_ids")  # (R, p)
+        if prompt is not None and (prompt[:, 0] != self.config.bos_label_id).all():
+            prompt = F.pad(prompt, (1, 0), value=self.config.bos_label_id)  # (R, p + 1), as GenerationMixin does
+        num_given = 1 if prompt is None else prompt.shape[1]
+        longest = self.config.num_labels + 2  # bos, every label once, eos
+        cut = config.max_length if config.max_new_tokens is None else num_given + config.max_new_tokens
+        constraints = LabelConstraints(self.config, **options, max_length=longest if cut is None else cut)
+        if prompt is not None and not constraints.is_trivial:
+            constraints.check_start(prompt)
+        if self.config.label_mask:
+            longest = min(longest, constraints.most_labels + 2)
+            num_asked = max((config.min_new_tokens or 0) + num_given, config.min_length or 0) - 1
+            if num_asked > constraints.most_labels:
+                raise ValueError(
+                    f"min_new_tokens={config.min_new_tokens} or min_length={config.min_length} asks for {num_asked} "
+                    f"labels, but a set has {constraints.most_labels} at most. Lower it, or allow more labels."
+                )
+        if cut is None:
+            config.max_length = max(longest, num_given + 1)
+        return constraints
+
+    def _check_decoder_ids(self, config: GenerationConfig) -> None:
+        """Refuses other ids of bos, eos and padding than the model has; more labels than eos may end a sequence."""
+        found = (config.decoder_start_token_id, config.pad_token_id)
+        if found != (self.config.bos_label_id, self.config.pad_label_id) or self.config.eos_label_id not in _end_ids(config):
+            raise ValueError(
+                f"decoder_start_token_id={config.decoder_start_token_id}, pad_token_id={config.pad_token_id} and "
+                f"eos_token_id={config.eos_token_id} are not this model's: {self.config.bos_label_id}, "
+                f"{self.config.pad_label_id}, and {self.config.eos_label_id} or a list that has it. Leave them out."
+            )
+
+    def _empty_output(self, config: GenerationConfig, wants_scores: bool) -> SGMGenerateOutput | SGMGenerateBeamOutput:
+        """The output for no texts: tensors without rows."""
+        sequences = torch.empty(0, 1, dtype=torch.long, device=self.device)  # (0, 1)
+        label_scores = torch.empty(0, self.config.num_labels, device=self.device) if wants_scores else None  # (0, L)
+        if config.num_beams == 1:
+            return SGMGenerateOutput(sequences=sequences, label_scores=label_scores)
+        sequences_scores = torch.empty(0, device=self.device)  # (0)
+        return SGMGenerateBeamOutput(sequences=sequences, sequences_scores=sequences_scores, label_scores=label_scores)
 
     def _finish_output(
         self,
@@ -318,9 +448,8 @@ class SGMGenerationMixin(GenerationMixin):
         """Blanks rows without a hypothesis, and adds the label scores from all rows."""
         sequences, num_rows = output.sequences, config.num_return_sequences or 1
         if isinstance(output, GenerateBeamEncoderDecoderOutput):
-            is_filler = output.sequences_scores < FILLER_SCORE  # (R)
+            is_filler = output.sequences_scores.isneginf()  # (R)
             sequences[:, 1:] = sequences[:, 1:].masked_fill(is_filler[:, None], self.config.pad_label_id)
-            output.sequences_scores = output.sequences_scores.masked_fill(is_filler, float("-inf"))
             log_probs = hypothesis_log_probs(
                 sequences, output.sequences_scores, config.length_penalty, self.config.pad_label_id
             )
@@ -353,6 +482,30 @@ def can_beam_search(
         and all(isinstance(processor, LabelConstraints) for processor in logits_processor)
         and all(isinstance(criterion, MaxLengthCriteria | EosTokenCriteria) for criterion in stopping_criteria)
     )
+
+
+def _refuse_unsupported(config: GenerationConfig, model_kwargs: dict[str, Any]) -> None:
+    """Refuses the arguments of Transformers that cannot work here, by the name and with the reason."""
+    unsupported = UNSUPPORTED_ARGUMENTS | (UNSUPPORTED_WITH_BEAMS if config.num_beams > 1 else {})
+    for name, reason in unsupported.items():
+        value = model_kwargs.get(name, getattr(config, name, None))
+        is_set = value is not None if isinstance(value, torch.Tensor | Cache) else bool(value)
+        if is_set and (name not in NEUTRAL_VALUES or value != NEUTRAL_VALUES[name]):
+            beams = f" with num_beams={config.num_beams}" if name in UNSUPPORTED_WITH_BEAMS else ""
+            raise ValueError(f"generate() does not support {name}{beams}: {reason}. Leave it out.")
+
+
+def _end_ids(config: GenerationConfig) -> Sequence[int]:
+    """What ends a sequence."""
+    return config.eos_token_id if isinstance(config.eos_token_id, Sequence) else [config.eos_token_id]
+
+
+def _num_documents(inputs: torch.Tensor | None, model_kwargs: dict[str, Any]) -> int:
+    """B, by the first of the inputs that is given."""
+    encoder_outputs = model_kwargs.get("encoder_outputs")
+    sources = (inputs, model_kwargs.get("input_ids"), model_kwargs.get("inputs_embeds"))
+    given = [source for source in sources if source is not None]
+    return len(given[0] if given else encoder_outputs[0] if encoder_outputs is not None else [None])
 
 
 def _check_one_set(set_decoding: str, num_return_sequences: int) -> None:
