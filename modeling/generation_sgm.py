@@ -396,7 +396,7 @@ class SGMGenerationMixin(GenerationMixin):
         other_ends = [i for i in _end_ids(config) if i < self.config.num_labels]
         if other_ends and (options["min_labels"] or options["required_labels"]):
             raise ValueError(
-                f"eos_token_id={config.eos_token_id} lets the labels {other_ends} end a sequence, before min_labels and "
+                f"eos_token_id={config.eos_token_id} lets the labels {other_ends} end a sequence before min_labels or "
                 "required_labels are met. Leave out these ids, or the constraints."
             )
         prompt = model_kwargs.get("decoder_input_ids")  # (R, p)
@@ -423,7 +423,8 @@ class SGMGenerationMixin(GenerationMixin):
     def _check_decoder_ids(self, config: GenerationConfig) -> None:
         """Refuses other ids of bos, eos and padding than the model has; more labels than eos may end a sequence."""
         found = (config.decoder_start_token_id, config.pad_token_id)
-        if found != (self.config.bos_label_id, self.config.pad_label_id) or self.config.eos_label_id not in _end_ids(config):
+        expected = (self.config.bos_label_id, self.config.pad_label_id)
+        if found != expected or self.config.eos_label_id not in _end_ids(config):
             raise ValueError(
                 f"decoder_start_token_id={config.decoder_start_token_id}, pad_token_id={config.pad_token_id} and "
                 f"eos_token_id={config.eos_token_id} are not this model's: {self.config.bos_label_id}, "
