@@ -6,9 +6,12 @@ Every fault is reported with its file and line (in Parquet: row), counted from 1
 import csv
 import gzip
 import json
+import reprlib
+import unicodedata
 import uuid
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -28,6 +31,10 @@ _EXTENSIONS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 _TYPED_TAB = ("\\t", "\t")  # a shell passes a backslash and a t on as they are
 _RIVAL_SEPARATORS = (",", ";", "|", "\t")
 _JSON_EXAMPLE = '{"text": "…", "labels": ["…", "…"]}'
+_SHOWN_COLUMNS = 20
+# repr() for errors: a value that is huge or deeply nested has a short one too.
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxlong = 3, 100, 100
 # The longest cell that the csv module may read. Its default, 131,072 characters, is less than a book.
 _MAX_CSV_CELL = 2**31 - 1
 
@@ -71,9 +78,10 @@ def load_files(
 
     The extension says what a file is: `.csv`, `.tsv` (both with a header), `.jsonl` or `.json` (JSON Lines: an object
     a line), each also with `.gz`; `.parquet`. Text files are UTF-8. Labels are a list of strings, or one string of
-    names with a separator between them; in Parquet also the `List(ClassLabel)` that `datasets` writes. A document may
-    have no label. A test file may lack the labels column: it can be predicted, not evaluated. An empty text is an
-    error in the training file only.
+    names with a separator between them; in Parquet also the `List(ClassLabel)` that `datasets` writes. A name loses
+    the blanks around it and is brought to Unicode's form NFC, so that what reads the same is the same label. A
+    document may have no label. A test file may lack the labels column: it can be predicted, not evaluated. An empty
+    text is an error in the training file only.
 
     Args:
         train_file: Training documents. Their labels are the labels of the data set, in alphabetical order.
@@ -81,11 +89,12 @@ def load_files(
         test_file: Documents to test or predict.
         text_column: Column of the text.
         labels_column: Column of the labels.
-        label_separator: What stands between two labels where the labels are one string. Blanks around a name go.
+        label_separator: What stands between two labels where the labels are one string.
         delimiter: What stands between two cells; default: a comma in `.csv`, a tab in `.tsv`. In this and
             in `label_separator`, a backslash and a t mean a tab.
         id_column: Column of the documents' ids; without it a document is called after its line, as "train.csv:17".
-        label_names: All labels, in place of the training file's; needed if there are labels and no training file.
+        label_names: All labels, in place of the training file's; needed if there are labels and no training file. They
+            are kept as they are given.
         unknown_labels: What to do with any other label in the validation or test file: "error", or "count", which
             keeps it in the additional column `unknown_labels`, to be counted as missed.
 
@@ -120,6 +129,7 @@ def _label_names(documents: Mapping[str, _Documents], given: Sequence[str] | Non
     """All label names: the given ones, else those of the training file. Empty if there is no file with labels."""
     if given is not None:
         check_label_names(given)
+        check_label_names([_label_name(name) for name in given])  # names that files cannot tell apart
         return list(given)
     labelled = [part for part in documents.values() if part.labels is not None]
     if labelled and "train" not in documents:
@@ -141,7 +151,7 @@ def _to_dataset(documents: _Documents, names: Sequence[str], unknown_labels: str
     columns: dict[str, list] = {"id": documents.ids, "text": documents.texts}
     features: dict[str, Any] = {"id": Value("string"), "text": Value("string")}
     if documents.labels is not None:
-        label2id = {name: i for i, name in enumerate(names)}
+        label2id = {_label_name(name): i for i, name in enumerate(names)}
         file = f"{documents.path}, {_unit(documents.path)}"
         encoded = [
             encode_labels(labels, label2id, f"{file} {place}", unknown_labels)
@@ -164,6 +174,7 @@ def _read_documents(path: Path, layout: _Layout, split: str) -> _Documents:
     """Read and check one file."""
     columns, records = _open_records(path, layout)
     _check_column(path, columns, layout.text_column, "--text_column")
+    _check_distinct(path, columns, layout.id_column)
     documents = _Documents(path)
     if layout.labels_column in columns or split != "test":
         _check_column(path, columns, layout.labels_column, "--labels_column")
@@ -210,10 +221,10 @@ def _document_id(path: Path, place: int, record: Mapping[str, Any], column: str)
 
 
 def _labels(path: Path, place: int, record: Mapping[str, Any], layout: _Layout) -> list[str]:
-    """The label names of one record, as they stand there."""
+    """The label names of one record, in their order."""
     value = record.get(layout.labels_column)
     if isinstance(value, str):
-        return [name.strip() for name in value.split(layout.label_separator) if name.strip()]
+        return [_label_name(name) for name in value.split(layout.label_separator) if name.strip()]
     if not isinstance(value, list):
         _fault(
             path,
@@ -223,8 +234,17 @@ def _labels(path: Path, place: int, record: Mapping[str, Any], layout: _Layout) 
         )
     for name in value:
         if not isinstance(name, str) or not name.strip():
-            _fault(path, place, f"expected a list of label names in {layout.labels_column!r}, but {name!r} is none.")
-    return value
+            _fault(
+                path,
+                place,
+                f"expected a list of label names in {layout.labels_column!r}, but {_shortened(name)} is none.",
+            )
+    return [_label_name(name) for name in value]
+
+
+def _label_name(text: str) -> str:
+    """The label that a text names: what reads the same, with blanks around it or in another Unicode form, is one."""
+    return unicodedata.normalize("NFC", text.strip())
 
 
 def _check_separator(path: Path, cells: Sequence[str], separator: str) -> None:
@@ -357,8 +377,11 @@ def _jsonl_rows(path: Path) -> _Records:
         if not line.strip():
             continue
         try:
-            record = json.loads(line.strip())
-            json.dumps(record, ensure_ascii=False).encode()  # a lone half of a surrogate pair is JSON, but no text
+            record = _JSON.decode(line.rstrip())
+            if "\\u" in line:
+                json.dumps(record, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
+        except RecursionError as error:
+            _fault(path, number, f"nested too deeply. Expected an object a line, e.g. {_JSON_EXAMPLE}.", error)
         except ValueError as error:
             # The place in a JSON error counts lines from the start of this line, which would confuse.
             what = f"{error.msg} at character {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
@@ -368,37 +391,70 @@ def _jsonl_rows(path: Path) -> _Records:
         yield number, record
 
 
+def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a JSON object; a key given twice is refused, since only one of its values would be read."""
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        ((key, count),) = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"the key {_shortened(key)} is given {count} times")
+    return record
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_json_object)
+
+
 def _parquet_records(path: Path, layout: _Layout) -> tuple[list[str], _Records]:
     try:
         file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise ValueError(f"{path} is not a complete Parquet file ({error}). Write or copy it anew.") from error
     columns = file.schema_arrow.names
     wanted = [name for name in (layout.text_column, layout.labels_column, layout.id_column) if name in columns]
-    class_label = _class_label(file.schema_arrow, layout.labels_column)
 
     def records() -> _Records:
-        """Yield the rows, a batch of the file at a time."""
-        row = 0
-        try:
-            for batch in file.iter_batches(batch_size=1000, columns=wanted):
-                for record in batch.to_pylist():
-                    row += 1
-                    if class_label and record[layout.labels_column]:
-                        record[layout.labels_column] = class_label.int2str(record[layout.labels_column])
-                    yield row, record
-        except (pa.ArrowException, OSError, ValueError) as error:
-            _fault(path, max(row, 1), f"cannot be read ({error}). Write or copy the file anew.", error)
+        """Yield the rows."""
+        names = _class_names(path, file.schema_arrow, layout.labels_column)
+        for row, record in enumerate(_parquet_rows(path, file, wanted), start=1):
+            if names and isinstance(record[layout.labels_column], list):
+                record[layout.labels_column] = _names_of_ids(path, row, record[layout.labels_column], names)
+            yield row, record
 
     return columns, records()
 
 
-def _class_label(schema: pa.Schema, labels_column: str) -> ClassLabel | None:
-    """What turns label ids into names, if `datasets` wrote the file with labels of the type `List(ClassLabel)`."""
-    if b"huggingface" not in (schema.metadata or {}):
+def _parquet_rows(path: Path, file: pq.ParquetFile, columns: list[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet file, a batch of the file at a time."""
+    row = 0
+    try:
+        for batch in file.iter_batches(batch_size=1000, columns=columns):
+            for record in batch.to_pylist():
+                row += 1
+                yield record
+    except (pa.ArrowException, OSError, ValueError) as error:
+        _fault(path, row + 1, f"cannot be read ({error}). Write or copy the file anew.", error)
+
+
+def _class_names(path: Path, schema: pa.Schema, labels_column: str) -> list[str] | None:
+    """The names of the label ids, if `datasets` wrote the file with labels of the type `List(ClassLabel)`."""
+    if labels_column not in schema.names or b"huggingface" not in (schema.metadata or {}):
         return None
-    feature = getattr(Features.from_arrow_schema(schema).get(labels_column), "feature", None)
-    return feature if isinstance(feature, ClassLabel) else None
+    try:
+        features = Features.from_arrow_schema(pa.schema([schema.field(labels_column)], schema.metadata))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: the note of `datasets` on its columns cannot be read ({error!r}). Write the file anew."
+        ) from error
+    feature = getattr(features[labels_column], "feature", None)
+    return feature.names if isinstance(feature, ClassLabel) else None
+
+
+def _names_of_ids(path: Path, row: int, ids: list[int | None], names: Sequence[str]) -> list[str]:
+    for label in ids:
+        if label is None or not 0 <= label < len(names):
+            _fault(
+                path, row, f"expected label ids from 0 to {len(names) - 1}, but {label} is none. Correct the labels."
+            )
+    return [names[label] for label in ids if label is not None]
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -425,6 +481,11 @@ def _check_column(path: Path, columns: Sequence[str], wanted: str, option: str) 
             f"{path} has no column {wanted!r}; its columns are {_quoted(columns)}. Name the column with {option}; a "
             "CSV file must name its columns in its first line and use the delimiter given by --delimiter."
         )
+    _check_distinct(path, columns, wanted)
+
+
+def _check_distinct(path: Path, columns: Sequence[str], wanted: str) -> None:
+    """Raise if the file has the column `wanted` more than once."""
     if columns.count(wanted) > 1:
         raise ValueError(f"{path} has {columns.count(wanted)} columns {wanted!r}. Rename or remove all but one.")
 
@@ -449,9 +510,10 @@ def _found(record: Mapping[str, Any], column: str) -> str:
 
 
 def _quoted(columns: Sequence[str]) -> str:
-    return ", ".join(_shortened(column) for column in columns) or "none"
+    more = f" and {len(columns) - _SHOWN_COLUMNS} more" if len(columns) > _SHOWN_COLUMNS else ""
+    return (", ".join(_shortened(column) for column in columns[:_SHOWN_COLUMNS]) or "none") + more
 
 
 def _shortened(value: object, length: int = 60) -> str:
-    text = repr(value)
+    text = _REPR.repr(value)
     return text if len(text) <= length else f"{text[: length - 1]}…"

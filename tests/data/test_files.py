@@ -78,6 +78,22 @@ def test_all_three_splits_share_the_labels_of_the_training_file(tmp_path):
     assert all(part.features["labels"].feature.names == NAMES for part in data.values())
 
 
+@pytest.mark.parametrize("name", ["d.csv", "d.jsonl", "d.parquet"])
+def test_a_label_is_the_same_with_blanks_around_it_and_in_each_unicode_form(tmp_path, name):
+    documents = [("a", ["x", "caf\u00e9"]), ("b", [" x\t", "cafe\u0301"]), ("c", ["\u212bngstr\u00f6m", "x\u00a0"])]
+    data = load_files(write_documents(tmp_path / name, documents))["train"]
+    assert data.features["labels"].feature.names == ["caf\u00e9", "x", "\u00c5ngstr\u00f6m"]
+    assert label_sets_of(data) == [["x", "caf\u00e9"], ["x", "caf\u00e9"], ["\u00c5ngstr\u00f6m", "x"]]
+
+
+def test_given_label_names_stay_as_they_are_and_meet_the_files_labels_in_either_spelling(write):
+    path = write("t.jsonl", '{"text": "a", "labels": ["x", "e\u0301"]}\n')
+    data = load_files(test_file=path, label_names=["\u00e9", " x"])["test"]
+    assert data.features["labels"].feature.names == ["\u00e9", " x"] and data["labels"] == [[1, 0]]
+    with pytest.raises(ValueError, match="'x' is listed 2 times"):
+        load_files(test_file=path, label_names=["x", " x"])
+
+
 def test_documents_without_an_id_are_called_after_file_and_line(tmp_path):
     assert load_files(write_documents(tmp_path / "t.csv", DOCUMENTS))["train"]["id"] == [
         "t.csv:2",
@@ -130,6 +146,31 @@ def test_parquet_files_of_datasets_keep_their_label_names(tmp_path):
     Dataset.from_dict(columns, features=features).to_parquet(tmp_path / "t.parquet")
     data = load_files(tmp_path / "t.parquet")["train"]
     assert data.features == features and data[:] == columns
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([[0], [1, None]], "expected label ids from 0 to 2, but None is none"),
+        ([[0], [3]], "expected label ids from 0 to 2, but 3 is none"),
+        ([[0], [-1]], "expected label ids from 0 to 2, but -1 is none"),
+        ([[0], None], "expected the labels in 'labels' as a list of texts.*got NoneType None"),
+        ([[0], [2, 2]], "the label 'ü, ö' occurs twice"),
+    ],
+)
+def test_label_ids_that_are_none_are_reported_with_their_row(tmp_path, labels, message):
+    features = Features({"text": Value("string"), "labels": List(ClassLabel(names=NAMES))})
+    table = pa.table({"text": ["a", "b"], "labels": labels}, schema=features.arrow_schema)
+    pq.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match=f"t.parquet, row 2: .*{message}"):
+        load_files(tmp_path / "t.parquet")
+
+
+def test_a_damaged_note_of_datasets_is_named(tmp_path):
+    table = pa.table({"text": ["a"], "labels": [[0]]}).replace_schema_metadata({"huggingface": '{"info": 1}'})
+    pq.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match="t.parquet: the note of `datasets` on its columns cannot be read"):
+        load_files(tmp_path / "t.parquet")
 
 
 def test_given_label_names_take_the_place_of_the_training_files(write):
@@ -256,10 +297,11 @@ def test_an_unknown_extension_is_refused_with_the_known_ones(write, name):
         load_files(write(name, "text,labels\na,x\n"))
 
 
-@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet"])
-def test_an_empty_file_is_named(write, name):
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet", "t.csv.gz", "t.jsonl.gz"])
+def test_an_empty_file_is_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
     with pytest.raises(ValueError, match=f"{name} is empty"):
-        load_files(write(name, ""))
+        load_files(tmp_path / name)
 
 
 def test_a_file_without_documents_is_named(write, tmp_path):
@@ -324,6 +366,14 @@ def test_a_label_id_outside_its_names_is_reported_with_its_row(tmp_path):
         ('{"text": "a", "labels": ["x", "x"]}', "the label 'x' occurs twice"),
         ('{"text": "a", "labels": "x|y|x"}', "the label 'x' occurs twice"),
         ('{"text": "a", "labels": [], "id": null}', "text or an integer in 'id', got NoneType None"),
+        ('{"text": "a", "text": "b", "labels": []}', "not valid JSON .the key 'text' is given 2 times.* Expected an"),
+        ('{"text": "a", "labels": ["x"], "more": {"n": 1, "n": 1}}', "the key 'n' is given 2 times"),
+        ("[" * 100_000, "nested too deeply. Expected an object a line"),
+        ('{"text": "a", "labels": [], "more": ' + '{"n":' * 100_000, "nested too deeply"),
+        ('{"text": "a", "labels": [' + "[" * 900 + "]" * 900 + "]}", r"but \[+...\]+ is none"),
+        ('{"text": 5' + "0" * 5_000 + "}", "not valid JSON .*limit .4300 digits."),
+        ('{"text": "a", "labels": ["x", " x "]}', "the label 'x' occurs twice"),
+        ('{"text": "a", "labels": ["e\u0301", "\u00e9"]}', "the label '\u00e9' occurs twice"),
     ],
 )
 def test_a_faulty_json_line_is_reported_with_file_and_line(write, line, message):
@@ -392,3 +442,7 @@ def test_a_file_without_a_header_shows_what_it_took_for_one(write):
 def test_a_column_twice_is_an_error(write):
     with pytest.raises(ValueError, match="t.csv has 2 columns 'text'"):
         load_files(write("t.csv", "text,labels,text\na,x,b\n"))
+    with pytest.raises(ValueError, match="i.csv has 2 columns 'id'"):
+        load_files(write("i.csv", "id,id,text,labels\n1,2,a,x\n"))
+    with pytest.raises(ValueError, match="l.csv has 2 columns 'labels'"):
+        load_files(write("l.csv", "text,labels,labels\na,x,y\n"))
