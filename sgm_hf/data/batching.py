@@ -1,6 +1,7 @@
 """Batches of documents of similar length, capped by padded words and by documents."""
 
 from collections.abc import Iterator, Sequence
+from heapq import heapify, heappush, heapreplace
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -59,22 +60,23 @@ def split_runs(runs: list[tuple[int, int]], multiple_of: int) -> list[tuple[int,
     """Halve the largest runs until their number is a multiple of `multiple_of`.
 
     Args:
-        runs: Half-open ranges.
+        runs: Half-open ranges, in order.
         multiple_of: Number of processes that share the runs.
 
     Returns:
         The runs, in order; a run is repeated only where every run holds a single document.
     """
-    runs = list(runs)
-    while runs and len(runs) % multiple_of:
-        largest = max(range(len(runs)), key=lambda i: runs[i][1] - runs[i][0])
-        first, last = runs[largest]
-        if last - first > 1:
-            middle = (first + last) // 2
-            runs[largest : largest + 1] = [(first, middle), (middle, last)]
-        else:
-            runs.append(runs[0])
-    return runs
+    heap = [(first - last, first, last) for first, last in runs]  # the largest run first, of equal ones the first
+    heapify(heap)
+    for _ in range(-len(runs) % multiple_of):
+        _, first, last = heap[0]
+        if last - first == 1:
+            break
+        middle = (first + last) // 2
+        heapreplace(heap, (first - middle, first, middle))
+        heappush(heap, (middle - last, middle, last))
+    split = sorted((first, last) for _, first, last in heap)
+    return split + split[:1] * (-len(split) % multiple_of)
 
 
 class LengthBucketBatchSampler(Sampler[list[int]]):

@@ -83,7 +83,7 @@ def _check_texts(dataset: Dataset, encoded: Dataset, training: bool) -> None:
     if not empty:
         return
     names = _document_names(dataset)
-    shown = ", ".join(names[row] for row in empty[:5])
+    shown = ", ".join(str(names[row]) for row in empty[:5])
     if training:
         raise ValueError(f"{len(empty)} training document(s) have no word: {shown}; remove them or give them a text.")
     logger.warning("%d document(s) have no word and get an empty label set: %s", len(empty), shown)

@@ -101,9 +101,11 @@ def encode_labels(
         ValueError: If a label occurs twice, or an unknown one occurs and `unknown_labels` is "error".
     """
     _check_choice("unknown_labels", unknown_labels, UNKNOWN_LABELS)
-    for position, label in enumerate(labels):
-        if label in labels[:position]:
+    seen: set[str] = set()
+    for label in labels:
+        if label in seen:
             raise ValueError(f"{where}: the label {label!r} occurs twice, expected it once. Remove the second.")
+        seen.add(label)
         if label not in label2id and unknown_labels == "error":
             raise ValueError(
                 f"{where}: unknown label {label!r}, expected one of {_summary(list(label2id))}. Correct it, add it to "
@@ -184,15 +186,29 @@ def label_sets_of(dataset: "Dataset") -> list[list[str]]:
         Label names of each document, in the order of the data, unknown ones last.
 
     Raises:
-        ValueError: If the data set has no column `labels`.
+        ValueError: If the data set has no column `labels`, it is of another type, or holds what is no label id.
     """
     if "labels" not in dataset.column_names:
         raise ValueError(
             f"The data set has no column 'labels', only {', '.join(dataset.column_names)}: "
             "without true labels it can be predicted, but neither trained on nor evaluated."
         )
-    names = dataset.features["labels"].feature.names
-    label_sets = [[names[i] for i in ids] for ids in dataset["labels"]]
+    names = getattr(getattr(dataset.features["labels"], "feature", None), "names", None)
+    if names is None:
+        raise ValueError(
+            f"The column 'labels' is of type {dataset.features['labels']}: expected List(ClassLabel(names=[…])). "
+            "Cast it, or read the file with load_files."
+        )
+    id2name = dict(enumerate(names))
+    label_sets = []
+    for row, ids in enumerate(dataset["labels"]):
+        try:
+            label_sets.append([id2name[i] for i in ids])
+        except (KeyError, TypeError) as error:  # names[-1] would be the last label
+            raise ValueError(
+                f"document number {row}: labels are {ids}, expected a list of ids from 0 to {len(names) - 1}. "
+                "Correct them; a document without a label has an empty list."
+            ) from error
     if "unknown_labels" in dataset.column_names:
         for labels, unknown in zip(label_sets, dataset["unknown_labels"], strict=True):
             labels.extend(unknown)

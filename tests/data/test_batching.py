@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 from accelerate.data_loader import BatchSamplerShard
@@ -108,6 +110,40 @@ def test_splitting_runs_keeps_every_document():
     runs = split_runs(cut_batches([1] * 10, max_tokens=100, max_documents=4), multiple_of=4)
     assert len(runs) == 4
     assert [position for first, last in runs for position in range(first, last)] == list(range(10))
+
+
+def split_one_by_one(runs, multiple_of):
+    """What `split_runs` promises, step by step: the first of the largest runs is halved as often as needed."""
+    runs = list(runs)
+    while len(runs) % multiple_of:
+        sizes = [last - first for first, last in runs]
+        largest = sizes.index(max(sizes))
+        first, last = runs[largest]
+        if last - first == 1:
+            runs.append(runs[0])
+        else:
+            middle = (first + last) // 2
+            runs[largest : largest + 1] = [(first, middle), (middle, last)]
+    return runs
+
+
+def test_the_largest_runs_are_halved_first_the_earlier_of_equal_ones():
+    random = np.random.default_rng(0)
+    for _ in range(300):
+        ends = np.cumsum(random.integers(1, 6, size=random.integers(1, 9))).tolist()
+        runs = list(zip([0, *ends], ends, strict=False))
+        multiple_of = int(random.integers(1, 30))
+        assert split_runs(runs, multiple_of) == split_one_by_one(runs, multiple_of)
+    assert split_runs([], 3) == []
+
+
+def test_splitting_many_runs_takes_no_time_to_speak_of():
+    runs = [(i, i + 3) for i in range(0, 300_000, 3)]
+    start = time.process_time()
+    split = split_runs(runs, multiple_of=60_001)
+    assert time.process_time() - start < 10  # a search for the largest in each of 20,002 steps takes half an hour
+    assert len(split) == 120_002
+    assert split[0] == (0, 1) and split[-1] == (299_997, 300_000)
 
 
 def test_bucket_ends_lie_little_above_the_lengths(lengths):

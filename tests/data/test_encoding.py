@@ -87,9 +87,24 @@ def test_unknown_labels_in_training_data_are_never_only_counted(tokenizer):
         encode_dataset(data, tokenizer, NAMES, training=True, unknown_labels="count")
 
 
-def test_a_label_twice_is_an_error_that_names_the_document(tokenizer):
-    with pytest.raises(ValueError, match="document d0.*'a'"):
-        encode_dataset(make_dataset(["one"], [["a", "a"]]), tokenizer, NAMES)
+@pytest.mark.parametrize("labels", [["a", "a"], [0, 1, 0]])
+def test_a_label_twice_is_an_error_that_names_the_document(tokenizer, labels):
+    with pytest.raises(ValueError, match="document d1: the label 'a' occurs twice"):
+        encode_dataset(make_dataset(["one", "two"], [["b"], labels]), tokenizer, NAMES)
+
+
+def test_documents_without_a_text_id_are_named_too(tokenizer):
+    features = {"labels": List(ClassLabel(names=["a", "b"]))}
+    numbered = Dataset.from_dict({"id": [7, 8], "text": ["one", ""], "labels": [["a"], ["b"]]})
+    with pytest.raises(ValueError, match="have no word: 8;"):
+        encode_dataset(numbered, tokenizer, NAMES, training=True)
+    unnamed = Dataset.from_dict(
+        {"text": ["one", ""], "labels": [[0], [1, 1]]}, Features(text=Value("string"), **features)
+    )
+    with pytest.raises(ValueError, match="have no word: number 1;"):
+        encode_dataset(unnamed, tokenizer, NAMES, training=True)
+    with pytest.raises(ValueError, match="document number 1: the label 'b' occurs twice"):
+        encode_dataset(unnamed, tokenizer, NAMES)
 
 
 def test_the_same_call_finds_the_cache_again(tokenizer, tmp_path):

@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
@@ -110,6 +111,26 @@ def test_a_label_twice_is_an_error_that_names_document_and_label(labels):
         encode_labels(labels, {"zoo": 0, "art": 1}, "document 17", "count")
 
 
+class CountedName(str):
+    """A label name that counts how often it is compared."""
+
+    compared = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other):
+        CountedName.compared += 1
+        return str.__eq__(self, other)
+
+
+def test_the_cost_of_a_documents_labels_grows_with_their_number_and_not_its_square():
+    names = [CountedName(f"label {i}") for i in range(2000)]
+    label2id = {name: i for i, name in enumerate(names)}
+    CountedName.compared = 0
+    assert encode_labels(names, label2id, "document 1", "count") == (list(range(2000)), [])
+    assert encode_labels(names, {}, "document 1", "count") == ([], names)
+    assert CountedName.compared < 20 * len(names)
+
+
 def test_a_wrong_choice_for_unknown_labels_is_refused():
     with pytest.raises(ValueError, match="unknown_labels must be one of error, count, got 'drop'"):
         encode_labels([], {}, "document 1", "drop")
@@ -196,6 +217,20 @@ def test_label_sets_of_a_data_set_hold_known_and_unknown_names():
     dataset = Dataset.from_dict(columns, features=Features(features))
     assert label_sets_of(dataset) == [["日本語", "zoo", "new"], []]
     assert label_sets_of(dataset.remove_columns("unknown_labels")) == [["日本語", "zoo"], []]
+
+
+@pytest.mark.parametrize("labels", [[[0], [-1]], [[0], [1, None]], [[0], [5]], [[0], None]])
+def test_what_is_no_label_id_is_reported_with_its_document(labels):
+    features = Features({"labels": List(ClassLabel(names=NAMES))})
+    dataset = Dataset(pa.table({"labels": labels}, schema=features.arrow_schema))
+    with pytest.raises(ValueError, match=r"document number 1: labels are .*list of ids from 0 to 4.*an empty list"):
+        label_sets_of(dataset)
+
+
+def test_labels_that_are_no_class_labels_are_refused_with_their_type():
+    for labels in ([["a"], ["b"]], ["a", "b"]):
+        with pytest.raises(ValueError, match=r"'labels' is of type .*string.*expected List\(ClassLabel"):
+            label_sets_of(Dataset.from_dict({"labels": labels}))
 
 
 def test_a_data_set_without_labels_is_refused_with_its_columns():
