@@ -1,6 +1,7 @@
 """What the builders of published corpora share: finding their files, and checks on labels, texts and counts."""
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -231,8 +232,8 @@ def check_distinct(labels: Sequence[str], place: str) -> None:
     Raises:
         ValueError: a label is repeated.
     """
-    for label in labels:
-        if labels.count(label) > 1:
+    for label, count in Counter(labels).items():
+        if count > 1:
             raise ValueError(f"{place}: the label {label!r} stands twice; remove one of the two")
 
 
@@ -255,11 +256,11 @@ class RepeatedLabels:
         Returns:
             The labels, each once, in the order of first mention.
         """
-        distinct = list(dict.fromkeys(labels))
-        if len(distinct) < len(labels):
-            repeated = next(label for label in distinct if labels.count(label) > 1)
+        counts = Counter(labels)
+        if len(counts) < len(labels):
+            repeated = next(label for label, count in counts.items() if count > 1)
             self._places.append(f"{place}: label {repeated!r}")
-        return distinct
+        return list(counts)
 
     def report(self) -> None:
         """Log one warning if any label was dropped."""

@@ -2,7 +2,7 @@
 
 import gzip
 import hashlib
-import io
+import lzma
 import tarfile
 import zipfile
 import zlib
@@ -43,6 +43,18 @@ def source_fingerprint(paths: Iterable[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
+# RuntimeError: a zip member is encrypted or packed by an unknown method. OSError is left to missing and locked files.
+_DAMAGE = (
+    EOFError,
+    RuntimeError,
+    gzip.BadGzipFile,
+    lzma.LZMAError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
 @contextmanager
 def naming_damage(path: Path) -> Iterator[None]:
     """Turn the decompressors' errors for a damaged file into a ValueError that names the file.
@@ -51,11 +63,13 @@ def naming_damage(path: Path) -> Iterator[None]:
         path: the file being read.
 
     Raises:
-        ValueError: the file is truncated or is not of its format.
+        ValueError: the file is truncated, not of its format, a gzip file of no bytes, or packed in an unknown way.
     """
     try:
+        if path.suffix == ".gz" and path.stat().st_size == 0:
+            raise EOFError("it is empty")  # gzip takes it for an archive of nothing
         yield
-    except (EOFError, gzip.BadGzipFile, zlib.error, tarfile.TarError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise ValueError(
             f"{path} is truncated or damaged ({error}), expected a complete {path.suffix} file; fetch it again"
         ) from error
@@ -71,7 +85,7 @@ def read_bytes(path: Path) -> bytes:
         Its content.
 
     Raises:
-        ValueError: the gzip file is truncated or damaged.
+        ValueError: the gzip file is empty, truncated or damaged.
     """
     with naming_damage(path):
         return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -89,15 +103,21 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         The line number, from 1, and the line without its end.
 
     Raises:
-        ValueError: a line is not UTF-8, or the gzip file is truncated or damaged.
+        ValueError: a line is not UTF-8 or holds a carriage return, or the gzip file is empty, truncated or damaged.
     """
     opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
     with naming_damage(path), opened as stream:
-        for number, line in enumerate(io.BufferedReader(stream), 1):  # type: ignore[type-var]
+        for number, line in enumerate(stream, 1):
             try:
-                yield number, line.decode("utf-8").rstrip("\r\n")
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:
                 raise ValueError(
                     f"{path}, line {number}: byte {error.object[error.start]:#04x} is not UTF-8; "
                     "convert the file to UTF-8 or fetch it again"
                 ) from error
+            if "\r" in text:  # an end of line of old Macs: several documents would be read as one
+                raise ValueError(
+                    f"{path}, line {number}: a carriage return within the line; convert the ends of lines to \\n, or "
+                    "fetch the file again"
+                )
+            yield number, text

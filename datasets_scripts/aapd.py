@@ -59,6 +59,7 @@ class AAPD(CorpusBuilder):
         text_path, label_path = files
         repeats = RepeatedLabels()
         end = (0, None)
+        text_number = 0
         for (text_number, text), (label_number, line) in zip_longest(
             read_lines(text_path), read_lines(label_path), fillvalue=end
         ):
@@ -69,6 +70,8 @@ class AAPD(CorpusBuilder):
             check_labels(labels, LABEL_NAMES, place)
             check_text(text, f"{text_path}, line {text_number}")
             yield text_number, {"id": f"{split}-{text_number}", "text": text, "labels": labels}
+        if text_number == 0:
+            raise ValueError(f"{text_path} and {label_path} have no document; fetch them again")
         repeats.report()
 
 

@@ -1,6 +1,7 @@
 """GoEmotions: Reddit comments with 27 emotions and "neutral" (Demszky et al. 2020)."""
 
 import csv
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ LABEL_NAMES = tuple(
     remorse sadness surprise neutral
     """.split()
 )
+
+
+_INDEX = re.compile(r"[0-9]{1,9}")  # Python makes no number of thousands of digits
 
 
 class GoEmotions(CorpusBuilder):
@@ -52,10 +56,13 @@ class GoEmotions(CorpusBuilder):
     def _generate_examples(self, split: str, files: tuple[Path, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
         data_path, emotions_path = files
         _check_emotions(emotions_path)
+        number = 0
         for number, line in read_lines(data_path):
             text, indices, comment_id = _parse_line(line, f"{data_path}, line {number}")
             labels = [LABEL_NAMES[index] for index in indices]
             yield comment_id, {"id": comment_id, "text": text, "labels": labels}
+        if number == 0:
+            raise ValueError(f"{data_path} has no document; fetch it again")
 
 
 def _check_emotions(path: Path) -> None:
@@ -86,9 +93,9 @@ def _parse_line(line: str, place: str) -> tuple[str, list[int], str]:
     check_text(text, place)
     last = len(LABEL_NAMES) - 1
     for index in indices.split(","):
-        if not (index.isascii() and index.isdigit() and int(index) <= last):
+        if not (_INDEX.fullmatch(index) and int(index) <= last):
             raise ValueError(
-                f"{place}: unknown label index {index!r}, expected numbers from 0 to {last} between commas"
+                f"{place}: unknown label index {index[:40]!r}, expected numbers from 0 to {last} between commas"
             )
     labels = [int(index) for index in indices.split(",")]
     check_distinct([LABEL_NAMES[label] for label in labels], place)

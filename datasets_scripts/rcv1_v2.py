@@ -42,7 +42,8 @@ HELD_OUT = 1_000  # documents in each of validation and test; the sizes are stat
 _TRAIN_FILE = "lyrl2004_tokens_train.dat"
 _TEST_FILES = tuple(f"lyrl2004_tokens_test_pt{part}.dat" for part in range(4))
 _QRELS_FILE = "rcv1-v2.topics.qrels"
-_NEWSITEM_FILE = re.compile(r"(\d+)newsML\.xml", re.IGNORECASE)
+_DOCUMENT_ID = re.compile(r"[0-9]{1,9}")  # Python makes no number of thousands of digits
+_NEWSITEM_FILE = re.compile(rf"({_DOCUMENT_ID.pattern})newsML\.xml", re.IGNORECASE)
 _LYRL2004_COUNTS = {"train": 23_149, "test": 781_265}
 _SGM_COUNTS = {"train": 802_414, "validation": HELD_OUT, "test": HELD_OUT}
 _README = "http://www.ai.mit.edu/projects/jmlr/papers/volume5/lewis04a/lyrl2004_rcv1v2_README.htm"
@@ -75,13 +76,14 @@ class NewsitemConfig(RCV1V2Config):
     def find_sources(self) -> dict[str, tuple[Path, ...]]:
         """Find the zip and XML files below `data_dir`, and the qrels in it if they are there, which stand last."""
         folder = self.existing_data_dir()
-        sources = sorted(folder.rglob("*.zip"))
-        sources += sorted((p for p in folder.rglob("*.xml") if _NEWSITEM_FILE.fullmatch(p.name)), key=_document_id)
+        files = sorted(folder.rglob("*"))
+        sources = [path for path in files if path.suffix.lower() == ".zip"]
+        sources += sorted((path for path in files if _NEWSITEM_FILE.fullmatch(path.name)), key=_document_id)
         if not sources:
             raise self.missing(f"{folder} has neither zip files nor files named NNNNnewsML.xml")
         qrels = find_file(folder, _QRELS_FILE)
-        files = tuple(sources) + ((qrels,) if qrels else ())
-        return {split: files for split in self.expected_documents}
+        needed = tuple(sources) + ((qrels,) if qrels else ())
+        return {split: needed for split in self.expected_documents}
 
 
 class RCV1V2(CorpusBuilder):
@@ -270,22 +272,25 @@ def read_topics(path: str | Path) -> dict[int, list[str]]:
         For each document id its topics, in the order of the file.
 
     Raises:
-        ValueError: a line is not of that form, names an unknown topic, or repeats one.
+        ValueError: a line is not of that form, names an unknown topic, or repeats one, or there is no line.
     """
     names = {name: name for name in LABEL_NAMES}  # one string object a topic, not one a line
     topics: dict[int, list[str]] = {}
     for line_number, line in read_lines(Path(path)):
         topic, _, rest = line.partition(" ")
         number, _, judgement = rest.partition(" ")
-        if judgement != "1" or not number.isdecimal():
+        if judgement != "1" or not _DOCUMENT_ID.fullmatch(number):
             raise ValueError(
-                f"{path}, line {line_number}: got {line!r}, expected 'TOPIC ID 1' with blanks between; fetch it again"
+                f"{path}, line {line_number}: got {line[:40]!r}, expected 'TOPIC ID 1' with blanks between; fetch it "
+                "again"
             )
         labels = topics.setdefault(int(number), [])
         if topic not in names or topic in labels:
             check_labels([topic], names, f"{path}, line {line_number}")
             check_distinct([*labels, topic], f"{path}, line {line_number}")
         labels.append(names[topic])
+    if not topics:
+        raise ValueError(f"{path} has no topic; fetch it again")
     return topics
 
 
@@ -315,8 +320,8 @@ def _read_tokens(path: Path) -> Iterator[tuple[str, int, str]]:
                 yield _token_document(place, number, lines)
             place, lines = f"{path}, line {line_number}", None
             fields = line.split()
-            if len(fields) != 2 or fields[0] != ".I" or not fields[1].isdecimal():
-                raise ValueError(f"{place}: got {line!r}, expected '.I <document id>'; fetch the file again")
+            if len(fields) != 2 or fields[0] != ".I" or not _DOCUMENT_ID.fullmatch(fields[1]):
+                raise ValueError(f"{place}: got {line[:40]!r}, expected '.I <document id>'; fetch the file again")
             number = int(fields[1])
         elif line == ".W" and number >= 0 and lines is None:
             lines = []
@@ -361,7 +366,7 @@ def _document_id(path: Path) -> int:
 def _read_newsitems(sources: Sequence[Path], in_split: _Split | None = None) -> Iterator[_Newsitem]:
     """Yield the stories of XML files and of zip files of them; only those of a split, if one is given."""
     for source in sources:
-        if source.suffix != ".zip":
+        if source.suffix.lower() != ".zip":
             number = _document_id(source)
             if in_split is None or number in in_split:
                 yield _parse_newsitem(source.read_bytes(), str(source), number)
@@ -380,6 +385,11 @@ def _parse_newsitem(content: bytes, place: str, number: int) -> _Newsitem:
     except ElementTree.ParseError as error:
         raise ValueError(
             f"{place}, line {error.position[0]}: malformed XML ({error}); copy the file from the CD again"
+        ) from error
+    except (LookupError, ValueError) as error:  # an encoding that Python has not, or that expat cannot take from it
+        raise ValueError(
+            f"{place}, line 1: the encoding that the XML declares cannot be read ({error}); the CDs' files declare "
+            "iso-8859-1, copy the file from the CD again"
         ) from error
     if root.tag != "newsitem" or root.get("itemid") != str(number) or root.find("text") is None:
         raise ValueError(

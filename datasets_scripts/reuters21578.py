@@ -33,9 +33,9 @@ OTHER_TOPICS = tuple(
 ARCHIVE = "reuters21578.tar.gz"
 FILES = tuple(f"reut2-{number:03d}.sgm" for number in range(22))
 
-_STORY = re.compile(r"<REUTERS([^>]*)>(.*?)</REUTERS>", re.DOTALL)
-_ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
-_TOPIC = re.compile(r"<D>(.*?)</D>")
+# No pattern here may look for its end beyond the next tag: over unclosed tags that would be quadratic.
+_ATTRIBUTE = re.compile(r'\b(\w+)="([^"]*)"')
+_TOPIC = re.compile(r"<D>([^<]*)</D>")
 _CONTROL_CHARACTER = re.compile(r"&#(?:[0-9]|[12][0-9]|3[01]|127);|[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -125,36 +125,41 @@ def _sgml_files(files: tuple[Path, ...]) -> Iterator[tuple[str, str]]:
 
 def _stories(name: str, content: str) -> Iterator[tuple[str, dict[str, str], str]]:
     """Yield place (file and line), attributes and inner SGML of each story of one file."""
-    end = content.find("<REUTERS")
-    if end < 0 or not content.lstrip().startswith(("<!DOCTYPE", "<REUTERS")):
+    start = content.find("<REUTERS")
+    if start < 0 or not content.lstrip().startswith(("<!DOCTYPE", "<REUTERS")):
         raise ValueError(
             f"{name}, line 1: no Reuters-21578 SGML, expected <!DOCTYPE lewis …> and <REUTERS …> elements"
         )
-    line, counted_to = 1, 0
-    for match in _STORY.finditer(content):
-        line, counted_to = line + content.count("\n", counted_to, match.start()), match.start()
+    line, counted_to, end = 1, 0, start
+    while start >= 0:
+        line, counted_to = line + content.count("\n", counted_to, start), start
         place = f"{name}, line {line}"
-        if content[end : match.start()].strip() or "<REUTERS" in match[2]:
+        opened = content.find(">", start)
+        close = content.find("</REUTERS>", opened)
+        if min(opened, close) < 0:
+            raise ValueError(f"{place}: the file ends within a <REUTERS> element; it is cut off, fetch it again")
+        story = content[opened + 1 : close]
+        if content[end:start].strip() or "<REUTERS" in story:
             raise ValueError(
                 f"{place}: text outside <REUTERS …>…</REUTERS>, or one that is not closed; fetch it again"
             )
-        attributes = dict(_ATTRIBUTE.findall(match[1]))
+        attributes = dict(_ATTRIBUTE.findall(content[start:opened]))
         absent = [key for key in ("LEWISSPLIT", "TOPICS", "NEWID") if key not in attributes]
         if absent:
             raise ValueError(f"{place}: <REUTERS> lacks the attribute {', '.join(absent)}; fetch the file again")
-        yield place, attributes, match[2]
-        end = match.end()
+        yield place, attributes, story
+        end = close + len("</REUTERS>")
+        start = content.find("<REUTERS", end)
     if content[end:].strip():
-        line += content.count("\n", counted_to, end + 1)
-        raise ValueError(
-            f"{name}, line {line}: the file ends within a <REUTERS> element; it is cut off, fetch it again"
-        )
+        line += content.count("\n", counted_to, len(content) - len(content[end:].lstrip()))
+        raise ValueError(f"{name}, line {line}: text after the last </REUTERS>; the file is cut off, fetch it again")
 
 
 def _element(story: str, tag: str) -> str | None:
     """The content of the first element of that name, None if there is none."""
-    match = re.search(rf"<{tag}(?: [^>]*)?>(.*?)</{tag}>", story, re.DOTALL)
-    return match[1] if match else None
+    opened = re.search(rf"<{tag}(?: [^<>]*)?>", story)
+    close = story.find(f"</{tag}>", opened.end()) if opened else -1
+    return story[opened.end() : close] if opened and close >= 0 else None
 
 
 def _topics(story: str, place: str) -> list[str]:
@@ -172,5 +177,14 @@ def _text(story: str, place: str) -> str:
         raise ValueError(f"{place}: no <TEXT>…</TEXT>; fetch the file again")
     parts = [part for part in (_element(whole, "TITLE"), _element(whole, "BODY")) if part is not None] or [whole]
     # Control characters stand for a lost letter or blank; a blank keeps the words around them apart.
-    plain = (html.unescape(_CONTROL_CHARACTER.sub(" ", re.sub(r"<[^>]*>", " ", part))).strip() for part in parts)
+    try:
+        plain = [html.unescape(_CONTROL_CHARACTER.sub(" ", _without_tags(part))).strip() for part in parts]
+    except ValueError as error:  # &#123…; of thousands of digits
+        raise ValueError(f"{place}: a character reference has no meaning ({error}); fetch the file again") from error
     return "\n".join(part for part in plain if part)
+
+
+def _without_tags(text: str) -> str:
+    """The text with a blank in place of each tag."""
+    marked, close, rest = text.rpartition(">")  # what follows has no tag, however many "<" it has
+    return re.sub(r"<[^>]*>", " ", marked + close) + rest

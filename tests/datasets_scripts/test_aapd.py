@@ -63,6 +63,7 @@ def test_labels_without_texts_are_an_error(folder, cache):
     [
         (TEXTS, LABELS[:2], r"text_train, line 3: .*label_train ends at line 2"),
         (TEXTS[:2], LABELS, r"label_train, line 3: .*text_train ends at line 2"),
+        ((), (), r"text_train and .*label_train have no document"),
         ((), LABELS, r"label_train, line 1: .*text_train ends at line 0"),
         (TEXTS, ("cs.LG", "cs.XX cs.CL", "cs.IT"), r"label_train, line 2: unknown label 'cs\.XX'"),
         (TEXTS, ("cs.LG", "cs.CL,cs.IT", "cs.IT"), r"label_train, line 2: unknown label 'cs\.CL,cs\.IT'"),

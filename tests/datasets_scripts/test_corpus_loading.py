@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from sgm_hf.datasets_scripts import CORPORA, load, load_builder
-from sgm_hf.datasets_scripts._corpus import CorpusBuilder
+from sgm_hf.datasets_scripts._corpus import CorpusBuilder, RepeatedLabels, check_distinct
 
 PUBLISHED = [name for name in CORPORA if name != "generated"]
 
@@ -111,3 +111,37 @@ def test_the_generated_corpus_needs_no_files_and_takes_none(folder, cache):
     assert stream.features == corpus.features and next(iter(stream)) == corpus[0]
     with pytest.raises(ValueError, match="the generated corpus reads no files; leave it out"):
         load("generated", data_dir=folder, cache_dir=cache)
+
+
+class CountedName(str):
+    """A label name that counts how often it is compared."""
+
+    compared = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other):
+        CountedName.compared += 1
+        return str.__eq__(self, other)
+
+
+def test_looking_for_a_repeated_label_costs_as_much_as_there_are_labels():
+    names = [CountedName(f"label {i}") for i in range(2000)]
+    repeats = RepeatedLabels()
+    CountedName.compared = 0
+    assert repeats.merge([*names, names[-1]], "here") == names
+    with pytest.raises(ValueError, match="there: the label 'label 1999' stands twice"):
+        check_distinct([*names, names[-1]], "there")
+    assert CountedName.compared < 20 * len(names)
+
+
+def test_documents_with_repeated_labels_are_reported_once_with_the_first_place(caplog):
+    repeats = RepeatedLabels()
+    repeats.report()
+    assert not caplog.records
+    assert repeats.merge(["b", "a", "b", "a"], "line 1") == ["b", "a"]
+    assert repeats.merge(["a", "b"], "line 2") == ["a", "b"]
+    repeats.merge(["c", "c", "c"], "line 3")
+    repeats.report()
+    assert [record.getMessage() for record in caplog.records] == [
+        "2 document(s) name a label twice (first: line 1: label 'b'); the repetition is dropped, nothing needs doing"
+    ]

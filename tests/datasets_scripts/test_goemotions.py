@@ -51,6 +51,7 @@ def test_quotation_marks_of_the_file_format_are_undone(write, cache):
         ("text\tanger\tid", "unknown label index 'anger'"),
         ("text\t\tid", "unknown label index ''"),
         ("text\t²\tid", "unknown label index '²'"),
+        (f"text\t{'1' * 5000}\tid", "unknown label index '1+'"),
         ("text\t2,3,2\tid", "the label 'anger' stands twice"),
         (" \t2\tid", "the text is empty"),
     ],
@@ -62,6 +63,13 @@ def test_a_fault_is_named_with_file_and_line_and_leaves_nothing(write, cache, li
     with pytest.raises(ValueError, match=rf"train\.tsv, line 2: .*({message})"):
         list(load("goemotions", data_dir=folder, split="train", streaming=streaming, cache_dir=cache))
     assert [path for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
+
+
+@pytest.mark.parametrize("name", ["train.tsv", "train.tsv.gz"])
+def test_a_file_without_documents_is_named(write, cache, name):
+    write("emotions.txt", *LABEL_NAMES)
+    with pytest.raises(ValueError, match=rf"{name} has no document"):
+        load("goemotions", data_dir=write(name).parent, cache_dir=cache)
 
 
 def test_a_truncated_file_is_named(folder, truncate, cache):

@@ -111,6 +111,7 @@ def test_missing_parts_are_listed_with_where_to_get_them(folder, cache):
     [
         (["tokens", *tokens(2286)], 1, r"got 'tokens', expected '\.I <document id>'"),
         ([*tokens(2286), ".I x", ".W", "a"], 6, r"got '\.I x', expected '\.I <document id>'"),
+        ([*tokens(2286), f".I {'9' * 5000}", ".W"], 6, r"got '\.I 9+', expected '\.I <document id>'"),
         ([*tokens(2286), ".I 2287", "tokens"], 7, r"got 'tokens', expected '\.W'"),
         ([*tokens(2286), ".I 2287"], 6, r"document 2287 has no '\.W' line"),
         ([*tokens(2286), ".I 2287", ".I 26150"], 6, r"document 2287 has no '\.W' line"),
@@ -140,6 +141,8 @@ def test_a_token_file_without_documents_is_an_error(folder, write, cache):
         ("E11 2286 0", "expected 'TOPIC ID 1'"),
         ("E11 doc 1", "expected 'TOPIC ID 1'"),
         ("", "expected 'TOPIC ID 1'"),
+        ("E11 ² 1", "expected 'TOPIC ID 1'"),
+        (f"E11 {'9' * 5000} 1", "expected 'TOPIC ID 1'"),
         ("E99 2286 1", "unknown label 'E99'"),
         ("Root 2286 1", "unknown label 'Root'"),
         ("ECAT 2286 1", "the label 'ECAT' stands twice"),
@@ -149,6 +152,11 @@ def test_a_fault_in_the_qrels_is_named_with_file_and_line(write, line, message):
     path = write(QRELS, "ECAT 2286 1", "CCAT 2287 1", line, "E11 2287 1")
     with pytest.raises(ValueError, match=rf"{QRELS}, line 3: .*{message}"):
         read_topics(path)
+
+
+def test_qrels_without_a_line_are_named(write):
+    with pytest.raises(ValueError, match=rf"{QRELS} has no topic"):
+        read_topics(write(QRELS))
 
 
 def test_truncated_files_are_named(folder, truncate, cache):
@@ -255,6 +263,8 @@ def test_the_splits_of_xml_and_token_files_are_the_same(large_folder, tmp_path, 
         (ITEMS[2286][:-20], r", line \d+: malformed XML"),
         (ITEMS[2286].replace(b"<p>", b"<q>", 1), r", line 7: malformed XML"),
         (b"", r", line 1: malformed XML"),
+        (ITEMS[2286].replace(b"iso-8859-1", b"klingon"), r", line 1: the encoding .*unknown encoding: klingon"),
+        (ITEMS[2286].replace(b"iso-8859-1", b"utf-7"), r", line 1: the encoding .*multi-byte encodings"),
         (ITEMS[2287], "expected <newsitem itemid='2286'>"),
         (b"<html><body/></html>", "got <html"),
         (ITEMS[2286].replace(b"text>", b"txt>"), "with a <text> element"),
@@ -275,6 +285,29 @@ def test_a_truncated_zip_file_and_a_folder_without_newsitems_are_named(discs, ca
         load("rcv1_v2", "lyrl2004_xml", discs, cache_dir=cache)
     with pytest.raises(FileNotFoundError, match=r"has neither zip files nor files named NNNNnewsML\.xml.*trec\.nist"):
         load("rcv1_v2", "lyrl2004_xml", tmp_path_factory.mktemp("empty"), cache_dir=cache)
+
+
+def test_a_zip_file_that_is_encrypted_or_packed_in_an_unknown_way_is_named(discs, cache):
+    path = discs / "cd1" / "19960820.zip"
+    content = bytearray(path.read_bytes())
+    for header, field in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(header) + field] |= 1  # general purpose flag, bit 0: encrypted
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"19960820\.zip is truncated or damaged .*encrypted"):
+        load("rcv1_v2", "lyrl2004_xml", discs, cache_dir=cache)
+    for header, field in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(header) + field] = 0
+        content[content.index(header) + field + 2] = 99
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"19960820\.zip is truncated or damaged .*compression"):
+        load("rcv1_v2", "lyrl2004_xml", discs, cache_dir=cache)
+
+
+def test_names_in_capitals_are_found_too(discs, cache):
+    expected = documents(load("rcv1_v2", "lyrl2004_xml", discs, cache_dir=cache))
+    (discs / "cd1" / "19960820.zip").rename(discs / "cd1" / "19960820.ZIP")
+    (discs / "cd2" / "26151newsML.xml").rename(discs / "cd2" / "26151NEWSML.XML")
+    assert documents(load("rcv1_v2", "lyrl2004_xml", discs, cache_dir=cache)) == expected
 
 
 def test_the_hierarchy_is_read_without_its_root(write):

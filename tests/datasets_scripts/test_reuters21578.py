@@ -1,11 +1,13 @@
 """Tests of datasets_scripts/reuters21578.py."""
 
 import tarfile
+import time
 
 import pytest
 
 from sgm_hf.datasets_scripts import load
-from sgm_hf.datasets_scripts.reuters21578 import FILES, LABEL_NAMES, OTHER_TOPICS
+from sgm_hf.datasets_scripts._corpus import check_text
+from sgm_hf.datasets_scripts.reuters21578 import FILES, LABEL_NAMES, OTHER_TOPICS, _stories, _text, _topics
 
 DOCTYPE = '<!DOCTYPE lewis SYSTEM "lewis.dtd">'
 BODY = "<TITLE>GRAIN &lt;GRN> UP</TITLE>\n<DATELINE>  LONDON - </DATELINE><BODY>Wheat &amp; corn\nrose.\n&#3;</BODY>"
@@ -97,6 +99,7 @@ FAULTS = {
         14,
         "the text is empty",
     ),
+    "text after the stories": (f"{story(9, [])}\nstray", 26, "text after the last </REUTERS>"),
     "no id": (story(9, ["earn"]).replace("NEWID", "ID"), 14, "lacks the attribute NEWID"),
     "text between stories": (f"stray\n{story(9, ['earn'])}", 15, "text outside"),
 }
@@ -104,11 +107,46 @@ FAULTS = {
 
 @pytest.mark.parametrize(("faulty", "line", "message"), FAULTS.values(), ids=FAULTS.keys())
 def test_a_fault_is_named_with_file_and_line_and_leaves_nothing(folder, write, cache, faulty, line, message):
-    tail = () if "ends within" in message else (GOOD,)
+    tail = () if "ends within" in message or "text after" in message else (GOOD,)
     write(FILES[2], DOCTYPE, GOOD, faulty, *tail)
     with pytest.raises(ValueError, match=rf"{FILES[2]}, line {line}: .*{message}"):
         load("reuters21578", data_dir=folder, cache_dir=cache)
     assert [path for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
+
+
+UNCLOSED = {
+    "stories": ("<REUTERS>" * 60_000, "ends within"),
+    "story tags": ("<REUTERS " * 60_000, "ends within"),
+    "attributes": (f'<REUTERS {"a" * 60_000} LEWISSPLIT="x">{GOOD}', "not closed"),
+    "topics elements": (story(9, []).replace("</TOPICS>", "<TOPICS>" * 60_000), "malformed <TOPICS>"),
+    "topics tags": (story(9, []).replace("<TOPICS>", "<TOPICS " * 60_000), "malformed <TOPICS>"),
+    "topics": (story(9, ["earn", *["<D>"] * 60_000]), "malformed <TOPICS>"),
+    "titles": (story(9, ["earn"], f"<TEXT>{'<TITLE>' * 60_000}</TEXT>"), "the text is empty"),
+    "tags in the text": (story(9, ["earn"], f"<TEXT><BODY>{'<' * 60_000}</BODY> {GOOD}"), "not closed"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), UNCLOSED.values(), ids=UNCLOSED.keys())
+def test_unclosed_tags_are_reported_without_delay(content, message):
+    start = time.process_time()
+    with pytest.raises(ValueError, match=f"f.sgm, line [12]: .*{message}"):
+        for place, _, inner in _stories("f.sgm", f"{DOCTYPE}\n{content}"):
+            _topics(inner, place)
+            check_text(_text(inner, place), place)
+    assert time.process_time() - start < 3  # a search to the end of the file from each tag takes minutes
+
+
+def test_a_text_of_less_than_signs_is_read_without_delay():
+    inner = f"<TEXT><BODY>a > <b>{'<' * 200_000}</BODY></TEXT>"
+    start = time.process_time()
+    assert _text(inner, "here") == "a >  " + "<" * 200_000
+    assert time.process_time() - start < 3
+
+
+def test_a_character_reference_of_thousands_of_digits_is_named_with_its_place(folder, write, cache):
+    write(FILES[2], DOCTYPE, story(9, ["earn"], f"<TEXT>&#{'9' * 5000};</TEXT>"))
+    with pytest.raises(ValueError, match=f"{FILES[2]}, line 2: a character reference has no meaning"):
+        load("reuters21578", data_dir=folder, cache_dir=cache)
 
 
 def test_a_file_that_is_no_sgml_is_named(folder, write, cache):

@@ -35,6 +35,23 @@ def test_a_truncated_gzip_file_is_named(write, truncate, read):
         read(path)
 
 
+@pytest.mark.parametrize("read", [read_bytes, lambda path: list(read_lines(path))])
+def test_a_gzip_file_of_no_bytes_is_no_empty_file(tmp_path, read):
+    (tmp_path / "a.txt.gz").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"a\.txt\.gz is truncated or damaged .it is empty."):
+        read(tmp_path / "a.txt.gz")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(write):
+    assert list(read_lines(write("a.txt", "\ufefffirst", "\ufeffsecond"))) == [(1, "first"), (2, "\ufeffsecond")]
+
+
+def test_a_carriage_return_within_a_line_is_named_with_its_number(write):
+    path = write("a.txt", "fine\r", "one\rtwo")
+    with pytest.raises(ValueError, match=r"a\.txt, line 2: a carriage return within the line"):
+        list(read_lines(path))
+
+
 def test_a_file_that_is_not_gzip_is_named(tmp_path):
     path = tmp_path / "a.txt.gz"
     path.write_bytes(b"<html>404 Not Found</html>")
