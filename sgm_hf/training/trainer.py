@@ -1,10 +1,8 @@
 """Maximum-likelihood training of SGM models, evaluated by generation."""
 
 import logging
-import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -24,7 +22,6 @@ from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
     ProgressCallback,
-    Trainer,
     TrainerCallback,
     TrainerControl,
 )
@@ -38,9 +35,10 @@ from sgm_hf.hub import CardFacts, make_model_card
 from sgm_hf.metrics import compute_metrics, fit_threshold
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS, checked_set_decoding
 from sgm_hf.training.arguments import SGMTrainingArguments
-from sgm_hf.training.checkpoints import last_complete_checkpoint, write_text_atomically
+from sgm_hf.training.checkpoints import RECORD, STATE, write_text_atomically
 from sgm_hf.training.machine import prepare_cpu
 from sgm_hf.training.prediction import LabelPredictions, generate_predictions
+from sgm_hf.training.resuming import ResumableTrainer
 from sgm_hf.training.summary import (
     TRAINING_FIELDS,
     describe_generation,
@@ -52,7 +50,7 @@ from sgm_hf.training.summary import (
 logger = logging.getLogger(__name__)
 
 # What a checkpoint folder has for resuming only; the rest is the model.
-RESUMING_FILES = ("*.pt", "*.pth", "*.bin", "trainer_state.json")
+RESUMING_FILES = ("*.pt", "*.pth", "*.bin", STATE, RECORD)
 
 
 @dataclass
@@ -72,7 +70,7 @@ class SGMPredictionOutput:
     metrics: dict[str, float]
 
 
-class SGMTrainer(Trainer):
+class SGMTrainer(ResumableTrainer):
     """A Transformers `Trainer` for multi-label generation.
 
     Training batches hold documents of similar length, capped by words and by documents. Evaluation generates: one
@@ -251,10 +249,11 @@ class SGMTrainer(Trainer):
             Transformers' `TrainOutput`: updates, mean loss, speed.
 
         Raises:
+            FileExistsError: If another process trains in `output_dir`.
             FileNotFoundError: If there is no complete checkpoint to resume from.
+            Interrupted: At Ctrl-C or SIGTERM, after a checkpoint; it ends the process with status 130 or 143.
+            ValueError: If the checkpoint named is incomplete, or is of other data, labels or settings.
         """
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir)
         self.evaluation_seconds = 0.0
         self.results = {}
         untrained_labels = self.model.config.num_untrained_labels
@@ -298,21 +297,6 @@ class SGMTrainer(Trainer):
             self._save_whole(target)
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
-
-    def _save_whole(self, target: Path) -> None:
-        """Save to a folder beside the files to replace, then replace them."""
-        target.mkdir(parents=True, exist_ok=True)
-        temporary = tempfile.mkdtemp(prefix=".saving-", dir=target)
-        try:
-            super().save_model(temporary, _internal_call=True)
-            if self.tokenizer is not None:
-                self.tokenizer.save_pretrained(temporary)
-            for file in sorted(Path(temporary).iterdir()):
-                # training_args.bin is a pickle; the settings are in summary.json.
-                if file.name != "training_args.bin":
-                    os.replace(file, target / file.name)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
     # ---- the Hub ----
 

@@ -1,0 +1,157 @@
+"""Ctrl-C and SIGTERM end a training with a checkpoint, and a program without a traceback."""
+
+import os
+import shlex
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback
+
+from sgm_hf.training.checkpoints import has_complete_checkpoint
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# A launcher may pass on a Ctrl-C that its processes also got themselves.
+SAME_SIGNAL_SECONDS = 1.0
+
+
+class Interrupted(SystemExit):
+    """The end of the process by a signal; its exit status is that of shells: 130 for SIGINT, 143 for SIGTERM.
+
+    Args:
+        signal_number: The signal.
+    """
+
+    def __init__(self, signal_number: int):
+        super().__init__(128 + signal_number)
+        self.signal_name = signal.Signals(signal_number).name
+
+
+@contextmanager
+def signals_handled_by(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    """Give SIGINT and SIGTERM to a handler for a while, in the main thread; those that are ignored stay ignored.
+
+    Args:
+        handler: Called with the signal's number and the frame.
+    """
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: old for number, old in before.items() if old not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def write_line(text: str) -> None:
+    """Write a line to the error output, past Python's buffers: a signal may come while they are written to."""
+    os.write(2, f"{text}\n".encode())
+
+
+@contextmanager
+def exit_on_signals(output_dir: str | Path, command: Sequence[str]) -> Iterator[None]:
+    """End a program at a signal with one line that says how to go on.
+
+    Args:
+        output_dir: The training's folder.
+        command: The program and its arguments.
+
+    Raises:
+        Interrupted: At a signal.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    try:
+        with signals_handled_by(end):
+            yield
+    except Interrupted as interrupted:
+        if os.environ.get("RANK", "0") == "0":
+            again = without_token([*command])
+            if has_complete_checkpoint(output_dir):
+                again += ["--resume_from_checkpoint", "true"]
+            write_line(f"Ended by {interrupted.signal_name}. To go on:\n  {shlex.join(again)}")
+        raise
+
+
+def without_token(command: Sequence[str]) -> list[str]:
+    """A command without the Hub's token."""
+    shown = []
+    for previous, word in zip(["", *command], command, strict=False):
+        if word != "--hub_token" and previous != "--hub_token" and not word.startswith("--hub_token="):
+            shown.append(word)
+    return shown
+
+
+class InterruptionCallback(TrainerCallback):
+    """Ends a training at the first update after a signal, with a checkpoint; a second signal ends it at once.
+
+    The processes of one training agree on the update. Where an epoch ends with that update, the checkpoint is saved
+    after the epoch's evaluation, which a resumed training would not make up for.
+
+    Args:
+        trainer: The trainer.
+    """
+
+    def __init__(self, trainer: Trainer):
+        self.trainer = trainer
+        self.signal_number = 0
+        self.time = 0.0
+        self.stops = False
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Note the first signal; end at the second."""
+        now = time.monotonic()
+        if self.signal_number and now - self.time > SAME_SIGNAL_SECONDS:
+            raise Interrupted(number)
+        if not self.signal_number:
+            self.signal_number, self.time = int(number), now
+            if self.trainer.is_world_process_zero():
+                name = signal.Signals(number).name
+                write_line(f"{name}: training ends with a checkpoint after this update; once more to end it at once.")
+
+    def agree(self) -> None:
+        """Decide, the same in all processes, whether a signal came to any of them."""
+        number = self.signal_number
+        if self.trainer.args.world_size > 1:
+            flag = torch.tensor(number, device=self.trainer.args.device)
+            torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
+            number = int(flag)
+        if number:
+            self.signal_number, self.stops = number, True
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
+        """Ask for a checkpoint, unless the epoch ends here."""
+        self.agree()
+        if self.stops and state.epoch != int(state.epoch):
+            control.should_save = True
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
+        """Ask for a checkpoint."""
+        self.agree()
+        if self.stops:
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
+        """End the training once the checkpoint is there."""
+        if self.stops:
+            self.trainer.accelerator.wait_for_everyone()
+            self.end(f"checkpoint-{state.global_step} is saved in {args.output_dir}")
+
+    def end(self, what: str) -> None:
+        """Say what there is to go on from, and end."""
+        interrupted = Interrupted(self.signal_number)
+        if self.trainer.is_world_process_zero():
+            write_line(f"{interrupted.signal_name}: {what}; train(resume_from_checkpoint=True) goes on from it.")
+        raise interrupted

@@ -1,0 +1,243 @@
+"""What lets a training be killed, interrupted and resumed without losing work, or going on with something else."""
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import EarlyStoppingCallback, GenerationConfig, PreTrainedTokenizerBase, Trainer, TrainerCallback
+from transformers.trainer_utils import TrainOutput
+
+from sgm_hf.training.checkpoints import (
+    SAVING,
+    alone_in,
+    begin_checkpoint,
+    find_checkpoint,
+    finish_checkpoint,
+    read_record,
+    remove_leftovers,
+)
+from sgm_hf.training.fingerprint import changed_settings, differences, make_fingerprint
+from sgm_hf.training.interruption import InterruptionCallback, signals_handled_by
+
+logger = logging.getLogger(__name__)
+
+
+class ResumableTrainer(Trainer):
+    """A Transformers `Trainer` whose checkpoints are complete or not used, and resumed only by the same training.
+
+    Each checkpoint keeps the training's fingerprint and a list of its files. `train` is alone in its output folder,
+    and Ctrl-C and SIGTERM end it with a checkpoint.
+    """
+
+    tokenizer: PreTrainedTokenizerBase | None
+    threshold_dataset: Dataset | None
+    # From which updates on this training was resumed, and with which settings changed: {"update": 7, "changed": {…}}.
+    resumptions: list[dict[str, Any]]
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **keywords: Any) -> TrainOutput:
+        """Train alone in `output_dir`; a signal ends it with a checkpoint.
+
+        Args:
+            resume_from_checkpoint: A checkpoint folder to go on from, or True for the last complete one of
+                `output_dir`.
+            **keywords: Passed to `Trainer.train`.
+
+        Raises:
+            FileExistsError: If another process trains in `output_dir`.
+            FileNotFoundError: If there is no complete checkpoint to resume from.
+            Interrupted: At a signal.
+            ValueError: If the checkpoint named is incomplete, or is of other data, labels or settings.
+        """
+        interruption, self._progress = InterruptionCallback(self), _ProgressSinceLog(self)
+        self.add_callback(interruption)
+        self.add_callback(self._progress)
+        try:
+            with alone_in(self.args.output_dir) if self.args.should_save else nullcontext():
+                checkpoint = self._prepare_to_resume(resume_from_checkpoint)
+                with signals_handled_by(interruption.handle):
+                    output = super().train(resume_from_checkpoint=checkpoint, **keywords)
+                if interruption.signal_number:
+                    interruption.end("training had just ended")
+                return output
+        finally:
+            self.is_in_train = False
+            self.pop_callback(interruption)
+            self.pop_callback(self._progress)
+
+    def _prepare_to_resume(self, resume_from_checkpoint: str | bool | None) -> str | None:
+        """The checkpoint to go on from, which must be of this training; note what it keeps beside Transformers' state.
+
+        Raises:
+            ValueError: If it is of other data, labels or settings.
+        """
+        checkpoint = find_checkpoint(resume_from_checkpoint, self.args.output_dir)
+        if self.args.should_save:
+            remove_leftovers(self.args.output_dir)
+        datasets = {
+            "training": self.train_dataset,
+            "validation": self.eval_dataset,
+            "threshold": self.threshold_dataset,
+        }
+        self.fingerprint = make_fingerprint(
+            self.model, self.args, datasets, self.tokenizer, trainer=type(self).__name__
+        )
+        self.resumptions = []
+        if checkpoint is None:
+            return None
+        record = read_record(checkpoint)
+        if record is None:
+            logger.warning("%s has no fingerprint: nothing says that it is of these data and settings.", checkpoint)
+        else:
+            self._check_fingerprint(checkpoint, record)
+            self._progress.kept = record["since log"]
+        if self.threshold_dataset is not None:
+            # Fitted before the checkpoint was saved; Transformers reloads the weights only.
+            self.model.generation_config.label_threshold = GenerationConfig.from_pretrained(checkpoint).label_threshold
+        return checkpoint
+
+    def _check_fingerprint(self, checkpoint: str, record: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another training, and note the settings that changed."""
+        found = differences(record["fingerprint"], self.fingerprint)
+        if found:
+            raise ValueError(
+                f"{checkpoint} cannot be resumed, because the training that it is of differs from this one in\n  "
+                + "\n  ".join(found)
+                + "\nGive data and settings as they were, or start a new training in another output_dir; it can begin "
+                "with the checkpoint's weights as its model."
+            )
+        changed = changed_settings(record["fingerprint"], self.fingerprint)
+        update = json.loads(Path(checkpoint, "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
+        self.resumptions = [*record["resumptions"], {"update": update, "changed": changed}]
+        for name, (old, new) in changed.items():
+            logger.warning("%s: %s → %s, from update %d on.", name, old, new, update)
+
+    # ---- going on ----
+
+    def _init_training_state(
+        self,
+        max_steps: int,
+        num_update_steps_per_epoch: int,
+        num_train_epochs: int,
+        resume_from_checkpoint: str | None,
+        trial: Any,
+    ) -> tuple[int, int]:
+        """As Transformers', but a finished training makes no further update, and steps changed are not ignored."""
+        start = super()._init_training_state(
+            max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
+        )
+        if resume_from_checkpoint is None:
+            return start
+        if self.state.global_step > max_steps:
+            raise ValueError(
+                f"{resume_from_checkpoint} has {self.state.global_step} updates, more than the {max_steps} of these "
+                "settings; raise num_train_epochs or max_steps, or name an earlier checkpoint."
+            )
+        self.state.compute_steps(self.args, max_steps)
+        best = Path(self.args.output_dir, f"checkpoint-{self.state.best_global_step}")
+        if self.state.best_model_checkpoint is None and best.is_dir():
+            self.state.best_model_checkpoint = str(best)  # the output folder was moved
+        stopped = any(
+            callback.early_stopping_patience_counter >= callback.early_stopping_patience
+            for callback in self.callback_handler.callbacks
+            if isinstance(callback, EarlyStoppingCallback)
+        )
+        return (num_train_epochs, 0) if stopped or self.state.global_step == max_steps else start
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """As Transformers', but with a learning rate that was changed instead of the old one."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.resumptions and "learning_rate" in self.resumptions[-1]["changed"]:
+            set_learning_rate(self.optimizer, self.lr_scheduler, self.args.learning_rate)
+
+    # ---- saving ----
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """As Transformers', but marked as incomplete until all is written."""
+        if self.args.should_save and not self.args.save_only_model:
+            begin_checkpoint(Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}"))
+        super()._save_checkpoint(model, trial)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """As Transformers'; only `trainer_state.json` is written later, so the record can list the files."""
+        super()._save_rng_state(output_dir)
+        record = {
+            "fingerprint": self.fingerprint,
+            "resumptions": self.resumptions,
+            "since log": self._progress.values(),
+        }
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            finish_checkpoint(output_dir, record)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        """As Transformers', but without `training_args.bin`: a pickle, in which the Hub's token can be."""
+        folder = output_dir or self.args.output_dir
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        if self.args.should_save or self.is_distributed_loading_by_transformers:
+            model.save_pretrained(folder, state_dict=state_dict, is_main_process=self.args.should_save)
+        if self.args.should_save and self.tokenizer is not None:
+            self.tokenizer.save_pretrained(folder)
+
+    def _save_whole(self, target: Path) -> None:
+        """Save the model to a temporary folder, then replace the files of the target."""
+        target.mkdir(parents=True, exist_ok=True)
+        output_dir = Path(self.args.output_dir)
+        # What begins with "_" in the output folder is never pushed to the Hub.
+        inside = output_dir.absolute() in target.absolute().parents
+        temporary = tempfile.mkdtemp(prefix=SAVING, dir=output_dir if inside else target)
+        try:
+            super().save_model(temporary, _internal_call=True)
+            for file in sorted(Path(temporary).iterdir()):
+                os.replace(file, target / file.name)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler, learning_rate: float
+) -> None:
+    """Go on with another learning rate; the schedule's factors stay.
+
+    Args:
+        optimizer: The optimizer.
+        scheduler: Its schedule, after some updates.
+        learning_rate: The new rate, before the schedule's factor.
+
+    Raises:
+        ValueError: If the schedule's rates are no multiples of one rate.
+    """
+    if not isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR):
+        raise ValueError(
+            f"the learning rate cannot change on resume under {type(scheduler).__name__}; leave it as it was."
+        )
+    scheduler.base_lrs = [learning_rate] * len(scheduler.base_lrs)
+    for group, factor in zip(optimizer.param_groups, scheduler.lr_lambdas, strict=True):
+        group["initial_lr"] = learning_rate
+        group["lr"] = learning_rate * factor(scheduler.last_epoch)
+    scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]
+
+
+class _ProgressSinceLog(TrainerCallback):
+    """The training loss since the last log, which Transformers forgets on resume."""
+
+    def __init__(self, trainer: ResumableTrainer):
+        self.trainer = trainer
+        self.kept: dict[str, float] = {}
+
+    def values(self) -> dict[str, float]:
+        """What a checkpoint keeps: the loss summed since the last log, the mean of the processes, and its update."""
+        loss = self.trainer.accelerator.gather(self.trainer._tr_loss).mean().item()
+        return {"loss": loss, "last log": self.trainer._globalstep_last_logged}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
+        """Go on from what the checkpoint kept."""
+        if self.kept:
+            self.trainer._tr_loss += self.kept["loss"]
+            self.trainer._globalstep_last_logged = self.kept["last log"]
