@@ -37,7 +37,7 @@ BLOCK = 10_000
 
 
 def hash_dataset(dataset: Dataset) -> str:
-    """A hash of encoded documents in their order, in hexadecimal; seconds for 400,000 documents.
+    """A hash of encoded documents in their order, in hexadecimal; two seconds for 400,000 that lie in order.
 
     Args:
         dataset: Documents with columns of integers or of lists of integers.
@@ -47,11 +47,11 @@ def hash_dataset(dataset: Dataset) -> str:
     table = dataset.select_columns(columns).with_format("arrow")
     for block in table.iter(batch_size=BLOCK):
         for name in columns:
-            for chunk in block[name].chunks:
-                if pa.types.is_list(chunk.type) or pa.types.is_large_list(chunk.type):
-                    digest.update(np.asarray(chunk.value_lengths(), dtype=np.int64))
-                    chunk = chunk.flatten()
-                digest.update(np.asarray(chunk, dtype=np.int64))
+            values = block[name].combine_chunks()
+            if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+                digest.update(np.asarray(values.value_lengths(), dtype=np.int64))
+                values = values.flatten()
+            digest.update(np.asarray(values, dtype=np.int64))
     return digest.hexdigest()
 
 

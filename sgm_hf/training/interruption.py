@@ -109,6 +109,7 @@ class InterruptionCallback(TrainerCallback):
         self.signal_number = 0
         self.time = 0.0
         self.stops = False
+        self.epoch_is_over = False
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Note the first signal; end at the second."""
@@ -131,6 +132,10 @@ class InterruptionCallback(TrainerCallback):
         if number:
             self.signal_number, self.stops = number, True
 
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
+        """Note where in the epoch the training is."""
+        self.epoch_is_over = False
+
     def on_step_end(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
         """Ask for a checkpoint, unless the epoch ends here."""
         self.agree()
@@ -139,13 +144,15 @@ class InterruptionCallback(TrainerCallback):
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
         """Ask for a checkpoint."""
+        self.epoch_is_over = True
         self.agree()
         if self.stops:
             control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
         """End the training once the checkpoint is there."""
-        if self.stops:
+        self.agree()
+        if self.stops and (self.epoch_is_over or state.epoch != int(state.epoch)):
             self.trainer.accelerator.wait_for_everyone()
             self.end(f"checkpoint-{state.global_step} is saved in {args.output_dir}")
 
