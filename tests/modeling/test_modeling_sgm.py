@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import torch
 from accelerate import cpu_offload
+from reference import Reference, encode
 from tiny_models import NUM_LABELS, build_model
 from torch import nn
 from transformers import AutoModel, AutoModelForSeq2SeqLM
 
-from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration
+from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration, modeling_sgm
 from sgm_hf.modeling.modeling_sgm import (
     SGMBidirectionalLSTM,
     SGMDropout,
@@ -97,6 +98,62 @@ def test_attention_equals_equations_4_to_6(texts):
         torch.testing.assert_close(weights[row, : len(h)], energy.softmax(0))
         torch.testing.assert_close(context[row], energy.softmax(0) @ h)
     assert (weights[texts["attention_mask"] == 0] == 0).all()
+
+
+@pytest.mark.parametrize("label_mask", [True, False])
+@pytest.mark.parametrize("gate_activation", ["linear", "sigmoid"])
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize(("attention", "label_feedback"), SYSTEMS)
+def test_logits_and_attention_equal_the_equations_in_numpy(
+    texts, attention, label_feedback, layers, gate_activation, label_mask
+):
+    model = build_model(
+        attention=attention,
+        label_feedback=label_feedback,
+        encoder_layers=layers,
+        decoder_layers=layers,
+        gate_activation=gate_activation,
+        label_mask=label_mask,
+        mixture_lambda=0.3,
+        label_embedding_size=5,
+    ).double()
+    with torch.no_grad():
+        for parameter in model.parameters():  # biases too, which start at 0 and 1
+            parameter.add_(torch.randn(parameter.shape, dtype=parameter.dtype), alpha=0.3)
+    bos, pad = model.config.bos_label_id, model.config.pad_label_id
+    # Two rows a document; the last step of one of them is behind its end.
+    rows = [[bos, 2, 0], [bos, 1, 3]] + [[bos, 0, 1], [bos, 3, pad]] + [[bos, 1, 2], [bos, 2, 1]] * 2
+    options = {"decoder_input_ids": torch.tensor(rows), "output_attentions": True}
+    with_gradient = model(**texts, **options)
+    with torch.no_grad():
+        without = model(**texts, **options)
+    for row, decoder_input_ids in enumerate(rows):
+        word_ids = [
+            i for i, is_word in zip(*(texts[name][row // 2].tolist() for name in texts), strict=True) if is_word
+        ]
+        expected, weights = Reference(model, encode(model, word_ids)).logits(decoder_input_ids)
+        for output in (with_gradient, without):
+            np.testing.assert_allclose(output.logits[row].detach().numpy(), expected, rtol=1e-9, atol=1e-9)
+            if attention == "word":
+                got = output.cross_attentions[0][row].detach().numpy()
+                np.testing.assert_allclose(got[:, : len(word_ids)], weights, rtol=1e-9, atol=1e-12)
+                assert not got[:, len(word_ids) :].any()
+            else:
+                assert output.cross_attentions is None
+
+
+def test_attention_in_pieces_equals_attention_at_once(texts, monkeypatch):
+    model, sizes = build_model(), []
+    energy = model.decoder.attention.energy
+    with torch.no_grad():
+        whole = model(**texts, labels=GOLD).logits
+        for size, expected in ((1, [1] * 4), (9 * 7, [1] * 4), (2 * 9 * 7, [2] * 2), (3 * 9 * 7 + 1, [3, 1])):
+            monkeypatch.setattr(modeling_sgm, "PIECE_SIZE", size)
+            sizes.clear()
+            handle = energy.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
+            torch.testing.assert_close(model(**texts, labels=GOLD).logits, whole, rtol=1e-6, atol=1e-6)
+            handle.remove()
+            assert sizes == expected * 4  # c_0 and three steps
 
 
 @pytest.mark.parametrize(("attention", "label_feedback"), SYSTEMS)
@@ -556,3 +613,234 @@ def test_a_target_that_the_labels_before_exclude_is_refused(texts):
     bos = build_model().config.bos_label_id
     with pytest.raises(ValueError, match="Row 0 of labels asks for the label 1 at place 1"):
         build_model()(**texts, decoder_input_ids=torch.tensor([[bos, 1]] * 4), labels=torch.tensor([[0, 1]] * 4))
+
+
+# ---- initial weights ----
+
+
+def test_initial_weights_are_those_of_the_field():
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 2000, "embedding_size": 60, "encoder_hidden_size": 50, "decoder_hidden_size": 80}
+    model = SGMForMultiLabelGeneration(SGMConfig(**sizes, num_labels=500, decoder_layers=2, initializer_range=0.3))
+    words, labels = model.encoder.embed_tokens.weight, model.decoder.feedback.embed_labels.weight
+    assert not words[0].any()  # padding
+    for embeddings in (words[1:], labels):
+        assert embeddings.std().item() == pytest.approx(0.3, rel=0.02)
+        assert embeddings.mean().item() == pytest.approx(0.0, abs=0.01)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            assert module.bias is None or not module.bias.any(), name
+            assert_xavier(module.weight, name)
+        elif isinstance(module, nn.LSTM | nn.LSTMCell):
+            size = module.hidden_size
+            for parameter_name, parameter in module.named_parameters():
+                if "weight_ih" in parameter_name:
+                    assert_xavier(parameter, name)
+                elif "weight_hh" in parameter_name:  # (4 size, size), its columns orthonormal
+                    torch.testing.assert_close(parameter.T @ parameter, torch.eye(size), rtol=1e-4, atol=1e-4)
+                else:
+                    forget = torch.zeros(4 * size)
+                    forget[size : 2 * size] = 1.0 if "bias_ih" in parameter_name else 0.0
+                    assert torch.equal(parameter, forget), (name, parameter_name)
+
+
+def assert_xavier(weight, name):
+    """Evenly drawn between plus and minus the root of 6 over the sum of both sizes."""
+    bound = (6 / sum(weight.shape)) ** 0.5
+    assert weight.abs().max().item() == pytest.approx(bound, rel=0.05), name
+    assert weight.abs().max() <= bound, name
+    assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.1), name
+
+
+# ---- each place of dropout ----
+
+
+def calls_of_dropout(model, texts, monkeypatch, zeroed: int | None = None) -> tuple[torch.Tensor, list[tuple]]:
+    """The logits where dropout takes all at one of its calls and nothing at the others; the shapes of the calls."""
+    shapes = []
+
+    def drop(module, values):
+        shapes.append(tuple(values.shape))
+        return values * (len(shapes) - 1 != zeroed) if module.training else values
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SGMDropout, "forward", drop)
+        return model(**texts, labels=GOLD).logits, shapes
+
+
+# What is dropped out, in the order of the calls: words and states before the encoder's layers; and at each of three
+# steps the input of each decoder layer and the features before the output layer.
+STEP = [(4, 8 + 12), (4, 10), (4, 10)]
+DROPPED = [(4, 9, 8), (4, 9, 12), *STEP, *STEP, *STEP]
+
+
+def test_dropout_acts_on_the_inputs_of_all_layers_and_before_the_output(texts, monkeypatch):
+    model = build_model(encoder_layers=2, decoder_layers=2, dropout=0.25)
+    assert {module.p for module in model.modules() if isinstance(module, nn.Dropout)} == {0.25}
+    logits, shapes = calls_of_dropout(model.train(), texts, monkeypatch)
+    assert shapes == DROPPED
+    assert torch.equal(logits, model.eval()(**texts, labels=GOLD).logits)
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_dropout_at_each_place_alone_changes_training_and_not_evaluation(texts, monkeypatch, place):
+    model = build_model(encoder_layers=2, decoder_layers=2)
+    expected = model(**texts, labels=GOLD).logits
+    assert torch.equal(calls_of_dropout(model, texts, monkeypatch, place)[0], expected)
+    dropped, _ = calls_of_dropout(model.train(), texts, monkeypatch, place)
+    allowed = expected[:, 0].isfinite()
+    assert not torch.isclose(dropped[:, 0][allowed], expected[:, 0][allowed], rtol=1e-3).any()
+    if place == 4:  # nothing of the first step's features is left
+        torch.testing.assert_close(dropped[:, 0], model.decoder.output.bias.expand(4, -1))
+
+
+def test_two_passes_in_training_differ_and_in_evaluation_do_not(texts):
+    model = build_model().train()
+    assert model(**texts, labels=GOLD).loss != model(**texts, labels=GOLD).loss
+    model.eval()
+    assert model(**texts, labels=GOLD).loss == model(**texts, labels=GOLD).loss
+
+
+# ---- adding labels ----
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_added_rows_are_the_mean_of_the_others_and_frozen_ones_stay_frozen(frozen):
+    model = build_model(label_feedback="global_embedding")
+    with torch.no_grad():
+        model.decoder.output.bias.copy_(torch.tensor([1.0, 2.0, 6.0, 100.0]))
+    model.decoder.output.requires_grad_(not frozen)
+    model.decoder.feedback.embed_labels.requires_grad_(not frozen)
+    embeddings, output = (
+        layer.weight.detach().clone() for layer in (model.decoder.feedback.embed_labels, model.decoder.output)
+    )
+    model.add_labels(["new", "newer"])
+    model.add_labels(["newest"])
+    assert model.config.num_untrained_labels == 3
+    decoder, feedback = model.decoder, model.decoder.feedback
+    for layer, old in ((feedback.embed_labels, embeddings), (decoder.output, output)):
+        added = old[:3].mean(dim=0).expand(3, -1)
+        torch.testing.assert_close(layer.weight, torch.cat([old[:3], added, old[3:]]))
+        assert all(parameter.requires_grad != frozen for parameter in layer.parameters())
+    torch.testing.assert_close(decoder.output.bias, torch.tensor([1.0, 2.0, 6.0, 3.0, 3.0, 3.0, 100.0]))
+    assert decoder.output.out_features == len(decoder.output.weight) == 7
+    assert feedback.embed_labels.num_embeddings == len(feedback.embed_labels.weight) == 9
+    assert decoder.num_labels == feedback.num_labels == 6
+    assert decoder.feedback.gate_label.weight.requires_grad
+
+
+def test_the_ids_of_generation_rise_with_added_labels():
+    model = build_model()
+    model.generation_config.num_beams, model.generation_config.label_threshold = 7, 0.25
+    model.add_labels(["new"])
+    generation, config = model.generation_config, model.config
+    assert (config.eos_label_id, config.bos_label_id, config.pad_label_id) == (4, 5, 6)
+    assert (generation.eos_token_id, generation.bos_token_id, generation.pad_token_id) == (4, 5, 6)
+    assert generation.decoder_start_token_id == 5
+    assert (generation.num_beams, generation.label_threshold) == (7, 0.25)
+
+
+# ---- arguments of a forward pass ----
+
+
+def test_labels_are_shifted_behind_bos_and_ignored_ones_become_padding():
+    model = build_model()
+    assert model.prepare_decoder_input_ids_from_labels(GOLD).tolist() == [[4, 2, 0], [4, 1, 3], [4, 3, 5], [4, 0, 2]]
+
+
+def test_parts_of_the_model_are_what_they_are_called():
+    model = build_model()
+    assert (model.get_encoder(), model.get_decoder()) == (model.encoder, model.decoder)
+    embeddings = nn.Embedding(40, 8)
+    model.set_input_embeddings(embeddings)
+    assert model.get_input_embeddings() is model.encoder.embed_tokens is embeddings
+
+
+def test_encoder_outputs_may_be_given_in_place_of_texts(texts):
+    model = build_model()
+    expected = model(**texts, labels=GOLD, output_hidden_states=True)
+    encoded = model.encoder(**texts, output_hidden_states=True)
+    mask = texts["attention_mask"]
+    output = model(encoder_outputs=encoded, attention_mask=mask, labels=GOLD)
+    assert torch.equal(output.logits, expected.logits)
+    assert torch.equal(output.encoder_last_hidden_state, expected.encoder_last_hidden_state)
+    assert len(output.encoder_hidden_states) == 3
+    output = model(encoder_outputs=(encoded.last_hidden_state,), attention_mask=mask, labels=GOLD)
+    assert torch.equal(output.logits, expected.logits)
+    assert output.encoder_hidden_states is None
+
+
+def test_without_a_mask_what_is_not_the_padding_word_is_a_word(texts):
+    model = build_model(pad_token_id=7)
+    input_ids = texts["input_ids"].masked_fill(texts["input_ids"] == 7, 8)
+    padded = input_ids.masked_fill(texts["attention_mask"] == 0, 7)
+    expected = model(input_ids=padded, attention_mask=texts["attention_mask"], labels=GOLD).logits
+    assert torch.equal(model(input_ids=padded, labels=GOLD).logits, expected)
+    embeddings = model.get_input_embeddings()(padded)
+    every = torch.ones_like(padded)
+    expected = model(input_ids=padded, attention_mask=every, labels=GOLD).logits
+    assert torch.equal(model(inputs_embeds=embeddings, labels=GOLD).logits, expected)
+
+
+def test_the_state_is_returned_as_asked_for(texts):
+    model = build_model()
+    assert model(**texts, labels=GOLD).past_key_values.get_seq_length() == 3
+    assert model(**texts, labels=GOLD, use_cache=False).past_key_values is None
+    model.config.use_cache = False
+    assert model(**texts, labels=GOLD).past_key_values is None
+    assert model(**texts, labels=GOLD, use_cache=True).past_key_values is not None
+
+
+def test_attention_is_returned_as_asked_for(texts):
+    model = build_model(output_attentions=True)
+    assert model(**texts, labels=GOLD).cross_attentions[0].shape == (4, 3, 9)
+    assert model(**texts, labels=GOLD, output_attentions=False).cross_attentions is None
+
+
+def test_hidden_states_of_the_decoder_are_its_input_and_the_output_of_its_layers(texts):
+    model, seen = build_model(label_feedback="fixed_mixture", decoder_layers=2), {0: [], 1: [], "feedback": []}
+    for layer in (0, 1):
+        model.decoder.cells[layer].register_forward_hook(
+            lambda m, i, output, layer=layer: seen[layer].append(output[0])
+        )
+    model.decoder.feedback.register_forward_hook(lambda m, i, output: seen["feedback"].append(output))
+    states = model(**texts, labels=GOLD, output_hidden_states=True).decoder_hidden_states
+    for got, name in zip(states, ("feedback", 0, 1), strict=True):
+        assert torch.equal(got, torch.stack(seen[name], dim=1))
+
+
+def test_a_reordered_state_goes_on_as_the_rows_it_was_made_of(texts):
+    model = build_model(label_feedback="global_embedding", decoder_layers=2)
+    bos = model.config.bos_label_id
+    rows = torch.tensor([[bos, 2], [bos, 0], [bos, 1], [bos, 0]] * 2)
+    state = model(**texts, decoder_input_ids=rows).past_key_values
+    order = torch.tensor([1, 1, 2, 3, 5, 4, 7, 7])  # within each document's two rows
+    state.reorder_cache(order)
+    last = torch.tensor([[1], [2], [2], [1], [1], [1], [2], [1]])
+    got = model(**texts, decoder_input_ids=last, past_key_values=state).logits[:, 0]
+    expected = model(**texts, decoder_input_ids=torch.cat([rows[order], last], dim=1)).logits[:, -1]
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_state_of_fewer_documents_goes_on_alike(texts):
+    model = build_model()
+    bos = torch.full((4, 1), model.config.bos_label_id)
+    state = model(**texts, decoder_input_ids=bos).past_key_values
+    kept, last = torch.tensor([0, 3]), torch.tensor([[1], [2]])
+    state.keep_documents(kept)
+    state.reorder_cache(kept)
+    got = model(decoder_input_ids=last, past_key_values=state).logits[:, 0]
+    few = {name: values[kept] for name, values in texts.items()}
+    expected = model(**few, decoder_input_ids=torch.cat([bos[kept], last], dim=1)).logits[:, -1]
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_words_and_embeddings_at_once_are_refused(texts):
+    model = build_model()
+    with pytest.raises(ValueError, match="input_ids or inputs_embeds"):
+        model(**texts, inputs_embeds=model.get_input_embeddings()(texts["input_ids"]), labels=GOLD)
+
+
+def test_a_hole_in_the_attention_mask_is_refused():
+    with pytest.raises(ValueError, match="padding on the right"):
+        build_model()(input_ids=torch.tensor([[4, 5, 6]]), attention_mask=torch.tensor([[1, 0, 1]]), labels=GOLD[:1])

@@ -1,0 +1,101 @@
+"""The model once more, from the equations of Yang et al. (2018) in NumPy, one document and one step at a time."""
+
+import numpy as np
+import torch
+from torch import nn
+
+
+def encode(model, input_ids: list[int]) -> np.ndarray:
+    """States h of one text without padding, (T, H_e), by PyTorch's own bidirectional LSTM with the model's weights."""
+    config, encoder = model.config, model.encoder
+    sizes = {"num_layers": config.encoder_layers, "bidirectional": True, "batch_first": True}
+    lstm = nn.LSTM(config.embedding_size, config.encoder_hidden_size, **sizes).double()
+    for number, layer in enumerate(encoder.layers):
+        for direction, ending in ((layer.forward_lstm, ""), (layer.backward_lstm, "_reverse")):
+            for name, parameter in direction.named_parameters():
+                getattr(lstm, name.replace("_l0", f"_l{number}{ending}")).data.copy_(parameter)
+    with torch.no_grad():
+        return lstm(encoder.embed_tokens.weight[input_ids][None].double())[0][0].numpy()
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    return np.exp(x - x.max()) / np.exp(x - x.max()).sum()
+
+
+class Reference:
+    """The decoder of one document.
+
+    Args:
+        model: The model whose weights it takes.
+        states: h, (T, H_e).
+    """
+
+    def __init__(self, model, states: np.ndarray):
+        self.config = model.config
+        self.weights = {name: value.double().numpy() for name, value in model.decoder.state_dict().items()}
+        self.states = states
+
+    def linear(self, name: str, x: np.ndarray) -> np.ndarray:
+        return self.weights[f"{name}.weight"] @ x + self.weights.get(f"{name}.bias", 0.0)
+
+    def attend(self, s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """c_t and α_t (eq. 4-6)."""
+        energy = [
+            (
+                self.weights["attention.energy.weight"][0]
+                * np.tanh(self.linear("attention.query", s) + self.linear("attention.key", h))
+            ).sum()
+            for h in self.states
+        ]
+        alpha = softmax(np.array(energy))
+        return alpha @ self.states, alpha
+
+    def cell(self, layer: int, x: np.ndarray, h: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """One LSTM cell."""
+        w = {name: self.weights[f"cells.{layer}.{name}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
+        i, f, g, o = np.split(w["weight_ih"] @ x + w["bias_ih"] + w["weight_hh"] @ h + w["bias_hh"], 4)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        return sigmoid(o) * np.tanh(c), c
+
+    def feedback(self, label: int, y: np.ndarray | None) -> np.ndarray:
+        """g(y_{t-1}) (eq. 11-14); y is None at the first step, where bos is certain."""
+        config, embeddings = self.config, self.weights["feedback.embed_labels.weight"]
+        e = embeddings[label]
+        e_bar = e if y is None else y[: config.num_labels] @ embeddings[: config.num_labels]  # eq. 11
+        if config.label_feedback == "previous_label":
+            return e
+        if config.label_feedback == "fixed_mixture":
+            return (1 - config.mixture_lambda) * e + config.mixture_lambda * e_bar  # eq. 14
+        gate = self.linear("feedback.gate_label", e) + self.linear("feedback.gate_average", e_bar)  # eq. 13
+        gate = sigmoid(gate) if config.gate_activation == "sigmoid" else gate
+        return (1 - gate) * e + gate * e_bar  # eq. 12
+
+    def logits(self, decoder_input_ids: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """o_t + I_t of each step, (n, L + 1), and α_t, (n, T) (eq. 7-10)."""
+        config, half, y = self.config, self.states.shape[1] // 2, None
+        final = np.concatenate([self.states[-1, :half], self.states[0, half:]])
+        h = np.split(np.tanh(self.linear("initial_hidden", final)), config.decoder_layers)
+        c = np.split(self.linear("initial_cell", final), config.decoder_layers)
+        has_attention = config.attention == "word"
+        context = self.attend(h[-1])[0] if has_attention else np.zeros(0)
+        rows, weights = [], []
+        for step, label in enumerate(decoder_input_ids):
+            x = np.concatenate([self.feedback(label, y), context])
+            for layer in range(config.decoder_layers):
+                h[layer], c[layer] = self.cell(layer, x, h[layer], c[layer])  # eq. 7
+                x = h[layer]
+            features = self.linear("state_projection", x)
+            if has_attention:
+                context, alpha = self.attend(x)
+                features = features + self.linear("context_projection", context)
+                weights.append(alpha)
+            o = self.linear("output", np.tanh(features))  # eq. 8
+            if config.label_mask:
+                o[[i for i in decoder_input_ids[: step + 1] if i < config.num_labels]] = -np.inf  # eq. 9-10
+            y = softmax(o)
+            rows.append(o)
+        return np.array(rows), np.array(weights)
