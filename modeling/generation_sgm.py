@@ -99,7 +99,9 @@ class SGMGenerateBeamOutput(GenerateBeamEncoderDecoderOutput):
 
 def default_generation_config(config: SGMConfig) -> GenerationConfig:
     """
-    The generation defaults of a new model: beam search of width 5 (§3.3), scored by log p(y|x) without length penalty.
+    The generation defaults of a new model: beam search of width 5, scored by log p(y|x) without length penalty.
+
+    The width is the paper's for RCV1-V2; for AAPD it has 9 (§3.3).
 
     Args:
         config ([`SGMConfig`]): Gives the decoder ids.

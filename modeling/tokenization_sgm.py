@@ -1,4 +1,4 @@
-"""Word-level tokenizer of the SGM models: built here, carried whole by `tokenizer.json`.
+"""Word-level tokenizer of the SGM models: built here; saved, its words and rules are in `tokenizer.json`.
 
 How a text becomes words, and why:
 
@@ -14,7 +14,7 @@ How a text becomes words, and why:
    (`5.93`), escaped marks (`\\(` of the AAPD texts), abbreviations (`u.s.`) and English clitics (`don 't`, `fund 's`).
    Chinese and Japanese characters, which no space separates, are words one by one.
 
-A word outside the vocabulary is `<unk>`. Offsets always refer to the text as it was given.
+A word outside the vocabulary is `<unk>`. Offsets refer to the text as it was given.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -46,8 +46,12 @@ _WORD = "|".join(
 class SGMTokenizer(TokenizersBackend):
     """Word-level tokenizer for SGM models.
 
-    All behaviour lies in `tokenizer.json`, so `AutoTokenizer.from_pretrained(folder)` loads a saved tokenizer without
-    this class. Build a new one with `train_from_texts`.
+    How a text becomes word ids lies in `tokenizer.json`, and its greatest length, the padding word and the like in
+    `tokenizer_config.json`, so `AutoTokenizer.from_pretrained(folder)` encodes alike where this class is not known.
+    Only `add_tokens` differs there: a word given as a string is found inside other words too, "art" in "party", unless
+    it is given as `AddedToken("art", single_word=True, normalized=True)`. Words added by this class are saved so.
+
+    Build a new tokenizer with `train_from_texts`.
 
     Example:
         >>> tokenizer = SGMTokenizer.train_from_texts(["Shipments of cocoa rose to 5.93 mln bags."])

@@ -7,7 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from transformers import AutoTokenizer
+from tokenizers import AddedToken
+from transformers import AutoTokenizer, TokenizersBackend
 
 from sgm_hf.modeling.tokenization_sgm import SGMTokenizer
 
@@ -224,3 +225,33 @@ def test_added_words_leave_other_texts_as_they_were(with_new_words):
     text = "The party of 1990: art-fair zoos, deeply learned"
     before = SGMTokenizer.train_from_texts(["the party of the art fair 1987"])
     assert with_new_words(text).input_ids == before(text).input_ids
+
+
+def test_without_this_class_a_saved_tokenizer_encodes_alike_and_only_adding_words_differs(tmp_path):
+    text = "the party of the art fair 1987"
+    tokenizer = SGMTokenizer.train_from_texts([text], model_max_length=4)
+    tokenizer.save_pretrained(tmp_path)
+    ours, plain = SGMTokenizer.from_pretrained(tmp_path), TokenizersBackend.from_pretrained(tmp_path)
+    assert plain(text, truncation=True) == ours(text, truncation=True)
+    assert plain("<pad>").input_ids == ours("<pad>").input_ids
+    ours.add_tokens(["par"])
+    plain.add_tokens(["par"])
+    assert ours.tokenize("the par party") == ["the", "par", "party"]
+    assert plain.tokenize("the party") != ["the", "party"]  # found inside the word
+    whole = TokenizersBackend.from_pretrained(tmp_path)
+    whole.add_tokens([AddedToken("par", single_word=True, normalized=True)])
+    assert whole.tokenize("the par party") == ["the", "par", "party"]
+
+
+def test_the_smallest_sizes_that_make_a_vocabulary_make_one():
+    tokenizer = SGMTokenizer.train_from_texts(["a b"], vocab_size=3, model_max_length=1, min_frequency=1)
+    assert tokenizer.get_vocab() == {"<pad>": 0, "<unk>": 1, "a": 2}
+    assert tokenizer("a a", truncation=True).input_ids == [2]
+
+
+def test_sizes_not_given_are_those_of_the_paper():
+    words = [f"w{chr(97 + i // 676)}{chr(97 + i // 26 % 26)}{chr(97 + i % 26)}" for i in range(3 * 676)]
+    texts = [f"{first}x{second}" for first in words for second in "abcdefghijklmnop"]
+    tokenizer = SGMTokenizer.train_from_texts(texts)
+    assert len(texts) > 30_000 == len(tokenizer)
+    assert tokenizer.model_max_length == 500
