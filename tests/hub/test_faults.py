@@ -112,6 +112,22 @@ def test_a_byte_changed_on_its_way_is_found_by_the_hash_and_fetched_again(hub, m
     assert me.call("load", **cached) == me.call("load", model=published)
 
 
+@pytest.mark.parametrize("named", ["tag", "commit"])
+def test_a_byte_changed_on_its_way_is_found_in_the_revision_asked_for(hub, me, checkpoint, second, tmp_path, named):
+    name = f"me/revisions-{named}"
+    first = me.call("push", folder=checkpoint, repository=name)
+    me.call("tag", repository=name, name="first", revision=first)
+    me.call("push", folder=second, repository=name)
+    revision = "first" if named == "tag" else first
+    newest = me.call("load", model=name, cache_dir=str(tmp_path))  # whole, and in the cache
+    hub.faults.append(Fault("GET .*/resolve/.*/model.safetensors", "corrupt", times=1))
+    with pytest.raises(ClientError, match="damaged: their SHA-256 is"):
+        me.call("load", model=name, revision=revision, cache_dir=str(tmp_path))
+    assert me.call("load", model=name, cache_dir=str(tmp_path)) == newest
+    again = me.call("load", model=name, revision=revision, cache_dir=str(tmp_path), force_download=True)
+    assert again["weights"] == me.call("load", model=checkpoint)["weights"] != newest["weights"]
+
+
 def test_a_byte_changed_in_one_of_several_files_of_weights_is_found_too(hub, me, checkpoint, tmp_path):
     me.call("push", folder=checkpoint, repository="me/shards", what="model", max_shard_size="2KB")
     cached = {"model": "me/shards", "cache_dir": str(tmp_path)}

@@ -5,8 +5,10 @@ import itertools
 import pytest
 import torch
 from tiny_models import build_model
+from transformers import GenerationConfig
 
 from sgm_hf.modeling import generation_sgm
+from sgm_hf.modeling.beam_search_sgm import can_improve
 from sgm_hf.modeling.modeling_sgm import SGMDecoderState
 
 NUM_LABELS = 7
@@ -44,6 +46,42 @@ def test_it_finds_what_transformers_search_finds(num_beams, length_penalty, earl
     ours = generate(model, texts, **settings, num_return_sequences=num_beams)
     assert "scores" not in ours
     assert_same(ours, generate(model, texts, **settings, num_return_sequences=num_beams, output_scores=True))
+
+
+@pytest.mark.parametrize("length_penalty", [-1.5, -0.5, 0.0, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("length", [1, 3, 6])
+def test_whether_a_hypothesis_can_improve_is_what_every_length_to_come_says(length, length_penalty):
+    worst = torch.linspace(-9.0, -0.05, 180)[:, None]
+    running = torch.full((180,), -2.0)
+    settings = {"length_penalty": length_penalty, "max_length": 8, "num_beams": 2}
+    config = GenerationConfig(early_stopping="never", **settings)
+    # What is open ends with its label number length or a later one, up to the last of seven; log p only falls.
+    best = max(-2.0 / later**length_penalty for later in range(length, 8))
+    finished = torch.cat([worst, torch.zeros_like(worst)], dim=1)
+    assert torch.equal(can_improve(running, finished, length, config), best > worst[:, 0])
+    config = GenerationConfig(early_stopping=False, **settings)
+    assert torch.equal(can_improve(running, finished, length, config), -2.0 / length**length_penalty > worst[:, 0])
+    config = GenerationConfig(early_stopping=True, **settings)
+    assert not can_improve(running, finished, length, config).any()
+    finished[::2, 0] = float("-inf")  # a place is free
+    assert torch.equal(can_improve(running, finished, length, config), finished[:, 0].isneginf())
+
+
+@pytest.mark.parametrize("length_penalty", [-2.0, -1.0, 1.0])
+def test_a_search_that_never_stops_early_finds_the_best_of_all_sequences(length_penalty):
+    model, texts = build_model(num_labels=3), make_texts()
+    settings = {"num_beams": 16, "length_penalty": length_penalty, "early_stopping": "never"}  # of 16 sequences
+    output = generate(model, texts, **settings)
+    every = [list(labels) for size in range(4) for labels in itertools.permutations(range(3), size)]
+    for row in range(12):
+        text = {name: values[row : row + 1] for name, values in texts.items()}
+        scores = []
+        for labels in every:
+            loss = model(**text, labels=torch.tensor([[*labels, 3]]), num_items_in_batch=1).loss
+            scores.append(-loss.item() / (len(labels) + 1) ** length_penalty)
+        assert output.sequences_scores[row].item() == pytest.approx(max(scores), rel=1e-5)
+        best = every[scores.index(max(scores))]
+        assert [label for label in output.sequences[row, 1:].tolist() if label < 3] == best
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import json
 import time
 
 import pytest
@@ -70,3 +71,106 @@ def test_a_hundred_thousand_labels_are_saved_and_loaded_in_seconds(tmp_path):
     loaded = AutoConfig.from_pretrained(tmp_path)
     assert time.process_time() - start < 10.0
     assert loaded.id2label == config.id2label and loaded.label2id["label 99999"] == 99999
+
+
+def test_values_not_given_are_the_papers_for_aapd_and_our_own():
+    config = SGMConfig()
+    paper = {"vocab_size": 30000, "embedding_size": 256, "encoder_hidden_size": 256, "encoder_layers": 2}
+    paper |= {"decoder_hidden_size": 512, "decoder_layers": 1, "label_mask": True, "label_order": "frequency"}
+    own = {"label_embedding_size": 256, "attention": "word", "attention_size": 512, "dropout": 0.5}
+    own |= {"label_feedback": "previous_label", "mixture_lambda": 0.5, "gate_activation": "linear"}
+    own |= {"initializer_range": 0.1, "num_untrained_labels": 0, "pad_token_id": 0, "use_cache": True}
+    own |= {"is_encoder_decoder": True, "tie_word_embeddings": False}
+    assert {name: getattr(config, name) for name in paper | own} == paper | own
+
+
+SIZES = ["vocab_size", "embedding_size", "encoder_hidden_size", "encoder_layers", "decoder_hidden_size"]
+SIZES += ["decoder_layers", "label_embedding_size", "attention_size"]
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_each_size_is_at_least_one(name):
+    assert getattr(SGMConfig(**{name: 1}), name) == 1
+    for value in (0, -3):
+        with pytest.raises(StrictDataclassError, match=f"{name} must be at least 1, got {value}"):
+            SGMConfig(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed", "refused"),
+    [
+        ("dropout", (0, 0.0, 0.99), (-0.01, 1.0, 1.5)),
+        ("mixture_lambda", (0.0, 0, 1.0, 1), (-0.01, 1.01)),
+        ("num_untrained_labels", (0, 1, 2), (-1, 3)),
+    ],
+)
+def test_ranges_have_their_ends(name, allowed, refused):
+    for value in allowed:
+        assert getattr(SGMConfig(**{name: value}), name) == value
+    for value in refused:
+        with pytest.raises(StrictDataclassError, match=f"{name} must .* got {value}"):
+            SGMConfig(**{name: value})
+
+
+def test_gaps_and_repeats_among_the_labels_are_named():
+    with pytest.raises(StrictDataclassError, match=r"ids 0 to 1, got \[0, 2\]"):
+        SGMConfig(id2label={0: "a", 2: "b"})
+    with pytest.raises(StrictDataclassError, match=r"appear twice: \['a', 'c'\]"):
+        SGMConfig(id2label={0: "c", 1: "a", 2: "b", 3: "c", 4: "a"})
+
+
+def test_label_names_are_stored_even_if_they_are_those_of_transformers(tmp_path):
+    SGMConfig(num_labels=2).save_pretrained(tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    assert stored["id2label"] == {"0": "LABEL_0", "1": "LABEL_1"}
+    assert AutoConfig.from_pretrained(tmp_path).id2label == {0: "LABEL_0", 1: "LABEL_1"}
+
+
+def test_what_is_stored_says_its_format_and_its_code_and_what_is_loaded_does_not(tmp_path):
+    config = SGMConfig(num_labels=2)
+    config.save_pretrained(tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    assert stored["sgm_format"] == 1
+    assert stored["auto_map"]["AutoModel"] == "modeling_sgm.SGMForMultiLabelGeneration"
+    assert stored["auto_map"]["AutoConfig"] == "configuration_sgm.SGMConfig"
+    pipeline = stored["custom_pipelines"]["multi-label-generation"]
+    assert pipeline["impl"] == "pipeline_sgm.MultiLabelGenerationPipeline"
+    assert (pipeline["pt"], pipeline["type"]) == (["AutoModel"], "text")
+    loaded = SGMConfig.from_pretrained(tmp_path)
+    assert not hasattr(loaded, "sgm_format")
+    assert not hasattr(loaded, "custom_pipelines")  # or pipeline() would ask for trust in remote code
+    config.to_dict()["auto_map"].clear()
+    config.to_dict()["custom_pipelines"]["multi-label-generation"].clear()
+    assert config.to_dict()["auto_map"] and config.to_dict()["custom_pipelines"]["multi-label-generation"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "bert"}, "a model of type 'bert', expected 'sgm'"),
+        ({"sgm_format": 2}, "has the format 2, this release of sgm_hf reads up to 1; install a newer release"),
+        ({"sgm_format": "1"}, "has the format '1'"),
+        ({"id2label": None}, r"names no labels \(id2label\)"),
+        ({"id2label": {}}, r"names no labels \(id2label\)"),
+    ],
+)
+def test_a_stored_configuration_that_would_be_read_wrongly_is_refused(change, message):
+    stored = {"model_type": "sgm", "sgm_format": 1, "id2label": {"0": "a"}}
+    assert SGMConfig.from_dict(dict(stored)).id2label == {0: "a"}
+    assert SGMConfig.from_dict(stored | {"sgm_format": 0}).num_labels == 1
+    for name in ("model_type", "sgm_format"):
+        assert SGMConfig.from_dict({key: value for key, value in stored.items() if key != name}).num_labels == 1
+    with pytest.raises(ValueError, match=message):
+        SGMConfig.from_dict(stored | change)
+
+
+def test_names_that_transformers_asks_for_are_those_of_the_sizes():
+    config = SGMConfig(decoder_hidden_size=34, encoder_layers=3)
+    assert (config.hidden_size, config.num_hidden_layers) == (34, 3)
+    assert SGMConfig.keys_to_ignore_at_inference == ["past_key_values"]
+
+
+def test_a_configuration_from_arguments_gives_back_what_it_does_not_know(tmp_path):
+    SGMConfig(num_labels=2).save_pretrained(tmp_path)
+    config, unused = SGMConfig.from_pretrained(tmp_path, dropout=0.1, colour="red", return_unused_kwargs=True)
+    assert (config.dropout, unused) == (0.1, {"colour": "red"})

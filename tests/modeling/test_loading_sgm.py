@@ -1,5 +1,6 @@
 """Checkpoints that do not hold what their configuration describes are refused; nobody gets a random model unasked."""
 
+import hashlib
 import json
 
 import pytest
@@ -9,6 +10,7 @@ from tiny_models import build_model
 from transformers import AutoModel
 
 from sgm_hf.modeling import SGMForMultiLabelGeneration
+from sgm_hf.modeling.loading_sgm import check_hashes, check_names, check_shapes, check_values
 
 NAME = "decoder.output.weight"
 GOLD = torch.tensor([[2, 0, 3], [1, 3, -100], [3, -100, -100], [0, 2, 3]])
@@ -177,3 +179,37 @@ def test_pickles_are_refused(checkpoint):
     for choice in (True, None):
         with pytest.raises(OSError, match="model.safetensors"):
             SGMForMultiLabelGeneration.from_pretrained(checkpoint, use_safetensors=choice)
+
+
+def test_damaged_files_are_refused_with_the_remedy(checkpoint):
+    file = checkpoint / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(OSError, match=f"weights of {checkpoint} are damaged, or not in safetensors.*force_download"):
+        SGMForMultiLabelGeneration.from_pretrained(checkpoint)
+
+
+def test_a_file_named_by_its_hash_must_have_it(tmp_path):
+    content = b"weights"
+    digest = hashlib.sha256(content).hexdigest()
+    blob, link = tmp_path / digest, tmp_path / "model.safetensors"
+    link.symlink_to(blob)  # as in the cache of the Hub
+    blob.write_bytes(content)
+    check_hashes("me/model", [str(link)])
+    blob.write_bytes(content + b".")
+    with pytest.raises(OSError, match=f"weights of me/model are damaged: .* expected {digest}.*force_download=True"):
+        check_hashes("me/model", [str(link)])
+    other = tmp_path / "model-00002-of-00002.safetensors"
+    other.write_bytes(b"anything")
+    check_hashes("me/model", [str(other)])  # no name of a hash, so nothing to compare
+
+
+def test_messages_name_some_of_many_weights():
+    shapes = {("b", (2, 3), (4, 5)), ("a", (1,), (2,))}
+    with pytest.raises(RuntimeError, match=r"2 weights of x do not .*; a: stored \(1,\), expected \(2,\)\."):
+        check_shapes("x", shapes)
+    with pytest.raises(ValueError, match=r"3 \(a, b, c\) missing, 4 \(d, e, f, …\) not expected"):
+        check_names("x", {"c", "b", "a"}, {"g", "f", "e", "d"})
+    with pytest.raises(ValueError, match="2 weights of x cannot be used; a is odd"):
+        check_values("x", {"b": "even", "a": "odd"})
+    for check, nothing in ((check_shapes, [set()]), (check_names, [set(), set()]), (check_values, [{}])):
+        check("x", *nothing)
