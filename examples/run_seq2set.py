@@ -15,21 +15,22 @@ corpus and splits as there.
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import run_sgm
 
+from sgm_hf import SGMConfig
 from sgm_hf.programs import run_main
 from sgm_hf.training import OrderFreeTrainer, SamplingArguments, SelfCriticalTrainer
 from sgm_hf.training.checkpoints import is_complete
 
 TRAINERS = {"self_critical": SelfCriticalTrainer, "order_free": OrderFreeTrainer}
-# Both trainings see the same documents; how words are made of them is the checkpoint's matter.
-DOCUMENTS = (
-    *("dataset_name", "dataset_config", "data_dir", "train_file", "validation_file", "test_file", "text_column"),
-    *("labels_column", "label_separator", "validation_split_size", "split_seed", "max_train_samples"),
-)
+# Both trainings see the same documents. These settings of data are the likelihood training's own: how words are made,
+# and what is done beside the training.
+OWN = {*run_sgm.WORD_OPTIONS, "max_length", "threshold_split_size", "attention_figures"}
+DOCUMENTS = tuple(f.name for f in fields(run_sgm.DataArguments) if f.name not in OWN)
+OF_THE_REWARD = ("reward", "baseline", "entropy_weight")
 SHOWN = (
     *("best_sequence_micro_f1", "best_sequence_micro_precision", "best_sequence_micro_recall"),
     *("best_sequence_hamming_loss", "best_sequence_zero_one_loss", "threshold_micro_f1"),
@@ -67,11 +68,14 @@ def comparison(before: dict[str, dict], after: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
-def pretrain(folder: Path, data_args: run_sgm.DataArguments, training_args: Seq2SetArguments) -> None:
+def pretrain(
+    folder: Path, asked: run_sgm.ModelArguments, data_args: run_sgm.DataArguments, training_args: Seq2SetArguments
+) -> None:
     """Train the checkpoint to start from by likelihood, unless that is done; go on with it where it was cut off.
 
     Args:
         folder: Where the checkpoint goes.
+        asked: The model settings of fine-tuning, which must not contradict those of the checkpoint.
         data_args: The data settings, which say what documents there are.
         training_args: Its `pretrain_config` has the other settings; the precision is the same for both trainings.
     """
@@ -81,6 +85,8 @@ def pretrain(folder: Path, data_args: run_sgm.DataArguments, training_args: Seq2
     if any(map(is_complete, folder.glob("checkpoint-*"))):
         options += ["--resume_from_checkpoint", "true"]
     model_args, own_data_args, likelihood_args = run_sgm.parse_arguments([training_args.pretrain_config, *options])
+    config = SGMConfig(**run_sgm.model_settings(model_args))
+    run_sgm.check_contradictions(asked, config, f"--pretrain_config {training_args.pretrain_config}")
     documents = {name: getattr(data_args, name) for name in DOCUMENTS}
     run_sgm.run(model_args, replace(own_data_args, **documents), likelihood_args)
 
@@ -111,8 +117,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict]:
         checkpoint = Path(f"{Path(training_args.output_dir)}_likelihood")
         model_args.model_name_or_path = str(checkpoint)
         run_sgm.check_settings(*parsed)  # before a long training, not after it
-        pretrain(checkpoint, data_args, training_args)
+        pretrain(checkpoint, model_args, data_args, training_args)
     run_sgm.prepare(*parsed)
+    if training_args.method == "order_free":
+        given = [f"--{name}" for name in OF_THE_REWARD if run_sgm.is_given(name, training_args)]
+        if given:
+            run_sgm.logger.warning("%s: no effect with --method order_free, which has no reward", ", ".join(given))
     trainer, splits, encoded = run_sgm.build_trainer(parsed, TRAINERS[training_args.method])
     before = run_sgm.score_splits(trainer, splits, encoded, write=False)
     train_metrics = run_sgm.train(trainer)

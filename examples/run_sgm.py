@@ -18,7 +18,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,21 @@ from sgm_hf.training.summary import (
 )
 
 logger = logging.getLogger("run_sgm")
+
+AT_LEAST_ONE = (
+    *("num_beams", "max_labels", "max_train_samples", "max_eval_samples", "max_predict_samples"),
+    *("vocab_size", "min_frequency", "max_length", "num_threads"),
+)
+FILE_OPTIONS = ("text_column", "labels_column", "label_separator", "id_column", "delimiter")
+WORD_OPTIONS = ("vocab_size", "min_frequency", "lowercase", "mask_numbers")
+# Options of Transformers' Trainer.
+NOT_OF_OUR_TRAINER = (
+    *("train_sampling_strategy", "length_column_name", "remove_unused_columns", "label_names"),
+    *("dataloader_drop_last", "dataloader_persistent_workers", "dataloader_multiprocessing_context"),
+    *("dataloader_in_order",),
+    *("prediction_loss_only", "eval_accumulation_steps", "eval_do_concat_batches", "eval_use_gather_object"),
+    *("include_for_metrics", "batch_eval_metrics", "bf16_full_eval", "fp16_full_eval"),
+)
 
 
 def option(help_text: str, default: Any = None, **metadata: Any) -> Any:
@@ -116,6 +131,10 @@ class DataArguments:
     text_column: str = option("Column of the text in your files.", "text")
     labels_column: str = option("Column of the labels in your files.", "labels")
     label_separator: str = option("What separates labels in one cell.", "|")
+    id_column: str = option(
+        "Column of the ids in your files; documents without one are called after their line.", "id"
+    )
+    delimiter: str | None = option("What separates cells in your .csv and .tsv files; default a comma, a tab.")
     validation_split_size: float = option(
         "Part (below 1) or number of training documents to validate on, where there is no validation split.", 0.1
     )
@@ -162,10 +181,14 @@ def parse_arguments(
         ValueError: If it is not JSON or names a setting that does not exist, or a setting is out of its range.
     """
     classes = (ModelArguments, DataArguments, training_class)
-    parser = HfArgumentParser(classes, description=description)
+    parser = HfArgumentParser(classes, description=description, usage="%(prog)s [SETTINGS.json] [--option value …]")
     arguments = list(arguments)
     if arguments and arguments[0].endswith(".json"):
-        parser.set_defaults(**read_settings(Path(arguments.pop(0)), {f.name for c in classes for f in fields(c)}))
+        settings = read_settings(Path(arguments.pop(0)), {f.name for c in classes for f in fields(c)})
+        # As options, so that their types and choices are checked; lists and nulls cannot be written as one.
+        options = {name: value for name, value in settings.items() if isinstance(value, str | int | float)}
+        parser.set_defaults(**{name: value for name, value in settings.items() if name not in options})
+        arguments = [f"--{name}={value}" for name, value in options.items()] + arguments
     try:
         model_args, data_args, training_args = parser.parse_args_into_dataclasses(args=arguments)
     except ValueError as error:  # of Transformers for its own settings: for the user to mend, as ours are
@@ -205,10 +228,10 @@ def choose_data(model_args: ModelArguments, data_args: DataArguments) -> None:
 
 
 def check_settings(model_args: ModelArguments, data_args: DataArguments, training_args: SGMTrainingArguments) -> None:
-    """Refuse settings that cannot work before anything is read or written.
+    """Refuse settings that cannot work before anything is read or written, and tell of those without effect.
 
     Raises:
-        ValueError: If data or model is missing or given twice.
+        ValueError: If data or model is missing or given twice, or a setting is out of its range.
         FileExistsError: If the output folder is in use.
     """
     files = (data_args.train_file, data_args.validation_file, data_args.test_file)
@@ -220,6 +243,10 @@ def check_settings(model_args: ModelArguments, data_args: DataArguments, trainin
         raise ValueError("there is nothing to evaluate: give --model_name_or_path, or --do_train.")
     if training_args.do_train and data_args.dataset_name is None and data_args.train_file is None:
         raise ValueError("--do_train needs --train_file or --dataset_name.")
+    check_evaluation_data(model_args, data_args, training_args)
+    check_ranges(model_args, data_args)
+    if model_args.model_name_or_path is None:
+        check_label_threshold(model_args, model_args.set_decoding)
     check_attention_figures(model_args, data_args, training_args)
     trains_checkpoint = training_args.do_train and model_args.model_name_or_path is not None
     for name in ("add_labels", "freeze_encoder"):
@@ -228,6 +255,106 @@ def check_settings(model_args: ModelArguments, data_args: DataArguments, trainin
                 f"--{name} is for going on with a model's training: give --model_name_or_path, --do_train."
             )
     check_output_dir(training_args)
+    tell_of_idle_options(model_args, data_args, training_args)
+
+
+def check_evaluation_data(
+    model_args: ModelArguments, data_args: DataArguments, training_args: SGMTrainingArguments
+) -> None:
+    """Refuse to evaluate a checkpoint on nothing, and say so where it is on a part of the training file.
+
+    Raises:
+        ValueError: If there would be nothing to evaluate.
+    """
+    if training_args.do_train or data_args.dataset_name is not None or data_args.validation_file is not None:
+        return
+    if data_args.train_file is None:
+        if not training_args.do_predict:
+            raise ValueError("--do_eval evaluates the validation documents: give --validation_file, or --do_predict.")
+    elif training_args.do_eval or data_args.test_file is None:
+        logger.warning(
+            "no --validation_file: evaluated is the part of %s that --validation_split_size and --split_seed take; "
+            "the model has seen these documents, unless it was trained with the same file and the same two settings",
+            data_args.train_file,
+        )
+
+
+def check_ranges(model_args: ModelArguments, data_args: DataArguments) -> None:
+    """Refuse numbers that training, saving or generating would refuse later.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    given = {**vars(model_args), **vars(data_args)}
+    for name in AT_LEAST_ONE:
+        if given[name] is not None and given[name] < 1:
+            raise ValueError(f"--{name} is {given[name]}; it must be at least 1, or left out.")
+    threshold = model_args.label_threshold
+    if threshold is not None and not 0.0 < threshold <= 1.0:
+        raise ValueError(f"--label_threshold is {threshold}; it must be above 0 and at most 1.")
+    if data_args.validation_split_size <= 0 or data_args.threshold_split_size < 0:
+        raise ValueError(
+            f"--validation_split_size is {data_args.validation_split_size} and --threshold_split_size "
+            f"{data_args.threshold_split_size}; give a part below 1 or a number of documents."
+        )
+
+
+def check_label_threshold(model_args: ModelArguments, set_decoding: str | None) -> None:
+    """Refuse a label threshold that no predicted label would depend on.
+
+    Args:
+        model_args: The model settings.
+        set_decoding: How the label sets will be chosen; None stands for the default, "best_sequence".
+
+    Raises:
+        ValueError: If there is one.
+    """
+    if model_args.label_threshold is not None and set_decoding not in ("threshold", *FORMER_SET_DECODINGS):
+        raise ValueError(
+            f"--label_threshold {model_args.label_threshold} has no effect on the labels that --set_decoding "
+            f"{set_decoding or 'best_sequence'} chooses; give --set_decoding threshold with it, or leave it out."
+        )
+
+
+def tell_of_idle_options(
+    model_args: ModelArguments, data_args: DataArguments, training_args: SGMTrainingArguments
+) -> None:
+    """Log a warning for options that were given (differ from their defaults) and have no effect."""
+    is_corpus, is_checkpoint = data_args.dataset_name is not None, model_args.model_name_or_path is not None
+    chooses = model_args.set_decoding in ("threshold", *FORMER_SET_DECODINGS)
+    feedback, is_fitted = model_args.label_feedback, training_args.do_train and data_args.threshold_split_size > 0
+    groups = (
+        (is_corpus, FILE_OPTIONS, "with --dataset_name, which has a format of its own"),
+        (not is_corpus, ("dataset_config", "data_dir"), "without --dataset_name"),
+        (is_checkpoint, WORD_OPTIONS, "with --model_name_or_path, whose words stay as they are"),
+        (model_args.attention == "none", ("attention_size",), "with --attention none"),
+        (feedback != "fixed_mixture", ("mixture_lambda",), "without --label_feedback fixed_mixture"),
+        (feedback != "global_embedding", ("gate_activation",), "without --label_feedback global_embedding"),
+        (
+            not is_checkpoint and not chooses,
+            ("threshold_split_size",),
+            "on labels without --set_decoding threshold",
+        ),
+        (is_fitted, ("label_threshold",), "with --threshold_split_size, on which the threshold is fitted"),
+        (not training_args.do_train, ("resume_from_checkpoint",), "without --do_train true"),
+        (not training_args.push_to_hub, ("hub_model_id", "hub_private_repo"), "without --push_to_hub true"),
+        (training_args.halve_from_epoch is not None, ("lr_scheduler_type",), "with --halve_from_epoch"),
+        (True, NOT_OF_OUR_TRAINER, "here: SGMTrainer makes its batches and evaluates in its own way"),
+    )
+    for is_idle, names, reason in groups:
+        given = [f"--{name}" for name in names if is_idle and is_given(name, model_args, data_args, training_args)]
+        if given:
+            logger.warning("%s: no effect %s", ", ".join(given), reason)
+
+
+def is_given(name: str, *arguments: ModelArguments | DataArguments | SGMTrainingArguments) -> bool:
+    """Whether a setting differs from its default."""
+    for part in arguments:
+        if name in part.__dataclass_fields__:
+            default = part.__dataclass_fields__[name]
+            value = default.default if default.default_factory is MISSING else default.default_factory()
+            return getattr(part, name) != value
+    return False
 
 
 def check_attention_figures(
@@ -283,6 +410,8 @@ def load_splits(data_args: DataArguments, label_names: Sequence[str] | None) -> 
         text_column=data_args.text_column,
         labels_column=data_args.labels_column,
         label_separator=data_args.label_separator,
+        id_column=data_args.id_column,
+        delimiter=data_args.delimiter,
         label_names=label_names,
         unknown_labels=data_args.unknown_labels,
     )
@@ -321,6 +450,8 @@ def arrange_splits(splits: DatasetDict, data_args: DataArguments) -> dict[str, D
         Splits among "train", "validation", "threshold" and "test".
     """
     arranged = dict(splits)
+    if "validation" in arranged and is_given("validation_split_size", data_args):
+        logger.warning("--validation_split_size has no effect: there is a validation split")
     if "train" in arranged and "validation" not in arranged:
         arranged["train"], arranged["validation"] = split_off(
             arranged["train"], data_args.validation_split_size, data_args.split_seed, "validation_split_size"
@@ -335,7 +466,9 @@ def arrange_splits(splits: DatasetDict, data_args: DataArguments) -> dict[str, D
         "test": data_args.max_predict_samples,
     }
     for split, limit in limits.items():
-        if split in arranged and limit is not None:
+        if limit is not None and split not in arranged:
+            logger.warning("there is no %s split that could be cut to %d documents", split, limit)
+        elif limit is not None:
             arranged[split] = arranged[split].select(range(min(limit, len(arranged[split]))))
     return arranged
 
@@ -400,6 +533,12 @@ def build_tokenizer(train: Dataset, data_args: DataArguments) -> SGMTokenizer:
     )
 
 
+def model_settings(model_args: ModelArguments) -> dict[str, Any]:
+    """The fields of `SGMConfig` that were given."""
+    names = [f.name for f in fields(ModelArguments) if f.name in SGMConfig.__dataclass_fields__]
+    return {name: getattr(model_args, name) for name in names if getattr(model_args, name) is not None}
+
+
 def build_model(train: Dataset, tokenizer: SGMTokenizer, model_args: ModelArguments) -> SGMForMultiLabelGeneration:
     """A new model for the labels of the training split.
 
@@ -408,11 +547,9 @@ def build_model(train: Dataset, tokenizer: SGMTokenizer, model_args: ModelArgume
     """
     label_order = model_args.label_order or "frequency"
     names = order_label_names(label_sets_of(train), train.features["labels"].feature.names, label_order)
-    own = {f.name for f in fields(ModelArguments)} & set(SGMConfig.__dataclass_fields__)
-    settings = {name: getattr(model_args, name) for name in own if getattr(model_args, name) is not None}
     try:
         config = SGMConfig(
-            **settings,
+            **model_settings(model_args),
             vocab_size=len(tokenizer),
             pad_token_id=tokenizer.pad_token_id,
             id2label=dict(enumerate(names)),
@@ -420,6 +557,25 @@ def build_model(train: Dataset, tokenizer: SGMTokenizer, model_args: ModelArgume
     except StrictDataclassError as error:
         raise ValueError(f"the model cannot be made with these settings: {' '.join(str(error).split())}") from error
     return SGMForMultiLabelGeneration(config)
+
+
+def check_contradictions(model_args: ModelArguments, config: SGMConfig, source: str) -> None:
+    """Refuse settings of a new model beside a model that has others.
+
+    Args:
+        model_args: The settings given.
+        config: Those that the model has.
+        source: Where it is from.
+
+    Raises:
+        ValueError: If there are any.
+    """
+    other = {name: value for name, value in model_settings(model_args).items() if getattr(config, name) != value}
+    if other:
+        listed = ", ".join(f"--{name} {value} (it has {getattr(config, name)})" for name, value in other.items())
+        raise ValueError(
+            f"the model of {source} is not made with {listed}; leave these options out, or train a new model."
+        )
 
 
 def match_labels(model: SGMForMultiLabelGeneration, data_args: DataArguments, add_labels: bool) -> None:
@@ -444,11 +600,23 @@ def match_labels(model: SGMForMultiLabelGeneration, data_args: DataArguments, ad
 
 
 def set_generation(model: SGMForMultiLabelGeneration, model_args: ModelArguments) -> None:
-    """Keep the generation settings given on the command line in the model's generation config."""
+    """Keep the generation settings given on the command line in the model's generation config.
+
+    Raises:
+        ValueError: If the model cannot generate so.
+    """
+    if model_args.max_labels is not None and model_args.max_labels > model.config.num_labels:
+        raise ValueError(
+            f"--max_labels is {model_args.max_labels}, but there are {model.config.num_labels} labels; give no "
+            "more, or leave it out."
+        )
     for name in ("num_beams", "set_decoding", "label_threshold", "max_labels"):
         value = getattr(model_args, name)
         if value is not None:
             setattr(model.generation_config, name, value)
+    check_label_threshold(model_args, model.generation_config.set_decoding)
+    if model.generation_config.num_beams == 1:
+        model.generation_config.length_penalty = None  # no beams, no penalty: a config that has one cannot be saved
     model.rename_set_decoding()
 
 
@@ -629,6 +797,7 @@ def build_trainer(
     model = tokenizer = names = None
     if checkpoint is not None:
         model, tokenizer = load_checkpoint(checkpoint)
+        check_contradictions(model_args, model.config, checkpoint)
         if training_args.do_train:
             match_labels(model, data_args, model_args.add_labels)
         names = list(model.config.id2label.values())
@@ -652,11 +821,26 @@ def build_trainer(
     return trainer, splits, encoded
 
 
+def check_tasks(model_args: ModelArguments, data_args: DataArguments, training_args: SGMTrainingArguments) -> None:
+    """Refuse a checkpoint with a training file and no word of what to do with it.
+
+    Raises:
+        ValueError: If that is so.
+    """
+    asked = training_args.do_train or training_args.do_eval or training_args.do_predict
+    if not asked and model_args.model_name_or_path is not None and data_args.train_file is not None:
+        raise ValueError(
+            "--train_file with --model_name_or_path: give --do_train true to go on with the model's training, or "
+            "--do_eval true to evaluate the model on a part of that file."
+        )
+
+
 def prepare(model_args: ModelArguments, data_args: DataArguments, training_args: SGMTrainingArguments) -> None:
     """Set up logging, complete and check the settings, and make the process ready to train."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S", level="INFO")
     transformers_logging.set_verbosity_warning()
     transformers_logging.disable_progress_bar()
+    check_tasks(model_args, data_args, training_args)
     choose_tasks(model_args, training_args)
     choose_data(model_args, data_args)
     check_settings(model_args, data_args, training_args)

@@ -371,7 +371,7 @@ class SGMGenerationMixin(GenerationMixin):
         sources = [kwargs, *map(vars, configs)]
         given = {
             name
-            for name in ("max_length", "max_new_tokens", "min_length")
+            for name in ("max_length", "max_new_tokens", "min_length", "length_penalty")
             if any(source.get(name) is not None for source in sources)
         }
         config, model_kwargs = self._prepare_generation_config(generation_config, **kwargs)
@@ -386,6 +386,8 @@ class SGMGenerationMixin(GenerationMixin):
             config.min_length = None
         if config.num_beams == 1:
             config.length_penalty = 1.0  # the neutral value where there are no beams
+        elif "length_penalty" not in given:
+            config.length_penalty = 0.0  # a hypothesis' score is log p(y|x)
         input_ids = model_kwargs.get("input_ids") if inputs is None else inputs
         if input_ids is not None and model_kwargs.get("attention_mask") is None:
             model_kwargs["attention_mask"] = input_ids.ne(self.config.pad_token_id)

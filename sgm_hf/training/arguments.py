@@ -98,12 +98,18 @@ class SGMTrainingArguments(TrainingArguments):
         Raises:
             ValueError: If a setting is out of its range.
         """
-        for name in ("max_tokens_per_batch", "max_tokens_per_eval_batch"):
+        batch_sizes = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
+        for name in ("max_tokens_per_batch", "max_tokens_per_eval_batch", *batch_sizes):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         for name in ("halve_from_epoch", "early_stopping_patience", "generation_num_beams"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1, or left out.")
+        if self.early_stopping_patience is not None and self.eval_strategy == "no":
+            raise ValueError(
+                f"early_stopping_patience is {self.early_stopping_patience}, but training evaluates nothing; set "
+                "eval_strategy to epoch or steps, or leave early_stopping_patience out."
+            )
         if not 0.0 <= self.label_smoothing_factor < 1.0:
             raise ValueError(f"label_smoothing_factor is {self.label_smoothing_factor}; it must be in [0, 1).")
         if not torch.accelerator.is_available():

@@ -1,8 +1,10 @@
 """Maximum-likelihood training of SGM models, evaluated by generation."""
 
+import copy
 import logging
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -252,8 +254,10 @@ class SGMTrainer(ResumableTrainer):
             FileExistsError: If another process trains in `output_dir`.
             FileNotFoundError: If there is no complete checkpoint to resume from.
             Interrupted: At Ctrl-C or SIGTERM, after a checkpoint; it ends the process with status 130 or 143.
-            ValueError: If the checkpoint named is incomplete, or is of other data, labels or settings.
+            ValueError: If the checkpoint named is incomplete, or is of other data, labels or settings; or if saving or
+                evaluating would refuse the model's generation config.
         """
+        self._check_generation()
         self.evaluation_seconds = 0.0
         self.results = {}
         untrained_labels = self.model.config.num_untrained_labels
@@ -270,6 +274,19 @@ class SGMTrainer(ResumableTrainer):
             records = [r for r in epoch_history(self.state.log_history) if r["step"] == self.state.best_global_step]
             self._keep_results("eval", records[-1] if records else {})
         return output
+
+    def _check_generation(self) -> None:
+        """Save the generation config and evaluate one document of one word, as this training will at its end."""
+        config = copy.deepcopy(self.model.generation_config)
+        if config.num_beams is not None and config.num_beams < 1:
+            raise ValueError(f"num_beams of the model's generation config is {config.num_beams}; give 1 or more.")
+        if self.threshold_dataset is not None:
+            config.label_threshold = 0.25  # as fitting will: what was changed since loading is checked strictly
+        with tempfile.TemporaryDirectory() as folder:
+            config.save_pretrained(folder)
+        word = {"input_ids": [[self.model.config.vocab_size - 1]], "labels": [[]], "length": [1]}
+        with torch.random.fork_rng():  # a model that samples draws from the training's random numbers
+            self._predict(Dataset.from_dict(word), "Checking", "check")
 
     def _keep_results(self, prefix: str, metrics: dict[str, Any]) -> None:
         """Keep the metrics of a split, "validation" if they come from `evaluate`, for the model card."""

@@ -269,6 +269,57 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_written(tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+BAD_GENERATION = [
+    (["--num_beams", "0"], "--num_beams is 0"),
+    (["--max_labels", "0"], "--max_labels is 0"),
+    (["--max_labels", "-1"], "--max_labels is -1"),
+    (["--max_labels", "4"], "--max_labels is 4, but there are 3 labels"),
+    (["--set_decoding", "threshold", "--label_threshold", "0"], "--label_threshold is 0"),
+    (["--set_decoding", "threshold", "--label_threshold", "1.5"], "--label_threshold is 1.5"),
+    (["--label_threshold", "0.3"], "--label_threshold 0.3 has no effect .* best_sequence"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD_GENERATION, ids=lambda value: str(value))
+def test_what_saving_or_generating_would_refuse_is_refused_before_training(tmp_path, monkeypatch, options, message):
+    monkeypatch.setattr(run_sgm.SGMTrainer, "training_step", lambda *_: pytest.fail("a training step was made"))
+    files = ["--train_file", write_csv(tmp_path / "train.csv", 20), "--output_dir", str(tmp_path / "out")]
+    with pytest.raises(ValueError, match=message):
+        run_sgm.main([*files, *TINY, *options])
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_set_decoding_is_refused_on_the_command_line_and_in_a_file(tmp_path, capsys):
+    (tmp_path / "settings.json").write_text(json.dumps({"set_decoding": "best"}))
+    for arguments in (["--set_decoding", "best"], [str(tmp_path / "settings.json")]):
+        with pytest.raises(SystemExit):
+            run_sgm.parse_arguments(arguments)
+        assert "invalid choice: 'best'" in capsys.readouterr().err
+
+
+GOOD_GENERATION = [
+    {"num_beams": 1},
+    {"num_beams": 1, "set_decoding": "threshold", "threshold_split_size": 5},
+    {"num_beams": 3, "max_labels": 3},
+    {"max_labels": 1, "set_decoding": "threshold", "label_threshold": 1.0},
+]
+
+
+@pytest.mark.parametrize("settings", GOOD_GENERATION, ids=lambda value: str(value))
+def test_settings_that_pass_train_are_saved_and_predict_the_same_when_reloaded(tmp_path, settings):
+    options = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+    test_file = write_csv(tmp_path / "test.csv", 10, seed=1)
+    common = ["--test_file", test_file, "--do_predict", "--disable_tqdm", "true"]
+    train = ["--train_file", write_csv(tmp_path / "train.csv", 30), "--do_train", "--num_train_epochs", "1"]
+    run_sgm.main([*train, *TINY, *common, *options, "--output_dir", str(tmp_path / "run")])
+    run_sgm.main(["--model_name_or_path", str(tmp_path / "run"), *common, "--output_dir", str(tmp_path / "again")])
+    first, again = (read_lines(tmp_path / folder / "predictions_test.jsonl") for folder in ("run", "again"))
+    assert first == again
+    saved = json.loads((tmp_path / "run" / "generation_config.json").read_text())
+    assert saved.items() >= {name: settings[name] for name in settings if name in saved}.items()
+    assert saved["num_beams"] == settings.get("num_beams", 3)
+
+
 @pytest.mark.parametrize(
     ("options", "name"),
     [([], "generated"), (["--model_name_or_path", "x"], None), (["--test_file", "x.csv"], None)],
@@ -277,6 +328,96 @@ def test_the_generated_corpus_is_taken_where_neither_data_nor_checkpoint_is_name
     model_args, data_args, _ = run_sgm.parse_arguments([*options, "--output_dir", str(tmp_path)])
     run_sgm.choose_data(model_args, data_args)
     assert data_args.dataset_name == name
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--embedding_size", "32"], r"--embedding_size 32 \(it has 16\)"),
+        (["--decoder_layers", "2", "--dropout", "0.5"], r"--decoder_layers 2 \(it has 1\), --dropout 0.5"),
+        (["--label_order", "shuffled"], "--label_order shuffled"),
+    ],
+)
+def test_settings_that_contradict_a_checkpoint_are_refused_and_equal_ones_are_not(trained, tmp_path, given, message):
+    folder, _ = trained
+    options = ["--model_name_or_path", str(folder / "run"), "--test_file", write_csv(tmp_path / "test.csv", 5)]
+    options += ["--do_predict", "--output_dir", str(tmp_path / "out"), *TINY]
+    with pytest.raises(ValueError, match=message):
+        run_sgm.main([*options, *given])
+    run_sgm.main(options)
+
+
+def test_a_checkpoint_is_not_evaluated_on_a_training_file_unasked(trained, tmp_path, caplog):
+    folder, _ = trained
+    options = ["--model_name_or_path", str(folder / "run"), "--train_file", str(folder / "train.csv")]
+    options += ["--output_dir", str(tmp_path / "out"), "--disable_tqdm", "true"]
+    with pytest.raises(ValueError, match="--do_train true to go on .* --do_eval true to evaluate"):
+        run_sgm.main(options)
+    run_sgm.main([*options, "--do_eval"])
+    assert "the model has seen these documents" in caplog.text
+    test_file = write_csv(tmp_path / "test.csv", 5)
+    with pytest.raises(ValueError, match="--do_eval evaluates the validation documents"):
+        run_sgm.main([*options[:2], "--test_file", test_file, "--do_eval", *options[4:]])
+
+
+IDLE = {
+    "--text_column x --id_column y --delimiter ;": "--dataset_name generated",
+    "--dataset_config lyrl2004 --data_dir x": "--train_file x.csv",
+    "--vocab_size 10 --min_frequency 2 --lowercase false --mask_numbers false": "--model_name_or_path x --test_file y",
+    "--attention_size 7": "--attention none",
+    "--mixture_lambda 0.3": "--label_feedback global_embedding",
+    "--gate_activation sigmoid": "--label_feedback fixed_mixture",
+    "--threshold_split_size 0.1": "--set_decoding best_sequence",
+    "--label_threshold 0.4": "--set_decoding threshold --threshold_split_size 0.1",
+    "--hub_model_id me/mine": "--push_to_hub false",
+    "--lr_scheduler_type linear": "--halve_from_epoch 2",
+    "--dataloader_drop_last true --eval_accumulation_steps 3": "",
+}
+
+
+@pytest.mark.parametrize("idle", IDLE)
+def test_options_without_effect_are_named(tmp_path, caplog, idle):
+    def told(options):
+        caplog.clear()
+        parsed = run_sgm.parse_arguments([*options.split(), "--output_dir", str(tmp_path / "out")])
+        run_sgm.choose_tasks(parsed[0], parsed[2])
+        run_sgm.choose_data(*parsed[:2])
+        run_sgm.check_settings(*parsed)
+        return [record.getMessage() for record in caplog.records if "no effect" in record.getMessage()]
+
+    names = [word for word in idle.split() if word.startswith("--")]
+    (line,) = told(f"{IDLE[idle]} {idle}")
+    assert line.startswith(f"{', '.join(names)}: no effect ")
+    assert told(IDLE[idle].replace("--threshold_split_size 0.1", "")) == []
+
+
+def test_cuts_and_splits_that_are_not_made_are_named(caplog):
+    data = Dataset.from_dict({"text": ["a", "b", "c"]})
+    arguments = run_sgm.DataArguments(validation_split_size=0.5, max_predict_samples=2, max_train_samples=2)
+    arranged = run_sgm.arrange_splits({"train": data, "validation": data}, arguments)
+    assert len(arranged["train"]) == 2
+    assert "--validation_split_size has no effect" in caplog.text and "no test split" in caplog.text
+
+
+def test_a_delimiter_and_an_id_column_of_ones_own_are_read(tmp_path):
+    (tmp_path / "test.csv").write_text("name;text\none;ball, goal\n")
+    _, arguments, _ = run_sgm.parse_arguments(
+        ["--test_file", str(tmp_path / "test.csv"), "--delimiter", ";", "--id_column", "name"]
+    )
+    with pytest.warns(UserWarning, match="no column 'labels'"):
+        splits = run_sgm.load_splits(arguments, ["sport"])
+    assert splits["test"][:] == {"id": ["one"], "text": ["ball, goal"]}
+
+
+def test_types_of_a_settings_file_are_those_of_the_command_line(tmp_path, capsys):
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps({"num_beams": 2.5}))
+    with pytest.raises(SystemExit):
+        run_sgm.parse_arguments([str(file)])
+    assert len(capsys.readouterr().err.splitlines()) == 2  # a short usage, and what is wrong
+    file.write_text(json.dumps({"save_total_limit": None, "label_mask": False, "learning_rate": 1e-05}))
+    model_args, _, training_args = run_sgm.parse_arguments([str(file)])
+    assert (model_args.label_mask, training_args.save_total_limit, training_args.learning_rate) == (False, None, 1e-5)
 
 
 def test_a_faulty_settings_file_is_named_with_its_fault(tmp_path):

@@ -62,6 +62,15 @@ def textbook_beam_search(model, text, width, obeys=lambda labels: True):
     return finished
 
 
+def test_a_model_saved_without_beams_searches_without_length_penalty(texts):
+    model = build_model()
+    penalised = model.generate(**texts, num_beams=3, output_scores=True, return_dict_in_generate=True)
+    model.generation_config.num_beams, model.generation_config.length_penalty = 1, None
+    again = model.generate(**texts, num_beams=3, output_scores=True, return_dict_in_generate=True)
+    assert torch.equal(penalised.sequences, again.sequences)
+    assert torch.equal(penalised.sequences_scores, again.sequences_scores)
+
+
 def test_sequence_probabilities_sum_to_one(texts):
     torch.testing.assert_close(sequence_log_probs(build_model(), texts).exp().sum(1), torch.ones(4))
 

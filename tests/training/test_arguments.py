@@ -61,6 +61,13 @@ def test_every_configuration_leaves_the_precision_to_the_machine():
         assert settings["precision"] == "auto" and "bf16" not in settings, path
 
 
+def test_early_stopping_needs_evaluations(tmp_path):
+    settings = {"output_dir": str(tmp_path), "early_stopping_patience": 2}
+    with pytest.raises(ValueError, match="early_stopping_patience is 2, but training evaluates nothing"):
+        SGMTrainingArguments(eval_strategy="no", **settings)
+    assert SGMTrainingArguments(**settings).early_stopping_patience == 2
+
+
 def test_do_eval_stays_as_asked(tmp_path):
     assert not SGMTrainingArguments(output_dir=str(tmp_path)).do_eval
     assert SGMTrainingArguments(output_dir=str(tmp_path), do_eval=True).do_eval
@@ -75,6 +82,8 @@ def test_without_evaluation_there_is_no_best_model(tmp_path):
     [
         ("max_tokens_per_batch", 0),
         ("max_tokens_per_eval_batch", -5),
+        ("per_device_train_batch_size", 0),
+        ("gradient_accumulation_steps", 0),
         ("halve_from_epoch", 0),
         ("early_stopping_patience", 0),
         ("generation_num_beams", 0),

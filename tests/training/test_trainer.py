@@ -187,6 +187,52 @@ def test_the_best_checkpoint_comes_back_with_its_threshold(arguments):
         assert saved.label_threshold == record["eval_label_threshold"]
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_beams": 0}, "num_beams of the model's generation config is 0"),
+        ({"num_beams": 1}, "length_penalty"),  # 0.0 by default, which GenerationConfig refuses to save without beams
+        ({"max_labels": -1}, "max_labels"),
+        ({"min_labels": 9}, "min_labels"),
+        ({"label_threshold": 0.0}, "label_threshold"),  # every evaluation takes label sets by it
+        ({"set_decoding": "best"}, "set_decoding is 'best'"),
+        ({"num_return_sequences": 9}, "num_return_sequences"),
+        ({"temperature": 0.5}, "temperature"),
+    ],
+    ids=str,
+)
+def test_a_generation_config_that_cannot_be_saved_or_used_is_refused_before_training(arguments, settings, message):
+    model = make_model()
+    for name, value in settings.items():
+        setattr(model.generation_config, name, value)
+    trainer = SGMTrainer(model, arguments(), make_documents(8), make_documents(8), callbacks=[StopAt(1)])
+    with pytest.raises(ValueError, match=message):
+        trainer.train()
+    assert trainer.state.global_step == 0 and not list(Path(trainer.args.output_dir).iterdir())
+
+
+def test_a_published_config_that_could_not_be_saved_after_fitting_is_refused_before(arguments, tmp_path):
+    config = make_model().generation_config
+    config.save_pretrained(tmp_path)
+    stored = json.loads((tmp_path / "generation_config.json").read_text())
+    (tmp_path / "generation_config.json").write_text(json.dumps({**stored, "temperature": 0.5}))
+    model, data = make_model(), make_documents(8)
+    model.generation_config = GenerationConfig.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="temperature"):
+        SGMTrainer(model, arguments(), data, data, data).train()
+    SGMTrainer(model, arguments("unfitted"), data, data).train()  # unchanged, it is saved as it was loaded
+
+
+def test_the_check_of_the_generation_config_changes_no_random_number_and_no_setting(arguments):
+    model = make_model()
+    model.generation_config.do_sample, model.generation_config.num_beams = True, 2
+    trainer = SGMTrainer(model, arguments(), make_documents(8), make_documents(8), make_documents(8))
+    settings, random, mode = model.generation_config.to_dict(), torch.get_rng_state(), model.training
+    trainer._check_generation()
+    assert model.generation_config.to_dict() == settings and model.training == mode
+    assert torch.equal(torch.get_rng_state(), random)
+
+
 def test_early_stopping_stops_when_the_metric_stands_still(arguments):
     settings = arguments(num_train_epochs=20, learning_rate=0.0, early_stopping_patience=2)
     trainer = SGMTrainer(make_model(), settings, make_documents(8), make_documents(8, seed=1))
