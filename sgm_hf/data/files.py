@@ -377,7 +377,7 @@ def _jsonl_rows(path: Path) -> _Records:
         if not line.strip():
             continue
         try:
-            record = _JSON.decode(line.rstrip())
+            record = _JSON.decode(line.strip())
             if "\\u" in line:
                 json.dumps(record, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
         except RecursionError as error:
@@ -430,7 +430,7 @@ def _parquet_rows(path: Path, file: pq.ParquetFile, columns: list[str]) -> Itera
             for record in batch.to_pylist():
                 row += 1
                 yield record
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, OverflowError, ValueError) as error:
         _fault(path, row + 1, f"cannot be read ({error}). Write or copy the file anew.", error)
 
 
