@@ -43,16 +43,8 @@ def source_fingerprint(paths: Iterable[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
-# RuntimeError: a zip member is encrypted or packed by an unknown method. OSError is left to missing and locked files.
-_DAMAGE = (
-    EOFError,
-    RuntimeError,
-    gzip.BadGzipFile,
-    lzma.LZMAError,
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+# RuntimeError: a zip member is encrypted or packed by an unknown method.
+_DAMAGE = (EOFError, OSError, RuntimeError, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
 
 
 @contextmanager
@@ -70,6 +62,8 @@ def naming_damage(path: Path) -> Iterator[None]:
             raise EOFError("it is empty")  # gzip takes it for an archive of nothing
         yield
     except _DAMAGE as error:
+        if isinstance(error, OSError) and error.filename:  # missing or locked; damage has no name, as a place below 0
+            raise
         raise ValueError(
             f"{path} is truncated or damaged ({error}), expected a complete {path.suffix} file; fetch it again"
         ) from error

@@ -117,6 +117,8 @@ def _sgml_files(files: tuple[Path, ...]) -> Iterator[tuple[str, str]]:
         missing = [name for name in FILES if name not in members]
         if missing:
             raise ValueError(f"{archive} lacks {', '.join(missing)}; fetch the complete archive")
+        while tar.fileobj is not None and tar.fileobj.read(2**20):
+            pass  # the check sum of what was packed stands at the end, where no member's content lies
         for name in FILES:
             content = tar.extractfile(members[name])
             assert content is not None  # only for members that are no files
