@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The stamp is newer than the declared dependencies only once they are installed.
 INSTALLED := .venv/.installed
 
-.PHONY: demo test quality bench clean
+.PHONY: demo test quality bench mutants clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -26,6 +26,10 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/bench_training.py $(BENCH)
 	$(BIN)/python benchmarks/bench_generate.py $(BENCH)
 	$(BIN)/python benchmarks/bench_latency.py $(BENCH)
+
+# Not part of CI; goes on where it was interrupted. One file: make mutants MUTANTS=modeling/handler.py
+mutants: $(INSTALLED)
+	$(BIN)/python tests/mutation/mutation_run.py $(MUTANTS)
 
 # torch by its exact release first, so that pip takes the CPU build where the machine offers one.
 $(INSTALLED): setup.py pyproject.toml
