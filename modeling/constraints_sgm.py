@@ -64,8 +64,8 @@ class LabelConstraints(LogitsProcessor):
         self.max_labels = self.num_labels if max_labels is None else _count("max_labels", max_labels)
         self.max_length = max_length
         hierarchy = label_hierarchy or {}
-        parents = {label_id(config, child): label_id(config, parent) for child, parent in hierarchy.items()}
-        num_ancestors = _count_ancestors(config, parents)
+        parents = dict(zip(label_ids(config, hierarchy), label_ids(config, hierarchy.values()), strict=True))
+        num_ancestors = _count_ancestors(parents, self.names)
         self.parents: torch.Tensor | None = None  # (L), L for none
         self.num_ancestors: torch.Tensor | None = None  # (L)
         if parents:
@@ -74,12 +74,12 @@ class LabelConstraints(LogitsProcessor):
             self.num_ancestors = torch.zeros(self.num_labels, dtype=torch.long)  # (L)
             self.num_ancestors[list(num_ancestors)] = torch.tensor(list(num_ancestors.values()))
 
-        forbidden = _label_ids(config, "forbidden_labels", forbidden_labels)
+        forbidden = _listed_ids(config, "forbidden_labels", forbidden_labels)
         forbidden += range(self.num_labels - config.num_untrained_labels, self.num_labels)
         self.allowed: torch.Tensor | None = None  # (L), None for all
         if allowed_labels is not None or forbidden:
             allowed = [allowed_labels is None] * self.num_labels
-            for label in _label_ids(config, "allowed_labels", allowed_labels):
+            for label in _listed_ids(config, "allowed_labels", allowed_labels):
                 allowed[label] = True
             for label in forbidden:
                 allowed[label] = False
@@ -87,7 +87,7 @@ class LabelConstraints(LogitsProcessor):
                 allowed[label] = allowed[label] and allowed[parents[label]]
             self.allowed = torch.tensor(allowed)  # (L)
         required: set[int] = set()
-        for label in _label_ids(config, "required_labels", required_labels):
+        for label in _listed_ids(config, "required_labels", required_labels):
             while label is not None and label not in required:
                 required.add(label)
                 label = parents.get(label)
@@ -256,42 +256,44 @@ def produced_labels(input_ids: torch.Tensor, num_labels: int) -> torch.Tensor:
     return produced.scatter_(1, input_ids, True)[:, :num_labels]  # (R, L)
 
 
-def label_id(config: SGMConfig, label: Label) -> int:
+def label_ids(config: SGMConfig, labels: Iterable[Label]) -> list[int]:
     """
-    The id of a label given by name or id.
+    The ids of labels given by name or id.
 
     Args:
         config ([`SGMConfig`]): Gives the labels.
-        label (`int` or `str`): Name or id; integers of NumPy and PyTorch are ids too.
+        labels (`Iterable[int | str]`): Names or ids; integers of NumPy and PyTorch are ids too.
 
     Returns:
-        `int`: From 0 to L - 1.
+        `list[int]`: From 0 to L - 1, in the order of `labels`.
 
     Raises:
-        TypeError: When it is neither, such as a float or a truth value.
+        TypeError: When one is neither, such as a float or a truth value.
         ValueError: When the model has no such label.
     """
-    if isinstance(label, str):
-        found = config.label2id.get(label)
-    else:
-        number = _integer("A label id", label)
-        found = number if 0 <= number < config.num_labels else None
-    if found is None:
-        shown = list(config.id2label.values())
-        some = ", ".join(shown[:10]) + (", …" if len(shown) > 10 else "")
-        raise ValueError(f"The model has no label {label!r}. Its {len(shown)} labels are: {some}")
-    return int(found)
+    ids, num_labels = config.label2id, config.num_labels  # attributes of a configuration are slow
+    found = []
+    for label in labels:
+        number = ids.get(label, -1) if isinstance(label, str) else _integer("A label id", label)
+        if not 0 <= number < num_labels:
+            shown = list(ids)
+            some = ", ".join(shown[:10]) + (", …" if len(shown) > 10 else "")
+            raise ValueError(f"The model has no label {label!r}. Its {len(shown)} labels are: {some}")
+        found.append(number)
+    return found
 
 
-def _label_ids(config: SGMConfig, name: str, labels: Sequence[Label] | None) -> list[int]:
+def _listed_ids(config: SGMConfig, name: str, labels: Sequence[Label] | None) -> list[int]:
     """The ids of the labels that the argument `name` lists; none for `None`."""
     if isinstance(labels, str | bytes | Mapping) or not isinstance(labels, Iterable | None):
         raise TypeError(f"{name} must be a list of label names or ids, got {labels!r}; write [{labels!r}] for one.")
-    return [label_id(config, label) for label in (() if labels is None else labels)]
+    return label_ids(config, () if labels is None else labels)
 
 
 def _integer(what: str, value: Any) -> int:
     """The value as an `int`: of Python, NumPy or PyTorch, but no float and no truth value."""
+    if type(value) is int:
+        return value
     try:
         if isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool:
             raise TypeError
@@ -308,14 +310,14 @@ def _count(name: str, value: int) -> int:
     return number
 
 
-def _count_ancestors(config: SGMConfig, parents: Mapping[int, int]) -> dict[int, int]:
+def _count_ancestors(parents: Mapping[int, int], names: Mapping[int, str]) -> dict[int, int]:
     """How many ancestors each label with a parent has, ancestors before their descendants; in linear time."""
     num_ancestors: dict[int, int] = {}
     for label in parents:
         path: dict[int, None] = {}  # from the label up to one that is known, or to a root
         while label in parents and label not in num_ancestors:
             if label in path:
-                raise ValueError(f"label_hierarchy has a cycle through {config.id2label[label]!r}; it must be a tree.")
+                raise ValueError(f"label_hierarchy has a cycle through {names[label]!r}; it must be a tree.")
             path[label] = None
             label = parents[label]
         known = num_ancestors.get(label, 0)
@@ -323,4 +325,4 @@ def _count_ancestors(config: SGMConfig, parents: Mapping[int, int]) -> dict[int,
     return num_ancestors
 
 
-__all__ = ["LabelConstraints", "label_id", "produced_labels"]
+__all__ = ["LabelConstraints", "label_ids", "produced_labels"]
