@@ -220,7 +220,10 @@ def test_numbers_of_labels_are_integers(name, value):
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        ({"required_labels": [0, 1]}, r"required_labels \(2 with their ancestors\) do not fit.*max_length=2.*1 places"),
+        (
+            {"required_labels": [0, 1]},
+            r"required_labels \(2 with their ancestors\) do not fit.*max_length=2.*1 places",
+        ),
         ({"required_labels": [0], "label_hierarchy": {0: 1}}, r"required_labels \(2 with their ancestors\)"),
         ({"min_labels": 2}, "min_labels=2"),
     ],
