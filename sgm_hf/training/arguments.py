@@ -88,6 +88,9 @@ class SGMTrainingArguments(TrainingArguments):
     do_eval: bool = field(default=False, metadata={"help": "Evaluate the validation split."})
     use_cache: bool = field(default=True, metadata={"help": "Recorded in the model's config; decoding needs it."})
     logging_steps: float = field(default=100, metadata={"help": "Updates between two lines of training loss."})
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Not used: training stops at a loss that is not finite."}
+    )
     report_to: None | str | list[str] = field(
         default="none", metadata={"help": "Loggers of Transformers to report to."}
     )

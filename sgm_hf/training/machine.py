@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import sys
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -25,7 +26,8 @@ KEPT_SIZE = 32 * 2**20
 def prepare_cpu(num_threads: int | None = None) -> None:
     """Flush denormal numbers, keep freed memory, and set the number of threads; best before any thread starts.
 
-    Denormal numbers slow recurrent layers several times over. All of it holds for the whole process.
+    Denormal numbers slow recurrent layers several times over. All of it holds for the whole process and cannot be
+    undone, so programs call it, and nothing in the library does: a trainer flushes denormals while it works, no more.
 
     Args:
         num_threads: PyTorch's threads; default as they are.
@@ -34,6 +36,21 @@ def prepare_cpu(num_threads: int | None = None) -> None:
     keep_freed_memory()
     if num_threads is not None:
         torch.set_num_threads(num_threads)
+
+
+@contextlib.contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Flush denormal numbers within the block or decorated function, and be as before after it.
+
+    PyTorch's worker threads keep the mode in which they started; `prepare_cpu` at a program's start reaches them too.
+    """
+    before = sys.float_info.min * 0.5 == 0.0  # a denormal number, unless the processor flushes them
+    torch.ones(2**18).add_(1)  # starts the workers, so that they do not start flushed and stay so
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 def keep_freed_memory() -> bool:

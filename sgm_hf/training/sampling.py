@@ -3,6 +3,8 @@
 Shapes: B documents, S samples a document, n steps, L labels (column L is eos).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +14,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from sgm_hf.data.collation import IGNORED
 from sgm_hf.modeling import SGMForMultiLabelGeneration
+from sgm_hf.modeling.generation_sgm import default_generation_config
 from sgm_hf.training.arguments import SGMTrainingArguments
 from sgm_hf.training.rewards import REWARDS, Reward, checked_reward
 from sgm_hf.training.trainer import SGMTrainer
@@ -98,6 +101,30 @@ def label_sets(targets: torch.Tensor, num_labels: int) -> torch.Tensor:
     return (targets[..., None] == columns).any(dim=-2)  # (..., L)
 
 
+@contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Turn a model's dropout off within the block; it stays in training mode otherwise."""
+    active = [module for module in model.modules() if isinstance(module, nn.Dropout) and module.training]
+    for module in active:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in active:
+            module.training = True
+
+
+@contextmanager
+def plain_generation_config(model: SGMForMultiLabelGeneration) -> Iterator[None]:
+    """Have a model generate without the constraints, filters and penalties of its generation config in the block."""
+    own = model.generation_config
+    model.generation_config = default_generation_config(model.config)
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
 class SamplingTrainer(SGMTrainer):
     """What the two trainers share: sampling, scoring the samples, and averaging over documents.
 
@@ -120,10 +147,6 @@ class SamplingTrainer(SGMTrainer):
         if not isinstance(args, SamplingArguments):
             raise TypeError(f"{type(self).__name__} takes SamplingArguments, got {type(args).__name__}.")
         super().__init__(model, args, **keywords)
-        if not args.dropout_in_sampling:
-            for module in self.model.modules():
-                if isinstance(module, nn.Dropout):
-                    module.p = 0.0
 
     def sample_losses(self, samples: Samples) -> torch.Tensor:
         """The loss of each sampled sequence, (B, S)."""
@@ -147,6 +170,19 @@ class SamplingTrainer(SGMTrainer):
         Returns:
             The loss, or the loss and the `Samples`.
         """
+        with nullcontext() if self.args.dropout_in_sampling else without_dropout(self.model):
+            samples, gold_log_probs = self._sample_and_score(model, inputs)
+        losses = self.sample_losses(samples).mean(dim=1)  # (B)
+        if gold_log_probs is not None:
+            losses = losses - self.args.likelihood_weight * gold_log_probs  # (B)
+        loss = losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
+        loss = self.scale_to_processes(loss, num_items_in_batch)
+        return (loss, samples) if return_outputs else loss
+
+    def _sample_and_score(
+        self, model: nn.Module, inputs: dict[str, torch.Tensor]
+    ) -> tuple[Samples, torch.Tensor | None]:
+        """The samples with their log-probabilities, and log p of the gold sequences, (B), if it has a weight."""
         texts = {name: inputs[name] for name in ("input_ids", "attention_mask")}
         gold_targets = inputs["labels"]  # (B, n)
         encoder_outputs = self._encode_once(model, texts)
@@ -165,13 +201,10 @@ class SamplingTrainer(SGMTrainer):
             label_sets(gold_targets, self.model.config.num_labels)[:, None],
             greedy,
         )
-        losses = self.sample_losses(samples).mean(dim=1)  # (B)
-        if self.args.likelihood_weight:
-            gold = Samples(targets[:, num_samples:], logits[:, num_samples:].log_softmax(dim=-1), samples.gold, None)
-            losses = losses - self.args.likelihood_weight * gold.sequence_log_probs().squeeze(1)  # (B)
-        loss = losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
-        loss = self.scale_to_processes(loss, num_items_in_batch)
-        return (loss, samples) if return_outputs else loss
+        if not self.args.likelihood_weight:
+            return samples, None
+        gold = Samples(targets[:, num_samples:], logits[:, num_samples:].log_softmax(dim=-1), samples.gold, None)
+        return samples, gold.sequence_log_probs().squeeze(1)  # (B)
 
     def _encode_once(self, model: nn.Module, texts: dict[str, torch.Tensor]) -> BaseModelOutput | None:
         """The encoder's states for sampling and scoring both, or None where they must be made twice.
@@ -188,11 +221,17 @@ class SamplingTrainer(SGMTrainer):
     def _sample(
         self, texts: dict[str, torch.Tensor], encoder_outputs: BaseModelOutput | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Sampled target sequences (B, S, n), and the labels of the greedy one (B, 1, L) where it is needed."""
+        """Sampled target sequences (B, S, n), and the labels of the greedy one (B, 1, L) where it is needed.
+
+        Samples come from the model's own distribution, which is what is scored: a constraint or filter of the
+        generation config would shift the gradient. The greedy sequence obeys the generation config, as predictions do:
+        any baseline that does not look at the sample leaves the gradient's expectation as it is.
+        """
         with self.accelerator.autocast():
             source = self._sampling_source(texts, encoder_outputs)
             settings = {"do_sample": True, "top_k": 0, "top_p": 1.0, "temperature": self.args.temperature}
-            sampled = self._decode(source, num_return_sequences=self.args.num_samples, **settings)  # (B * S, n)
+            with plain_generation_config(self.model):
+                sampled = self._decode(source, num_return_sequences=self.args.num_samples, **settings)  # (B * S, n)
             sampled = sampled.unflatten(0, (-1, self.args.num_samples))  # (B, S, n)
             if not self.needs_greedy:
                 return sampled, None

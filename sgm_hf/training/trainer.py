@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 import shutil
 import sys
 import tempfile
@@ -37,8 +38,8 @@ from sgm_hf.hub import CardFacts, make_model_card
 from sgm_hf.metrics import compute_metrics, fit_threshold
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS, checked_set_decoding
 from sgm_hf.training.arguments import SGMTrainingArguments
-from sgm_hf.training.checkpoints import RECORD, STATE, write_text_atomically
-from sgm_hf.training.machine import prepare_cpu
+from sgm_hf.training.checkpoints import RECORD, STATE, last_complete_checkpoint, write_text_atomically
+from sgm_hf.training.machine import flushed_denormals
 from sgm_hf.training.prediction import LabelPredictions, generate_predictions
 from sgm_hf.training.resuming import ResumableTrainer
 from sgm_hf.training.summary import (
@@ -108,7 +109,6 @@ class SGMTrainer(ResumableTrainer):
     ):
         for name, dataset in (("train", train_dataset), ("eval", eval_dataset), ("threshold", threshold_dataset)):
             check_encoded(dataset, f"{name}_dataset")
-        prepare_cpu()
         collator = data_collator or MultiLabelCollator(
             model.config.pad_token_id, model.config.num_labels, model.config.label_order, args.seed
         )
@@ -124,6 +124,7 @@ class SGMTrainer(ResumableTrainer):
         # id here, to the word pad's.
         self.tokenizer = processing_class
         self.evaluation_seconds = 0.0
+        self._update_losses: list[torch.Tensor] = []  # of the batches since the last update
         # Of the weights as they are now, by split, for the model card.
         self.results: dict[str, dict[str, float]] = {}
         # The model's loss takes num_items_in_batch and label_smoothing. Transformers' own LabelSmoother would average
@@ -239,6 +240,41 @@ class SGMTrainer(ResumableTrainer):
         sampler = self._make_batch_sampler()
         return -(-len(sampler) // (self.args.world_size * self.args.gradient_accumulation_steps))
 
+    def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
+        """Transformers' forward and backward pass of one batch, whose loss is kept for the check of the update."""
+        loss = super().training_step(*arguments, **keywords)
+        self._update_losses.append(loss)
+        return loss
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        """The gradient's norm, which Transformers asks for before each update.
+
+        Raises:
+            FloatingPointError: On all processes, if the loss of one or the gradient is not finite. Nothing has been
+                updated with them then.
+        """
+        grad_norm = super()._get_grad_norm(model, grad_norm)
+        losses = self.accelerator.gather(torch.stack(self._update_losses).sum()[None])  # (processes)
+        self._update_losses.clear()
+        # In fp16 the loss scaler skips updates whose gradient is too large.
+        if losses.isfinite().all() and (self.args.fp16 or math.isfinite(grad_norm)):
+            return grad_norm
+        model.zero_grad()
+        raise FloatingPointError(
+            f"update {self.state.global_step + 1}: the loss is {losses.mean().item():g} and its gradient's norm "
+            f"{float(grad_norm):g}, which must both be finite, so training has stopped before this update. "
+            f"{self._describe_last_checkpoint()} Try a lower learning_rate, warm-up, a smaller max_grad_norm or "
+            "precision fp32; if it is the first update, look for weights that are not finite."
+        )
+
+    def _describe_last_checkpoint(self) -> str:
+        """Where the training can be resumed from, in a sentence."""
+        try:
+            return f"The last good checkpoint is {last_complete_checkpoint(self.args.output_dir)}."
+        except FileNotFoundError:
+            return "No checkpoint has been saved yet."
+
+    @flushed_denormals()
     def train(self, resume_from_checkpoint: str | bool | None = None, **keywords: Any) -> TrainOutput:
         """Train, and end with the best checkpoint's weights and label threshold if `load_best_model_at_end`.
 
@@ -253,6 +289,7 @@ class SGMTrainer(ResumableTrainer):
         Raises:
             FileExistsError: If another process trains in `output_dir`.
             FileNotFoundError: If there is no complete checkpoint to resume from.
+            FloatingPointError: At the first update whose loss or gradient is not finite.
             Interrupted: At Ctrl-C or SIGTERM, after a checkpoint; it ends the process with status 130 or 143.
             ValueError: If the checkpoint named is incomplete, or is of other data, labels or settings; or if saving or
                 evaluating would refuse the model's generation config.
@@ -261,9 +298,11 @@ class SGMTrainer(ResumableTrainer):
         self.evaluation_seconds = 0.0
         self.results = {}
         untrained_labels = self.model.config.num_untrained_labels
+        self._update_losses.clear()
         try:
             output = super().train(resume_from_checkpoint=resume_from_checkpoint, **keywords)
         finally:
+            self.is_in_train = False
             if self.state.global_step == 0:  # it failed before the first update: nothing is trained
                 self.model.config.num_untrained_labels = untrained_labels
         self._add_speed(output.metrics)
@@ -482,6 +521,7 @@ class SGMTrainer(ResumableTrainer):
         self.model.generation_config.label_threshold = float(threshold)
         return float(threshold)
 
+    @flushed_denormals()
     def evaluate(
         self,
         eval_dataset: Dataset | None = None,
@@ -517,6 +557,7 @@ class SGMTrainer(ResumableTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, output.metrics)
         return output.metrics
 
+    @flushed_denormals()
     def predict(
         self, test_dataset: Dataset, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
     ) -> SGMPredictionOutput:

@@ -87,9 +87,24 @@ def test_equation_7_is_the_gradient_of_the_expected_reward_when_sequences_are_en
         torch.testing.assert_close(gradient, exact[name], rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("baseline", ["greedy", "leave_one_out"])
-def test_the_sampled_gradient_is_the_exact_one_within_its_standard_error(tmp_path, baseline):
+@pytest.mark.parametrize(
+    ("baseline", "generation"),
+    [
+        ("greedy", {}),
+        ("leave_one_out", {}),
+        # What a generation config says to predictions does not shift the samples away from what is scored.
+        ("greedy", {"max_labels": 1}),
+        ("leave_one_out", {"max_labels": 1}),
+        ("leave_one_out", {"min_p": 0.3}),
+        ("leave_one_out", {"label_hierarchy": {"LABEL_1": "LABEL_0"}, "repetition_penalty": 3.0}),
+        ("leave_one_out", {"forbidden_labels": [2], "epsilon_cutoff": 0.2, "max_new_tokens": 2}),
+    ],
+)
+def test_the_sampled_gradient_is_the_exact_one_within_its_standard_error(tmp_path, baseline, generation):
     batch, model = make_batch([0, 1, 2]), make_decided_model()
+    for name, value in generation.items():
+        setattr(model.generation_config, name, value)
+    config = model.generation_config
     exact = exact_gradients(make_trainer(tmp_path, model=model), batch)["decoder.output.bias"]
     trainer = make_trainer(tmp_path, model=model, baseline=baseline, num_samples=100)
     torch.manual_seed(0)
@@ -101,6 +116,16 @@ def test_the_sampled_gradient_is_the_exact_one_within_its_standard_error(tmp_pat
     error = estimates.std(dim=0) / len(estimates) ** 0.5
     assert error.max() < 0.02
     assert ((estimates.mean(dim=0) - exact).abs() < 4 * error + 1e-6).all()
+    assert model.generation_config is config and all(getattr(config, name) == generation[name] for name in generation)
+
+
+def test_the_greedy_baseline_obeys_the_generation_config_as_predictions_do(tmp_path):
+    batch, model = make_batch(range(8)), make_decided_model()
+    model.generation_config.max_labels = 1
+    trainer = make_trainer(tmp_path, model=model)
+    _, samples = trainer.compute_loss(model, batch, return_outputs=True)
+    assert samples.greedy.sum(dim=-1).max() == 1
+    assert samples.sets.sum(dim=-1).max() > 1
 
 
 def test_what_is_scored_is_what_was_sampled(tmp_path):
@@ -109,6 +134,7 @@ def test_what_is_scored_is_what_was_sampled(tmp_path):
     assert trainer._encode_once(model, {name: batch[name] for name in ("input_ids", "attention_mask")}) is not None
     _, samples = trainer.compute_loss(model, batch, return_outputs=True)
     scores = samples.sequence_log_probs()
+    model.eval()
     assert scores.isfinite().all()
     for row, sample in itertools.product(range(4), range(5)):
         targets = samples.targets[row, sample]
@@ -132,13 +158,148 @@ def test_samples_follow_the_models_probabilities_at_each_temperature(tmp_path):
             assert drawn[row] / 4000 == pytest.approx(score, abs=4.5 * error + 1e-3)
 
 
-def test_dropout_is_off_unless_asked_for(tmp_path):
-    model = make_model(dropout=0.5)
-    make_trainer(tmp_path, model=model, dropout_in_sampling=True)
-    assert model.encoder.dropout.p == 0.5
-    make_trainer(tmp_path, model=model)
-    assert model.encoder.dropout.p == model.decoder.dropout.p == 0.0
-    assert model.config.dropout == 0.5
+def test_dropout_is_off_in_the_loss_unless_asked_for_and_nowhere_else(tmp_path):
+    batch, model = make_batch([0, 1, 2]), make_model(dropout=0.5)
+    for stays_on in (True, False):
+        # With likelihood in the loss, which does not depend on what is drawn but for dropout.
+        trainer = make_trainer(
+            tmp_path,
+            model=model,
+            dropout_in_sampling=stays_on,
+            likelihood_weight=1.0,
+            reward=lambda sets, gold: 0 * sets[..., 0],
+        )
+        losses = {trainer.compute_loss(model.train(), batch).item() for _ in range(5)}
+        assert len(losses) == (5 if stays_on else 1)
+        assert all(module.p == 0.5 and module.training for module in (model.encoder.dropout, model.decoder.dropout))
+    trainer.train()
+    assert model.encoder.dropout.p == model.decoder.dropout.p == model.config.dropout == 0.5
+    model.train()
+    assert model(**batch).loss.item() != model(**batch).loss.item()
+
+
+def test_dropout_is_as_before_after_an_error(tmp_path):
+    model = make_model(dropout=0.5).train()
+    trainer = make_trainer(tmp_path, model=model, reward=lambda sets, gold: sets)
+    trainer._decode = lambda *arguments, **settings: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        trainer.compute_loss(model, make_batch([0]))
+    assert model.decoder.dropout.training and model.encoder.dropout.training
+
+
+# ---- one-line faults that each of these holds ----
+
+
+def test_encoder_states_are_shared_only_without_dropout(tmp_path):
+    texts = {name: make_batch([0, 1])[name] for name in ("input_ids", "attention_mask")}
+    for stays_on in (True, False):
+        trainer = make_trainer(tmp_path, dropout_in_sampling=stays_on)
+        assert (trainer._encode_once(trainer.model, texts) is None) == stays_on
+
+
+def test_the_entropy_bonus_lowers_the_loss_by_its_weight_times_the_entropy(tmp_path):
+    batch, model = make_batch([0, 1, 2]), make_decided_model()
+    losses = {}
+    for weight in (0.0, 0.5):
+        trainer = make_trainer(tmp_path, model=model, entropy_weight=weight, num_samples=3)
+        torch.manual_seed(0)
+        losses[weight], samples = trainer.compute_loss(model, batch, return_outputs=True)
+    by_hand = []
+    for targets, log_probs in zip(samples.targets.flatten(0, 1), samples.log_probs.flatten(0, 1), strict=True):
+        steps = torch.distributions.Categorical(logits=log_probs[targets != -100])
+        by_hand.append(steps.entropy().sum().item())
+    expected = 0.5 * sum(by_hand) / len(by_hand)
+    assert expected > 0.05
+    assert losses[0.0].item() - losses[0.5].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_leave_one_out_is_the_mean_of_the_other_samples(tmp_path):
+    batch, model = make_batch([0, 1, 2, 3]), make_model(initializer_range=1.0)
+    trainer = make_trainer(tmp_path, model=model, baseline="leave_one_out", num_samples=4)
+    torch.manual_seed(1)
+    loss, samples = trainer.compute_loss(model, batch, return_outputs=True)
+    rewards = f1_reward(samples.sets, samples.gold.expand_as(samples.sets)).tolist()
+    scores = samples.sequence_log_probs().tolist()
+    terms = [
+        -(row[i] - sum(row[:i] + row[i + 1 :]) / 3) * scores[document][i]
+        for document, row in enumerate(rewards)
+        for i in range(4)
+    ]
+    assert max(map(abs, terms)) > 0.1
+    assert loss.item() == pytest.approx(sum(terms) / len(terms), rel=1e-4)
+
+
+def test_every_one_of_more_than_fifty_labels_can_be_sampled(tmp_path):
+    # Transformers samples among the best fifty where nothing is said.
+    model = make_model(num_labels=60, initializer_range=1e-3)
+    torch.nn.init.zeros_(model.decoder.output.weight)
+    torch.nn.init.zeros_(model.decoder.output.bias)
+    trainer = make_trainer(tmp_path, model=model, num_samples=400)
+    torch.manual_seed(0)
+    _, samples = trainer.compute_loss(model, make_batch([0]), return_outputs=True)
+    first_labels = set(samples.targets[0, :, 0].tolist())
+    assert len(first_labels) == 61  # eos among them
+
+
+def test_the_likelihood_term_is_free_of_the_temperature(tmp_path):
+    batch, model = make_batch([0, 1, 2]), make_decided_model()
+    nothing = {"reward": lambda sets, gold: torch.zeros(sets.shape[:-1])}
+    losses = [
+        make_trainer(tmp_path, model=model, temperature=temperature, likelihood_weight=1.0, **nothing)
+        .compute_loss(model, batch)
+        .item()
+        for temperature in (0.25, 1.0, 4.0)
+    ]
+    expected = model.eval()(**batch, num_items_in_batch=3).loss.item()
+    assert losses == pytest.approx([expected] * 3, rel=1e-4)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2, 4])
+def test_a_loss_is_a_mean_over_the_documents_of_an_update_whatever_the_batches(tmp_path, accumulation):
+    # The gold sequence in place of samples: the loss then depends on no draw.
+    class GoldTrainer(SelfCriticalTrainer):
+        def _sample(self, texts, encoder_outputs):
+            return EVERY_TARGET.expand(len(texts["input_ids"]), -1, -1), None
+
+    model = make_decided_model()
+    trainer = make_trainer(
+        tmp_path,
+        trainer=GoldTrainer,
+        model=model,
+        baseline="leave_one_out",
+        num_samples=2,
+        per_device_train_batch_size=8 // accumulation,
+        gradient_accumulation_steps=accumulation,
+        optim="sgd",
+        learning_rate=0.1,
+        num_train_epochs=1,
+        logging_steps=1,
+        max_grad_norm=0.0,
+    )
+    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    trainer.train()
+    after = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.load_state_dict(start)
+    loss = trainer.compute_loss(model, make_batch(range(8)))  # the mean over the eight documents
+    loss.backward()
+    logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert trainer.state.global_step == 1
+    assert logged == pytest.approx([loss.item()], rel=1e-3)
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(after[name], start[name] - 0.1 * parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_the_reward_logged_is_the_mean_since_the_last_log(tmp_path):
+    values = iter([1.0, 3.0, 5.0, 7.0])
+
+    def reward(predicted, gold):
+        return torch.full(predicted.shape[:-1], next(values))
+
+    settings = {"baseline": "leave_one_out", "num_samples": 2, "num_train_epochs": 1, "logging_steps": 2}
+    trainer = make_trainer(tmp_path, reward=reward, per_device_train_batch_size=2, **settings)
+    trainer.train()
+    assert [entry["reward"] for entry in trainer.state.log_history if "reward" in entry] == [2.0, 6.0]
 
 
 def test_likelihood_is_mixed_in_with_its_weight(tmp_path):
@@ -147,7 +308,7 @@ def test_likelihood_is_mixed_in_with_its_weight(tmp_path):
     for weight in (0.0, 0.25):
         torch.manual_seed(0)
         losses.append(make_trainer(tmp_path, model=model, likelihood_weight=weight).compute_loss(model, batch).item())
-    likelihood = model(**batch, num_items_in_batch=3).loss.item()
+    likelihood = model.eval()(**batch, num_items_in_batch=3).loss.item()
     assert losses[1] - losses[0] == pytest.approx(0.25 * likelihood, rel=1e-4)
 
 

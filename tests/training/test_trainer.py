@@ -12,7 +12,7 @@ from transformers import GenerationConfig, TrainerCallback
 
 from sgm_hf.data.labels import label_matrix
 from sgm_hf.metrics import compute_metrics, fit_threshold
-from sgm_hf.training import SGMTrainer
+from sgm_hf.training import SGMTrainer, machine
 from sgm_hf.training.trainer import format_log, halving_factor
 
 
@@ -64,6 +64,78 @@ def test_resuming_gives_the_same_weights_as_never_stopping(arguments, update, se
     resumed.train(resume_from_checkpoint=True)
     assert resumed.state.global_step == whole.state.global_step
     assert_equal_weights(weights(whole.model), weights(resumed.model))
+
+
+class DivergingTrainer(SGMTrainer):
+    """The loss of the tenth batch, or its gradient alone, is not finite."""
+
+    fault = ""
+
+    def compute_loss(self, *positional, **keywords):
+        self.batches = getattr(self, "batches", 0) + 1
+        loss = super().compute_loss(*positional, **keywords)
+        if self.batches == 10 and self.fault == "gradient":
+            loss.register_hook(lambda gradient: gradient * float("inf"))
+        # An infinite constant leaves the gradient finite.
+        return loss + float(self.fault) if self.batches == 10 and self.fault != "gradient" else loss
+
+
+@pytest.mark.parametrize("fault", ["nan", "inf", "gradient"])
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_training_stops_before_an_update_that_is_not_finite(arguments, capfd, fault, accumulation):
+    settings = {"gradient_accumulation_steps": accumulation, "eval_strategy": "no", "save_total_limit": None}
+    settings |= {"save_strategy": "steps", "save_steps": 1, "num_train_epochs": 5, "logging_steps": 1}
+    args = arguments(**settings)
+    trainer = DivergingTrainer(make_model(), args, make_documents(40))
+    trainer.fault = fault
+    update = -(-10 // accumulation)
+    last = Path(args.output_dir, f"checkpoint-{update - 1}")
+    with pytest.raises(FloatingPointError, match=rf"update {update}: .*last good checkpoint is {last}.*learning_rate"):
+        trainer.train()
+    assert trainer.state.global_step == update - 1 and not trainer.is_in_train
+    assert sorted(Path(args.output_dir).glob("checkpoint-*"), key=lambda path: int(path.name[11:]))[-1] == last
+    assert_equal_weights(weights(trainer.model), weights(type(trainer.model).from_pretrained(last)))
+    assert all(parameter.grad is None or not parameter.grad.any() for parameter in trainer.model.parameters())
+    assert "loss 0 " not in capfd.readouterr().err
+    assert all(np.isfinite(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry)
+
+
+def test_training_with_weights_that_are_not_finite_stops_at_once(arguments):
+    model = make_model()
+    model.decoder.output.bias.data.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="update 1: the loss is nan.*No checkpoint has been saved yet"):
+        SGMTrainer(model, arguments(), make_documents(20), make_documents(5)).train()
+
+
+def flushes_denormals() -> bool:
+    return (torch.tensor([1e-30]) * 1e-10).item() == 0.0
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_denormals_are_flushed_while_the_trainer_works_and_then_as_before(arguments, monkeypatch, before):
+    class Watch(TrainerCallback):
+        seen = []
+
+        def on_step_end(self, args, state, control, **keywords):
+            self.seen.append(flushes_denormals())
+
+        on_evaluate = on_predict = on_step_end
+
+    monkeypatch.setattr(machine, "keep_freed_memory", lambda: pytest.fail("the allocator is the program's"))
+    torch.set_flush_denormal(before)
+    try:
+        trainer = SGMTrainer(make_model(), arguments(), make_documents(10), make_documents(5), callbacks=[Watch()])
+        assert flushes_denormals() == before
+        for work in (trainer.train, trainer.evaluate, lambda: trainer.predict(make_documents(5))):
+            work()
+            assert flushes_denormals() == before
+        assert len(Watch.seen) >= 5 and all(Watch.seen)
+        trainer.train_dataset = None
+        with pytest.raises(ValueError, match="no train_dataset"):
+            trainer.train()
+        assert flushes_denormals() == before
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def test_resuming_under_gradient_accumulation_gives_the_same_weights(arguments):

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import torch
+from accelerate.utils import gather_object
 from tiny_training import NUM_LABELS, make_decided_model, make_documents, make_model
 
 from sgm_hf.training import SamplingArguments, SelfCriticalTrainer, SGMTrainer, SGMTrainingArguments
@@ -57,6 +58,29 @@ def train_in_mixed_precision(folder: str) -> torch.Tensor:
     return gathered_weights(trainer)
 
 
+class DivergingTrainer(SGMTrainer):
+    """The last process' fifth loss is infinite; its gradient is not, so that only that process sees it."""
+
+    batches = 0
+
+    def compute_loss(self, *positional, **keywords):
+        self.batches += 1
+        loss = super().compute_loss(*positional, **keywords)
+        last = self.args.process_index == self.args.world_size - 1
+        return loss + float("inf") if last and self.batches == 5 else loss
+
+
+def diverge(folder: str) -> list[str]:
+    """What each process says when one's loss is not finite."""
+    settings = {"per_device_train_batch_size": 4, "eval_strategy": "no", "disable_tqdm": True, "use_cpu": True}
+    trainer = DivergingTrainer(make_model(), SGMTrainingArguments(folder, **settings), make_documents(60))
+    try:
+        trainer.train()
+    except FloatingPointError as error:
+        return gather_object([str(error)])
+    return gather_object(["no error"])
+
+
 def gathered_weights(trainer: SGMTrainer) -> torch.Tensor:
     """Each process' weights, in rows."""
     weights = torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
@@ -94,6 +118,7 @@ def train_and_predict(folder: str, accumulation: int) -> dict:
 
 if __name__ == "__main__":
     result = train_and_predict(sys.argv[1], accumulation=1)
+    result["divergence"] = diverge(f"{sys.argv[1]}/divergence")
     if torch.distributed.get_rank() == 0:
         torch.save(result, Path(sys.argv[1], "result.pt"))
     # A process that exits with the group still up can be aborted by the group's threads.
