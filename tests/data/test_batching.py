@@ -41,6 +41,41 @@ def test_a_document_above_the_cap_is_a_batch_of_its_own():
     assert sorted(document for batch in batches for document in batch) == [0, 1, 2, 3]
 
 
+def test_both_caps_may_be_reached_and_not_passed():
+    assert cut_batches([2, 2, 3, 3, 3], max_tokens=9, max_documents=8) == [(0, 3), (3, 5)]
+    assert cut_batches([2, 2, 3, 3, 3], max_tokens=8, max_documents=8) == [(0, 2), (2, 4), (4, 5)]
+    assert cut_batches([1, 1, 1, 1], max_tokens=100, max_documents=2) == [(0, 2), (2, 4)]
+    assert cut_batches([1, 9, 9], max_tokens=5, max_documents=2) == [(0, 1), (1, 2), (2, 3)]
+    assert cut_batches([], max_tokens=5, max_documents=2) == []
+
+
+def test_buckets_end_where_the_growth_says():
+    assert bucket_lengths([1, 2, 3, 5, 9, 12], growth=2).tolist() == [1, 2, 4, 8, 12, 12]
+    assert bucket_lengths([0, 0], growth=2).tolist() == [1, 1]
+    assert bucket_lengths([]).tolist() == []
+    assert bucket_lengths([100]).tolist() == [100]
+    # With 1.08, the default: 1, 2, ... 24, 25, 27, 29, 31, 33, 35, 37, 39, 42, 45, 48, 51, ...
+    assert bucket_lengths([24, 26, 40, 49, 1000])[:4].tolist() == [24, 27, 42, 51]
+
+
+def test_a_sampler_shuffles_from_seed_and_epoch_zero_unless_told_otherwise(lengths):
+    default = list(LengthBucketBatchSampler(lengths, 4000, 64))
+    assert default == list(LengthBucketBatchSampler(lengths, 4000, 64, seed=0, shuffle=True, multiple_of=1))
+    sampler = LengthBucketBatchSampler(lengths, 4000, 64)
+    sampler.set_epoch(0)
+    assert default == list(sampler)
+    assert sampler.batch_size is None and sampler.drop_last is False  # what accelerate reads
+
+
+def test_seed_and_epoch_do_not_add_up(lengths):
+    epochs = []
+    for seed, epoch in ((0, 1), (1, 0)):
+        sampler = LengthBucketBatchSampler(lengths, 4000, 64, seed=seed)
+        sampler.set_epoch(epoch)
+        epochs.append(list(sampler))
+    assert epochs[0] != epochs[1]
+
+
 def test_an_epoch_is_reproducible_from_seed_and_number(lengths):
     first, second = (LengthBucketBatchSampler(lengths, 4000, 64, seed=5) for _ in range(2))
     list(first)  # what was drawn before does not matter
@@ -161,3 +196,6 @@ def test_caps_below_one_and_empty_data_are_refused_by_name():
         LengthBucketBatchSampler([1], 1, -1)
     with pytest.raises(ValueError, match="no document"):
         LengthBucketBatchSampler([], 1, 1)
+    with pytest.raises(ValueError, match="multiple_of is 0; it must be at least 1"):
+        LengthBucketBatchSampler([1], 1, 1, multiple_of=0)
+    assert list(LengthBucketBatchSampler([1], 1, 1)) == [[0]]

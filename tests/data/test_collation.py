@@ -40,6 +40,54 @@ def test_shuffled_targets_are_permutations_that_change_with_the_epoch_and_not_wi
     assert seen == set(itertools.permutations([0, 2, 4]))
 
 
+def shuffled(epoch, seed=0, documents=40):
+    """The targets of documents with the same eight labels, in one epoch."""
+    collate = MultiLabelCollator(1, 8, "shuffled", seed)
+    collate.set_epoch(epoch)
+    batch = [{"input_ids": [5], "labels": list(range(8)), "index": index} for index in range(documents)]
+    return collate(batch)["labels"][:, :8].tolist()
+
+
+def test_documents_with_the_same_labels_get_permutations_of_their_own():
+    targets = shuffled(epoch=0)
+    assert len({tuple(target) for target in targets}) == len(targets)
+    assert all(sorted(target) == list(range(8)) for target in targets)
+
+
+def test_each_epoch_and_each_seed_gives_other_permutations():
+    for one, other in (
+        (shuffled(0), shuffled(1)),
+        (shuffled(0, seed=0), shuffled(0, seed=1)),
+        (shuffled(1, 0), shuffled(0, 1)),
+    ):
+        assert sum(a == b for a, b in zip(one, other, strict=True)) <= 2
+
+
+def test_a_resumed_epoch_sees_the_targets_that_the_interrupted_one_saw():
+    first = MultiLabelCollator(1, 8, "shuffled", seed=7)
+    document = {"input_ids": [5], "labels": list(range(8)), "index": 3}
+    seen = []
+    for epoch in range(4):
+        first.set_epoch(epoch)
+        seen.append(first([document])["labels"].tolist())
+    for epoch in (2, 0):
+        resumed = MultiLabelCollator(1, 8, "shuffled", seed=7)
+        resumed.set_epoch(epoch)
+        assert resumed([document])["labels"].tolist() == seen[epoch]
+
+
+def test_without_a_choice_targets_are_sorted_and_seed_and_epoch_are_zero():
+    assert MultiLabelCollator(1, 5)(DOCUMENTS)["labels"][0].tolist() == [0, 2, 4, 5]
+    document = {"input_ids": [5], "labels": list(range(8)), "index": 3}
+    assert MultiLabelCollator(1, 8, "shuffled")([document])["labels"].tolist() == [[*shuffled(0, 0)[3], 8]]
+
+
+def test_a_batch_without_any_word_or_label_has_no_columns_of_words():
+    batch = MultiLabelCollator(1, 5)([{"input_ids": [], "labels": []}])
+    assert batch["input_ids"].shape == batch["attention_mask"].shape == (1, 0)
+    assert batch["labels"].tolist() == [[5]]
+
+
 def test_documents_without_a_labels_column_make_a_batch_without_labels():
     batch = MultiLabelCollator(1, 5)([{"input_ids": [3, 4]}])
     assert set(batch) == {"input_ids", "attention_mask"}
