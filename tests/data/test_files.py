@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import re
 import warnings
 
 import pyarrow as pa
@@ -446,3 +447,199 @@ def test_a_column_twice_is_an_error(write):
         load_files(write("i.csv", "id,id,text,labels\n1,2,a,x\n"))
     with pytest.raises(ValueError, match="l.csv has 2 columns 'labels'"):
         load_files(write("l.csv", "text,labels,labels\na,x,y\n"))
+
+
+# --- messages, word by word ------------------------------------------------------------------------------------------
+
+AN_OBJECT = 'Expected an object a line, e.g. {"text": "…", "labels": ["…", "…"]}.'
+NAME_IT = (
+    "a CSV file must name its columns in its first line and use the delimiter given by --delimiter."  # of one line
+)
+NUMBERED = [f"c{i}" for i in range(25)]
+# What stands in a file, the arguments, and the whole message: @ is the file, ~ what another library says.
+MESSAGES = [
+    (
+        "t.csv",
+        'text,labels\n"a, b",x\nc,d,x\n',
+        {},
+        "@, line 3: 3 cells, but the header has 2. Put a cell that contains the delimiter between double quotes, or "
+        "set --delimiter.",
+    ),
+    (
+        "t.csv",
+        'text,labels\n"a,x\n',
+        {},
+        "@, line 2: not valid CSV from here on (~). Double the quotes inside a quoted cell and close it, or set "
+        "--delimiter.",
+    ),
+    ("t.csv", "text;labels\na;x\n", {}, "@, line 1: the header is one cell, 'text;labels'. Set --delimiter ';'."),
+    (
+        "t.csv",
+        "body,labels\na,x\n",
+        {},
+        f"@ has no column 'text'; its columns are 'body', 'labels'. Name the column with --text_column; {NAME_IT}",
+    ),
+    (
+        "t.csv",
+        "text,tags\na,x\n",
+        {},
+        f"@ has no column 'labels'; its columns are 'text', 'tags'. Name the column with --labels_column; {NAME_IT}",
+    ),
+    (
+        "t.csv",
+        ",".join(NUMBERED) + "\n",
+        {},
+        f"@ has no column 'text'; its columns are {', '.join(map(repr, NUMBERED[:20]))} and 5 more. Name the column "
+        f"with --text_column; {NAME_IT}",
+    ),
+    ("t.csv", "text,text,labels\na,b,x\n", {}, "@ has 2 columns 'text'. Rename or remove all but one."),
+    (
+        "t.csv",
+        "text,labels\n,x\n",
+        {},
+        "@, line 2: the text ('text') is empty. Remove the document, or give it a text.",
+    ),
+    ("t.csv", "text,labels\n", {}, "@ holds no documents: expected at least one, in CSV after the header."),
+    ("t.csv", "text,labels\na,\n", {}, "@: no document has a label, so that there is nothing to learn."),
+    (
+        "t.csv",
+        "text,labels\na,x|y|x\n",
+        {},
+        "@, line 2: the label 'x' occurs twice, expected it once. Remove the second.",
+    ),
+    (
+        "t.csv",
+        "text,labels\na,['x']\n",
+        {},
+        "@: the labels are lists written as text, e.g. \"['x']\". Join the names with '|', or write the documents "
+        "as JSON Lines, where labels can be lists.",
+    ),
+    (
+        "t.csv",
+        "text,labels\na,x;y\nb,y;z\nc,z;x\nd,x\n",
+        {"label_separator": ","},
+        "@: no labels cell contains the separator ',', but 3 of 4 contain ';'; 'x;y' is read as one label. If these "
+        "are several, set --label_separator ';'; if this is one name, write the documents as JSON Lines with lists of "
+        "labels.",
+    ),
+    (
+        "t.csv",
+        "text,labels\na,x\n",
+        {"label_separator": ""},
+        "The label separator is empty: give the text between two labels, e.g. --label_separator '|'.",
+    ),
+    (
+        "t.csv",
+        "text,labels\na,x\n",
+        {"delimiter": "::"},
+        "The delimiter must be one character, got '::'. Set --delimiter.",
+    ),
+    ("t.csv", b"text,labels\n\xe9,x\n", {}, "@, line 2: not UTF-8 (~). Save the file as UTF-8."),
+    ("t.csv", "", {}, "@ is empty: expected a file of documents."),
+    (
+        "t.txt",
+        "a",
+        {},
+        "@ has an extension that says nothing of its format: expected .csv, .tsv, .jsonl, .json, .parquet, or one "
+        "of these but Parquet followed by .gz. Rename or convert the file.",
+    ),
+    (
+        "t.jsonl",
+        '{"text": "a", "labels": 3}\n',
+        {},
+        "@, line 1: expected the labels in 'labels' as a list of texts, or as one text with '|' between two labels, "
+        "got int 3.",
+    ),
+    (
+        "t.jsonl",
+        '{"text": "a", "labels": {"' + "b" * 200 + '": 1}}\n',
+        {},
+        "@, line 1: expected the labels in 'labels' as a list of texts, or as one text with '|' between two labels, "
+        f"got dict {{'{'b' * 27}...{'b' * 27}….",
+    ),
+    (
+        "t.jsonl",
+        '{"text": "a", "labels": ["x", 3]}\n',
+        {},
+        "@, line 1: expected a list of label names in 'labels', but 3 is none.",
+    ),
+    ("t.jsonl", '{"text": 3, "labels": ["x"]}\n', {}, "@, line 1: expected a text in 'text', got int 3."),
+    (
+        "t.jsonl",
+        '{"text": "a", "labels": ["x"], "id": 1.5}\n',
+        {},
+        "@, line 1: expected a text or an integer in 'id', got float 1.5.",
+    ),
+    (
+        "t.jsonl",
+        '{"text": "a", "labels": ["x"]}\n{"body": "a"}\n',
+        {},
+        "@, line 2: expected a text in 'text', got nothing (the record has 'body').",
+    ),
+    (
+        "t.jsonl",
+        '\n{"text": "a", "labels": ["x"\n',
+        {},
+        f"@, line 2: not valid JSON (~ at character 29). {AN_OBJECT}",
+    ),
+    (
+        "t.jsonl",
+        '{"text": "a", "text": "a"}\n',
+        {},
+        f"@, line 1: not valid JSON (the key 'text' is given 2 times). {AN_OBJECT}",
+    ),
+    ("t.jsonl", "[" * 100_000, {}, f"@, line 1: nested too deeply. {AN_OBJECT}"),
+    ("t.jsonl", "[1]\n", {}, f"@, line 1: a JSON list. {AN_OBJECT}"),
+    ("t.parquet", "nothing", {}, "@ is not a complete Parquet file (~). Write or copy it anew."),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "arguments", "message"), MESSAGES, ids=range(len(MESSAGES)))
+def test_an_error_says_file_place_value_and_what_to_do(write, name, content, arguments, message):
+    path = write(name, content)
+    with pytest.raises(ValueError) as caught:
+        load_files(path, **arguments)
+    pattern = ".*".join(re.escape(part) for part in message.replace("@", str(path)).split("~"))
+    assert re.fullmatch(pattern, str(caught.value))
+
+
+def test_errors_about_paths_and_missing_files_say_what_to_do(tmp_path):
+    cases = {
+        tmp_path / "no.csv": "{} does not exist: expected a file of documents. Check the name and the folder.",
+        tmp_path: "{} is not a file: expected a file of documents, not a folder.",
+    }
+    for path, message in cases.items():
+        with pytest.raises((FileNotFoundError, ValueError)) as caught:
+            load_files(path)
+        assert str(caught.value) == message.format(path)
+    with pytest.raises(ValueError) as caught:
+        load_files()
+    assert str(caught.value) == "No file given: give at least one of --train_file, --validation_file and --test_file."
+
+
+def test_a_broken_gzip_file_says_what_to_do(tmp_path):
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"text,labels\na,x\n")[:-4])
+    with pytest.raises(
+        ValueError, match=r"t.csv.gz, line 3: the gzip stream breaks off or is damaged \(.*\)\. Copy the file anew\.$"
+    ):
+        load_files(tmp_path / "t.csv.gz")
+
+
+def test_warnings_say_file_and_what_to_do(write):
+    train, path = write("t.csv", "text,labels\na,x\n"), write("o.csv", "text,tags\na,x\n")
+    with pytest.warns(UserWarning) as caught:
+        load_files(train, test_file=path)
+    assert [str(warning.message) for warning in caught] == [
+        f"{path} has no column 'labels' (columns: 'text', 'tags'): its documents can be predicted, but not evaluated. "
+        "If another column holds the labels, name it with --labels_column."
+    ]
+
+
+def test_labels_without_a_training_file_say_what_to_give(write):
+    path = write("t.csv", "text,labels\na,x\n")
+    with pytest.raises(ValueError) as caught:
+        load_files(test_file=path)
+    assert str(caught.value) == (
+        f"{path} has labels, but there is no training file that says which labels exist: give train_file, or "
+        "label_names (those of a trained model are list(model.config.label2id))."
+    )
