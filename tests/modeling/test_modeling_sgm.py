@@ -24,6 +24,14 @@ SYSTEMS = list(itertools.product(("word", "none"), ("previous_label", "global_em
 GOLD = torch.tensor([[2, 0, 3], [1, 3, -100], [3, -100, -100], [0, 2, 3]])
 
 
+@torch.no_grad()
+def shake(model):
+    """Moves all parameters of a model: biases start at 0 or 1, the padding word at 0, and could hide a fault."""
+    for parameter in model.parameters():
+        parameter.add_(torch.randn(parameter.shape, dtype=parameter.dtype), alpha=0.3)
+    return model
+
+
 def test_bidirectional_layer_equals_a_packed_lstm():
     torch.manual_seed(0)
     layer, oracle = SGMBidirectionalLSTM(5, 4), nn.LSTM(5, 4, batch_first=True, bidirectional=True)
@@ -117,9 +125,7 @@ def test_logits_and_attention_equal_the_equations_in_numpy(
         mixture_lambda=0.3,
         label_embedding_size=5,
     ).double()
-    with torch.no_grad():
-        for parameter in model.parameters():  # biases too, which start at 0 and 1
-            parameter.add_(torch.randn(parameter.shape, dtype=parameter.dtype), alpha=0.3)
+    shake(model)
     bos, pad = model.config.bos_label_id, model.config.pad_label_id
     # Two rows a document; the last step of one of them is behind its end.
     rows = [[bos, 2, 0], [bos, 1, 3]] + [[bos, 0, 1], [bos, 3, pad]] + [[bos, 1, 2], [bos, 2, 1]] * 2
@@ -158,7 +164,8 @@ def test_attention_in_pieces_equals_attention_at_once(texts, monkeypatch):
 
 @pytest.mark.parametrize(("attention", "label_feedback"), SYSTEMS)
 def test_padding_and_batch_mates_never_change_the_logits(texts, attention, label_feedback):
-    model = build_model(attention=attention, label_feedback=label_feedback, encoder_layers=2, decoder_layers=2)
+    settings = {"attention": attention, "label_feedback": label_feedback, "encoder_layers": 2, "decoder_layers": 2}
+    model = shake(build_model(**settings))
     together = model(**texts, labels=GOLD).logits
     for row in range(4):
         length, steps = int(texts["attention_mask"][row].sum()), int((GOLD[row] != -100).sum())
@@ -170,7 +177,7 @@ def test_padding_and_batch_mates_never_change_the_logits(texts, attention, label
 
 
 def test_the_padding_word_is_never_read(texts):
-    model = build_model()
+    model = shake(build_model())
     changed = dict(texts, input_ids=texts["input_ids"] + 17 * (1 - texts["attention_mask"]))
     assert torch.equal(model(**texts, labels=GOLD).logits, model(**changed, labels=GOLD).logits)
 
@@ -507,16 +514,17 @@ def test_a_model_in_half_precision_trains_and_decodes(texts):
 
 @pytest.mark.parametrize(("attention", "label_feedback"), SYSTEMS)
 def test_a_text_without_words_scores_the_same_at_any_width_and_beside_any_text(texts, attention, label_feedback):
-    model = build_model(attention=attention, label_feedback=label_feedback, encoder_layers=2, decoder_layers=2)
-    labels = GOLD[:1]
+    settings = {"attention": attention, "label_feedback": label_feedback, "encoder_layers": 2, "decoder_layers": 2}
+    model, labels = shake(build_model(**settings)), GOLD[:1]
     alone = model(input_ids=torch.zeros(1, 1, dtype=torch.long), labels=labels).logits
     assert alone.isfinite().any()
     for width in (0, 2, 7):
         got = model(input_ids=torch.zeros(1, width, dtype=torch.long), labels=labels).logits
         torch.testing.assert_close(got, alone, rtol=1e-5, atol=1e-6)
-    together = {
-        name: torch.cat([values[:2], torch.zeros_like(values[:1]), values[2:]]) for name, values in texts.items()
-    }
+    # Between other texts, and with words behind the mask.
+    order = [0, 1, 1, 2, 3]
+    together = {name: values[order] for name, values in texts.items()}
+    together["attention_mask"][2] = 0
     got = model(**together, labels=GOLD[[0, 1, 0, 2, 3]]).logits
     torch.testing.assert_close(got[2:3], alone, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(got[[0, 1, 3, 4]], model(**texts, labels=GOLD).logits, rtol=1e-5, atol=1e-6)

@@ -5,7 +5,7 @@ import datasets
 import pytest
 import torch
 from torch.utils.data import IterableDataset
-from transformers import pipeline
+from transformers import BertConfig, BertForSequenceClassification, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from sgm_hf.modeling.configuration_sgm import SGMConfig
@@ -102,6 +102,43 @@ def test_batches_hold_texts_of_similar_length(pipe, monkeypatch):
     flat = torch.cat(lengths).tolist()
     assert flat == sorted(flat, reverse=True)
     assert [len(batch) for batch in lengths] == [3, 3, 1]
+
+
+def test_without_a_batch_size_lists_are_batched_by_32_and_streams_by_1(pipe, monkeypatch):
+    sizes, forward = [], pipe.forward
+    monkeypatch.setattr(
+        pipe, "forward", lambda inputs, **kw: sizes.append(len(inputs["input_ids"])) or forward(inputs, **kw)
+    )
+    pipe(["gold"] * 70)
+    assert sizes == [32, 32, 6]
+    sizes.clear()
+    list(pipe(text for text in TEXTS[:3]))
+    assert sizes == [1, 1, 1]
+
+
+def test_the_last_window_of_a_long_list_is_predicted_too(pipe, monkeypatch):
+    windows, predict = [], pipe._predict
+    monkeypatch.setattr(
+        pipe, "_predict", lambda encoded, *rest: windows.append(len(encoded)) or predict(encoded, *rest)
+    )
+    assert len(pipe(["gold"] * 130, batch_size=2)) == 130
+    assert windows == [128, 2]  # sorted by length within 64 batches
+
+
+def test_padding_of_a_batch_is_masked(pipe, monkeypatch):
+    seen, forward = [], pipe.forward
+    monkeypatch.setattr(pipe, "forward", lambda inputs, **kw: seen.append(inputs) or forward(inputs, **kw))
+    pipe(["gold fell", "oil rose in the week"], batch_size=2)
+    assert seen[0]["attention_mask"].tolist() == [[1] * 5, [1, 1, 0, 0, 0]]
+    assert seen[0]["input_ids"][1, 2:].tolist() == [0, 0, 0]
+
+
+def test_a_model_of_another_kind_is_refused(pipe):
+    model = BertForSequenceClassification(
+        BertConfig(vocab_size=20, hidden_size=8, num_attention_heads=1, num_hidden_layers=1)
+    )
+    with pytest.raises(ValueError, match="of type 'bert', expected 'sgm'"):
+        MultiLabelGenerationPipeline(model=model, tokenizer=pipe.tokenizer)
 
 
 class TextStream(IterableDataset):
