@@ -31,7 +31,9 @@ class SGMTrainingArguments(TrainingArguments):
         early_stopping_patience: Evaluations without a better `metric_for_best_model` after which training stops;
             default None: never.
         generation_num_beams: Beam width of evaluation; default None: the model's generation config.
-        metric_for_best_model: Default "micro_f1", of the set decoding the model's generation config chooses.
+        metric_for_best_model: Any that `SGMTrainer.evaluate` reports, with or without `eval_`; default "micro_f1", of
+            the set decoding the model's generation config chooses.
+        greater_is_better: Default: False for a metric whose name ends in "loss", True for all others.
         precision: Of multiplication: "fp32", "bf16" (autocast; weights, optimizer and loss stay in fp32), or "auto":
             "bf16" where the device has instructions for it and it works, else "fp32". Where "bf16" cannot run, it is
             "fp32", and a warning says why. Default "fp32". It then holds what was chosen, never "auto".
@@ -71,7 +73,9 @@ class SGMTrainingArguments(TrainingArguments):
     metric_for_best_model: str | None = field(
         default="micro_f1", metadata={"help": "Evaluation metric that chooses the best checkpoint."}
     )
-    greater_is_better: bool | None = field(default=True, metadata={"help": "Whether that metric is to grow."})
+    greater_is_better: bool | None = field(
+        default=None, metadata={"help": "Whether that metric is to grow; default: unless its name ends in loss."}
+    )
     restore_callback_states_from_checkpoint: bool = field(
         default=True, metadata={"help": "Go on counting early stopping's patience on resume."}
     )

@@ -158,8 +158,9 @@ def summary_text(summary: dict[str, Any]) -> str:
 
 def _history_lines(history: Sequence[dict[str, Any]]) -> list[str]:
     """The evaluations of a training as a table."""
-    columns = ("epoch", "step", "loss", "eval_best_sequence_micro_f1", "eval_threshold_micro_f1", "eval_micro_f1")
-    titles = ("epoch", "step", "loss", "best_sequence F1", "threshold F1", "chosen F1")
+    metrics = ("eval_best_sequence_micro_f1", "eval_threshold_micro_f1", "eval_micro_f1")
+    columns = ("epoch", "step", "loss", "eval_loss", *metrics)
+    titles = ("epoch", "step", "loss", "eval loss", "best_sequence F1", "threshold F1", "chosen F1")
     rows = [titles, *([_shown(record.get(column)) for column in columns] for record in history)]
     return ["  " + "  ".join(f"{cell:>16}" for cell in row) for row in rows]
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from sgm_hf.metrics import compute_metrics, fit_threshold
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS, checked_set_decoding
 from sgm_hf.training.arguments import SGMTrainingArguments
 from sgm_hf.training.checkpoints import RECORD, STATE, last_complete_checkpoint, write_text_atomically
+from sgm_hf.training.evaluation_loss import mean_token_loss
 from sgm_hf.training.machine import flushed_denormals
 from sgm_hf.training.prediction import LabelPredictions, generate_predictions
 from sgm_hf.training.resuming import ResumableTrainer
@@ -294,6 +296,7 @@ class SGMTrainer(ResumableTrainer):
             ValueError: If the checkpoint named is incomplete, or is of other data, labels or settings; or if saving or
                 evaluating would refuse the model's generation config.
         """
+        self._check_metric()
         self._check_generation()
         self.evaluation_seconds = 0.0
         self.results = {}
@@ -538,7 +541,7 @@ class SGMTrainer(ResumableTrainer):
         Returns:
             The metrics of each set decoding (`eval_best_sequence_micro_f1`, `eval_threshold_micro_f1`, …), once more
             without its name those of the decoding that the generation config chooses (`eval_micro_f1`, …), the
-            threshold, and the speed.
+            threshold, and the speed. Where the data has labels also `eval_loss`, see `mean_token_loss`.
 
         Raises:
             ValueError: If there is no data to evaluate on.
@@ -550,12 +553,57 @@ class SGMTrainer(ResumableTrainer):
         if self.is_in_train and self.threshold_dataset is not None:
             self.fit_label_threshold()
         output = self._predict(dataset, "Evaluating", metric_key_prefix)
+        if output.references is not None:
+            output.metrics[f"{metric_key_prefix}_loss"] = self._evaluation_loss(dataset)
         if self.is_in_train:
             self.evaluation_seconds += time.perf_counter() - start
         self._keep_results(metric_key_prefix, output.metrics)
         self.log(dict(output.metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, output.metrics)
         return output.metrics
+
+    def _evaluation_loss(self, dataset: Dataset) -> float:
+        """The mean token loss of encoded documents."""
+        return mean_token_loss(
+            self.model,
+            dataset,
+            max_tokens=self.args.max_tokens_per_eval_batch,
+            max_documents=self.args.per_device_eval_batch_size,
+            bf16=self.args.bf16,
+        )
+
+    def metric_names(self) -> list[str]:
+        """The names of what `evaluate` reports on labelled documents, without the prefix.
+
+        A subclass that reports more adds their names, so that `metric_for_best_model` can be one of them.
+        """
+        nothing = np.zeros((1, 1), dtype=bool)
+        names = list(compute_metrics(nothing, nothing))
+        of_decodings = [f"{decoding}_{name}" for decoding in SET_DECODINGS for name in names]
+        return ["loss", *names, *of_decodings, "label_threshold", "runtime", "documents_per_second"]
+
+    def _check_metric(self) -> None:
+        """Refuse, before training, a metric that evaluation will not report.
+
+        Raises:
+            ValueError: If `metric_for_best_model` is no metric, or the evaluation data has no labels to compute it.
+        """
+        metric, dataset = self.args.metric_for_best_model, self.eval_dataset
+        if metric is None or self.args.eval_strategy == "no" or dataset is None:
+            return
+        names = self.metric_names()
+        if metric.removeprefix("eval_") not in names:
+            like = get_close_matches(metric.removeprefix("eval_").lower(), names, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(like)}? " if like else ""
+            raise ValueError(
+                f"metric_for_best_model is {metric!r}, which evaluation does not report; {hint}It reports "
+                f"{', '.join(names)}."
+            )
+        if "labels" not in dataset.column_names:
+            raise ValueError(
+                f"metric_for_best_model is {metric!r}, but the eval_dataset has no labels to compute it from; give it "
+                "labels, or set eval_strategy to 'no'."
+            )
 
     @flushed_denormals()
     def predict(
@@ -711,7 +759,8 @@ def format_log(logs: dict[str, Any]) -> str:
             tell how the training goes are shown.
     """
     names = [name for name in LOGGED if name in logs]
-    return "  ".join(f"{name.removeprefix('eval_')} {logs[name]:.4g}" for name in names)
+    shown = {name: name if name == "eval_loss" else name.removeprefix("eval_") for name in names}
+    return "  ".join(f"{shown[name]} {logs[name]:.4g}" for name in names)
 
 
 LOGGED = (
@@ -719,6 +768,7 @@ LOGGED = (
     "loss",
     "grad_norm",
     "learning_rate",
+    "eval_loss",
     "eval_micro_f1",
     "eval_best_sequence_micro_f1",
     "eval_threshold_micro_f1",

@@ -38,6 +38,7 @@ def test_two_processes_train_and_predict_as_one_process_that_accumulates_two_bat
     assert two["best_sequences"] == one["best_sequences"]
     torch.testing.assert_close(two["label_scores"], one["label_scores"])
     assert two["micro_f1"] == one["micro_f1"]
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
     # The loss of one process was infinite: both stop before the update, with the same words.
     assert len(two["divergence"]) == 2 and two["divergence"][0] == two["divergence"][1]
     assert two["divergence"][0].startswith("update 5: the loss is inf")

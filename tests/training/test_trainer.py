@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from datasets import concatenate_datasets
 from huggingface_hub import ModelCard
 from sklearn.metrics import f1_score
 from tiny_training import NUM_LABELS, make_decided_model, make_documents, make_model
@@ -303,6 +304,73 @@ def test_the_check_of_the_generation_config_changes_no_random_number_and_no_sett
     trainer._check_generation()
     assert model.generation_config.to_dict() == settings and model.training == mode
     assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_the_evaluation_loss_is_the_mean_over_target_tokens(arguments):
+    model, data = make_decided_model(), make_documents(25)
+    # Unknown labels and a document without words do not count; labels are sorted by id.
+    strange = data.select([0, 1]).map(lambda document: {"labels": [*document["labels"], NUM_LABELS + 3]})
+    empty = data.select([2]).map(lambda document: {"input_ids": [], "length": 0})
+    together = concatenate_datasets([data, strange, empty])
+    trainer = SGMTrainer(model.train(), arguments(per_device_eval_batch_size=7), eval_dataset=together)
+    losses, tokens = 0.0, 0
+    model.eval()
+    for document in [*data, *strange]:
+        text = document["input_ids"]
+        targets = [*sorted(label for label in document["labels"] if label < NUM_LABELS), NUM_LABELS]
+        decoder_input = torch.tensor([[NUM_LABELS + 1, *targets[:-1]]])
+        logits = model(input_ids=torch.tensor([text]), decoder_input_ids=decoder_input).logits[0]
+        losses += torch.nn.functional.cross_entropy(logits, torch.tensor(targets), reduction="sum").item()
+        tokens += len(targets)
+    model.train()
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(losses / tokens, rel=1e-5)
+    assert model.training
+
+
+def test_the_evaluation_loss_of_shuffled_labels_depends_on_no_draw(arguments):
+    data, losses = make_documents(20), []
+    for seed in (1, 2):
+        model = make_decided_model()
+        model.config.label_order = "shuffled"
+        trainer = SGMTrainer(model, arguments(seed=seed, label_smoothing_factor=0.1 * seed), eval_dataset=data)
+        trainer.data_collator.set_epoch(seed)
+        losses.append(trainer.evaluate()["eval_loss"])
+    sorted_once = SGMTrainer(make_decided_model(), arguments(), eval_dataset=data).evaluate()["eval_loss"]
+    assert losses == [sorted_once, sorted_once]
+
+
+@pytest.mark.parametrize("metric", ["loss", "eval_loss", "hamming_loss", "best_sequence_macro_f1"])
+def test_the_best_checkpoint_is_the_best_by_the_metric_asked_for(arguments, metric):
+    args = arguments(num_train_epochs=5, learning_rate=0.1, metric_for_best_model=metric, early_stopping_patience=9)
+    trainer = SGMTrainer(make_model(), args, make_documents(20), make_documents(30, seed=1))
+    trainer.train()
+    name = metric if metric.startswith("eval_") else f"eval_{metric}"
+    values = [record[name] for record in trainer.state.log_history if name in record]
+    best = min(values) if metric.endswith("loss") else max(values)
+    assert len(set(values)) > 1
+    assert trainer.state.best_metric == best == trainer.evaluate()[name]
+
+
+def test_what_evaluation_reports_is_what_a_metric_may_be(arguments):
+    trainer = SGMTrainer(make_model(), arguments(), eval_dataset=make_documents(5))
+    assert {f"eval_{name}" for name in trainer.metric_names()} == set(trainer.evaluate())
+
+
+@pytest.mark.parametrize(
+    ("metric", "hint"),
+    [("micro_F1", "did you mean micro_f1"), ("f1_micro", "micro_f1"), ("eval_los", "did you mean loss")],
+)
+def test_a_metric_that_evaluation_does_not_report_is_refused_before_training(arguments, metric, hint):
+    args = arguments(metric_for_best_model=metric)
+    trainer = SGMTrainer(make_model(), args, make_documents(8), make_documents(5))
+    with pytest.raises(ValueError, match=f"metric_for_best_model is '{metric}'.*{hint}"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+    without_labels = SGMTrainer(
+        make_model(), arguments(), make_documents(8), make_documents(5).remove_columns("labels")
+    )
+    with pytest.raises(ValueError, match="the eval_dataset has no labels"):
+        without_labels.train()
 
 
 def test_early_stopping_stops_when_the_metric_stands_still(arguments):

@@ -113,6 +113,7 @@ def train_and_predict(folder: str, accumulation: int) -> dict:
         "best_sequences": output.predictions.best_sequences,
         "label_scores": torch.from_numpy(output.predictions.label_scores),
         "micro_f1": float(output.metrics["test_micro_f1"]),
+        "loss": trainer.evaluate()["eval_loss"],
     }
 
 
