@@ -41,6 +41,7 @@ from sgm_hf.programs import run_main
 from sgm_hf.training import SGMPredictionOutput, SGMTrainer, SGMTrainingArguments
 from sgm_hf.training.checkpoints import write_text_atomically
 from sgm_hf.training.machine import prepare_cpu
+from sgm_hf.training.progress import with_lines
 from sgm_hf.training.summary import (
     TRAINING_FIELDS,
     describe_generation,
@@ -524,7 +525,7 @@ def load_checkpoint(name: str) -> tuple[SGMForMultiLabelGeneration, SGMTokenizer
 def build_tokenizer(train: Dataset, data_args: DataArguments) -> SGMTokenizer:
     """A tokenizer with the vocabulary of the training split."""
     return SGMTokenizer.train_from_texts(
-        train["text"],
+        with_lines(train["text"], len(train), "Counting words"),
         vocab_size=data_args.vocab_size,
         lowercase=data_args.lowercase,
         mask_numbers=data_args.mask_numbers,

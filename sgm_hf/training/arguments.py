@@ -39,6 +39,7 @@ class SGMTrainingArguments(TrainingArguments):
             "fp32", and a warning says why. Default "fp32". It then holds what was chosen, never "auto".
         bf16: Transformers' name for the same: True for "bf16", False for "fp32"; default None, as `precision` says.
             Where it is given, `precision` is not looked at. It then holds what was chosen.
+        logging_first_step: Default True. Without progress bars, a line is also written where 30 seconds pass without.
         disable_tqdm: Default: whether the error output is not a terminal.
         load_best_model_at_end: Default True; False where `eval_strategy` is "no".
         restore_callback_states_from_checkpoint: Default True, so that early stopping goes on counting on resume.
@@ -91,6 +92,7 @@ class SGMTrainingArguments(TrainingArguments):
     )
     do_eval: bool = field(default=False, metadata={"help": "Evaluate the validation split."})
     use_cache: bool = field(default=True, metadata={"help": "Recorded in the model's config; decoding needs it."})
+    logging_first_step: bool = field(default=True, metadata={"help": "Log the first update too."})
     logging_steps: float = field(default=100, metadata={"help": "Updates between two lines of training loss."})
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "Not used: training stops at a loss that is not finite."}

@@ -15,6 +15,7 @@ from sgm_hf.data.batching import LengthBucketBatchSampler
 from sgm_hf.data.collation import MultiLabelCollator
 from sgm_hf.modeling.label_sets_sgm import checked_set_decoding, label_sets_from_sequences, select_labels
 from sgm_hf.training.machine import autocast
+from sgm_hf.training.progress import ProgressLines
 
 
 @dataclass
@@ -57,6 +58,7 @@ def generate_predictions(
     max_documents: int = 256,
     bf16: bool = False,
     show_progress: bool = False,
+    show_lines: bool = False,
     description: str = "Generating",
     **generation_arguments: Any,
 ) -> LabelPredictions:
@@ -72,7 +74,8 @@ def generate_predictions(
         max_documents: Greatest number of documents of a batch.
         bf16: Whether to multiply in bfloat16 (autocast); in fp32, with a warning, where the device cannot.
         show_progress: Whether to show a progress bar.
-        description: Its title.
+        show_lines: Whether to write a line every 30 seconds in place of it.
+        description: Title of bar or lines.
         **generation_arguments: Passed to `model.generate`, such as `num_beams`.
 
     Returns:
@@ -87,10 +90,12 @@ def generate_predictions(
         batches = [kept[batch].tolist() for batch in sampler][state.process_index :: state.num_processes]
         was_training = model.training
         model.eval()
-        with tqdm(total=sum(map(len, batches)), desc=description, disable=not show_progress, leave=False) as bar:
+        total = sum(map(len, batches))
+        bar = tqdm(total=total, desc=description, disable=not show_progress, leave=False)
+        with ProgressLines(total, description) if show_lines else bar as progress:
             for batch in batches:
                 rows += _generate_batch(model, dataset, batch, bf16, generation_arguments)
-                bar.update(len(batch))
+                progress.update(len(batch))
         model.train(was_training)
         rows = gather_object(rows) if state.num_processes > 1 else rows
     best_sequences: list[list[int]] = [[] for _ in range(len(lengths))]

@@ -115,7 +115,7 @@ def package_versions() -> dict[str, str]:
 
 
 def epoch_history(log_history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The evaluations of a training, each with the mean training loss logged since the one before.
+    """The evaluations of a training, each with the mean training loss of the updates since the one before.
 
     Args:
         log_history: `trainer.state.log_history`.
@@ -123,14 +123,17 @@ def epoch_history(log_history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]
     Returns:
         For each evaluation: `epoch`, `step`, `loss` (None where none was logged) and its metrics.
     """
-    history, losses = [], []
+    history, logged, total, updates = [], 0, 0.0, 0
     for record in log_history:
         if "loss" in record:
-            losses.append(record["loss"])
+            # A logged loss is the mean of the updates since the last log: of one after the first, then of 99.
+            total += record["loss"] * (record["step"] - logged)
+            updates += record["step"] - logged
+            logged = record["step"]
         if any(name.startswith("eval_") for name in record):
-            loss = sum(losses) / len(losses) if losses else None
+            loss = total / updates if updates else None
             history.append({"epoch": record.get("epoch"), "step": record["step"], "loss": loss, **record})
-            losses = []
+            total, updates = 0.0, 0
     return history
 
 

@@ -4,7 +4,6 @@ import copy
 import logging
 import math
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -43,6 +42,7 @@ from sgm_hf.training.checkpoints import RECORD, STATE, last_complete_checkpoint,
 from sgm_hf.training.evaluation_loss import mean_token_loss
 from sgm_hf.training.machine import flushed_denormals
 from sgm_hf.training.prediction import LabelPredictions, generate_predictions
+from sgm_hf.training.progress import BarCallback, LineCallback
 from sgm_hf.training.resuming import ResumableTrainer
 from sgm_hf.training.summary import (
     TRAINING_FIELDS,
@@ -141,7 +141,7 @@ class SGMTrainer(ResumableTrainer):
         """Add epoch counting and early stopping; print logs in a readable way."""
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
-        self.add_callback(_LogCallback() if self.args.disable_tqdm else _ProgressCallback())
+        self.add_callback(LineCallback(self) if self.args.disable_tqdm else BarCallback())
         self.add_callback(_EpochCallback(self))
         if self.args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
@@ -496,6 +496,7 @@ class SGMTrainer(ResumableTrainer):
             max_documents=self.args.per_device_eval_batch_size,
             bf16=self.args.bf16,
             show_progress=not self.args.disable_tqdm and self.is_world_process_zero(),
+            show_lines=self.args.disable_tqdm and self.is_world_process_zero(),
             description=description,
             **arguments,
         )
@@ -749,49 +750,3 @@ class _EpochCallback(TrainerCallback):
 
     def on_epoch_end(self, args: SGMTrainingArguments, state: Any, control: Any, **keywords: Any) -> None:
         control.should_log = True
-
-
-def format_log(logs: dict[str, Any]) -> str:
-    """One readable line of the values that a training logs.
-
-    Args:
-        logs: Names and values, as Transformers' callbacks get them. Of an evaluation's many metrics only those that
-            tell how the training goes are shown.
-    """
-    names = [name for name in LOGGED if name in logs]
-    shown = {name: name if name == "eval_loss" else name.removeprefix("eval_") for name in names}
-    return "  ".join(f"{shown[name]} {logs[name]:.4g}" for name in names)
-
-
-LOGGED = (
-    "epoch",
-    "loss",
-    "grad_norm",
-    "learning_rate",
-    "eval_loss",
-    "eval_micro_f1",
-    "eval_best_sequence_micro_f1",
-    "eval_threshold_micro_f1",
-    "eval_macro_f1",
-    "eval_hamming_loss",
-    "eval_label_threshold",
-    "eval_runtime",
-    "train_loss",
-    "train_runtime",
-)
-
-
-class _LogCallback(TrainerCallback):
-    """Prints a line a log."""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **keywords: Any) -> None:
-        if state.is_world_process_zero and logs:
-            print(f"step {state.global_step}  {format_log(logs)}", file=sys.stderr, flush=True)
-
-
-class _ProgressCallback(ProgressCallback):
-    """A progress bar, and a line a log above it."""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **keywords: Any) -> None:
-        if state.is_world_process_zero and logs and self.training_bar is not None:
-            self.training_bar.write(f"step {state.global_step}  {format_log(logs)}", file=sys.stderr)

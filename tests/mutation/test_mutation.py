@@ -2,8 +2,8 @@
 
 import ast
 
-import pytest
 import mutation_run
+import pytest
 from mutants import find_mutants
 
 SOURCE = '''"""A module."""

@@ -29,6 +29,12 @@ def test_history_joins_each_evaluation_with_the_losses_since_the_one_before():
     ]
 
 
+def test_the_loss_of_an_epoch_is_the_mean_of_its_updates_however_often_it_is_logged():
+    log = [{"loss": 4.0, "step": 1}, {"loss": 1.0, "step": 5}, {"eval_micro_f1": 0.5, "step": 5, "epoch": 1.0}]
+    log += [{"loss": 1.0, "step": 8}, {"loss": 3.0, "step": 10}, {"eval_micro_f1": 0.5, "step": 10, "epoch": 2.0}]
+    assert [record["loss"] for record in epoch_history(log)] == [(4 + 4 * 1) / 5, (3 * 1 + 2 * 3) / 5]
+
+
 def test_a_training_is_described_with_its_best_epoch(arguments):
     trainer = SGMTrainer(make_model(), arguments(num_train_epochs=3), make_documents(24), make_documents(12, seed=1))
     metrics = trainer.train().metrics

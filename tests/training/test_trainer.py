@@ -14,7 +14,7 @@ from transformers import GenerationConfig, TrainerCallback
 from sgm_hf.data.labels import label_matrix
 from sgm_hf.metrics import compute_metrics, fit_threshold
 from sgm_hf.training import SGMTrainer, machine
-from sgm_hf.training.trainer import format_log, halving_factor
+from sgm_hf.training.trainer import halving_factor
 
 
 class StopAt(TrainerCallback):
@@ -473,11 +473,6 @@ def test_data_that_is_not_encoded_is_refused_with_the_remedy(arguments):
 def test_training_without_data_is_an_error(arguments):
     with pytest.raises(ValueError, match="no train_dataset"):
         SGMTrainer(make_model(), arguments(eval_strategy="no")).train()
-
-
-def test_a_log_line_shows_what_matters_with_few_digits():
-    line = format_log({"epoch": 1.0, "loss": 0.123456789, "eval_micro_f1": 0.5, "total_flos": 1e15})
-    assert line == "epoch 1  loss 0.1235  micro_f1 0.5"
 
 
 def test_the_model_card_has_the_results_of_the_weights_that_training_ends_with(arguments):

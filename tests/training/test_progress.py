@@ -1,0 +1,95 @@
+import re
+
+import pytest
+import torch
+from tiny_training import make_documents, make_model
+
+from sgm_hf.training import SGMTrainer, progress
+from sgm_hf.training.progress import ProgressLines, duration, format_log, with_lines
+
+LINE = re.compile(r"step (\d+)/(\d+)  epoch (\S+)  loss (\S+).*  (\S+) documents/s  (\d+:\d\d:\d\d) left")
+
+
+class Clock:
+    """A clock that each look at it moves on."""
+
+    def __init__(self, seconds: float):
+        self.now, self.seconds = 0.0, seconds
+
+    def monotonic(self) -> float:
+        self.now += self.seconds
+        return self.now
+
+
+def train(arguments, folder, **settings):
+    options = {"num_train_epochs": 2, "disable_tqdm": True} | settings
+    trainer = SGMTrainer(make_model(), arguments(folder, **options), make_documents(48), make_documents(8, seed=1))
+    trainer.train()
+    return trainer
+
+
+def test_the_first_update_of_a_training_is_shown_with_speed_and_time_left(arguments, capsys):
+    train(arguments, "run")
+    lines = [LINE.fullmatch(line) for line in capsys.readouterr().err.splitlines() if line.startswith("step 1/")]
+    assert len(lines) == 1
+    step, steps, epoch, loss, rate, _ = lines[0].groups()
+    assert (step, steps) == ("1", "12") and 0 < float(epoch) < 1 and float(loss) > 0 and float(rate) > 0
+
+
+def test_a_training_without_a_bar_is_never_silent_for_long(arguments, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "time", Clock(progress.SECONDS / 2))
+    trainer = train(arguments, "run", eval_strategy="no", logging_steps=1000)
+    shown = [int(found[1]) for found in map(LINE.match, capsys.readouterr().err.splitlines()) if found]
+    assert shown[0] == 1
+    assert max(after - before for before, after in zip(shown, [*shown[1:], 12], strict=True)) <= 2
+    assert [record["step"] for record in trainer.state.log_history if "loss" in record] == [1, 6, 12]
+
+
+def test_lines_by_time_change_nothing_of_a_training(arguments, monkeypatch):
+    quiet = train(arguments, "quiet")
+    monkeypatch.setattr(progress, "time", Clock(progress.SECONDS))
+    talking = train(arguments, "talking")
+    for name, value in quiet.model.state_dict().items():
+        assert torch.equal(value, talking.model.state_dict()[name]), name
+    kept = [{n: v for n, v in r.items() if "runtime" not in n and "second" not in n} for r in quiet.state.log_history]
+    again = [
+        {n: v for n, v in r.items() if "runtime" not in n and "second" not in n} for r in talking.state.log_history
+    ]
+    assert kept == again
+
+
+def test_the_loss_of_a_line_by_time_is_the_mean_since_the_last_log(arguments, capsys, monkeypatch):
+    trained = train(arguments, "every", eval_strategy="no", logging_steps=1)
+    losses = [record["loss"] for record in trained.state.log_history if "loss" in record]
+    capsys.readouterr()
+    monkeypatch.setattr(progress, "time", Clock(progress.SECONDS))
+    train(arguments, "time", eval_strategy="no", logging_steps=1000)
+    found = {int(line[1]): float(line[4]) for line in map(LINE.match, capsys.readouterr().err.splitlines()) if line}
+    assert found[4] == pytest.approx(sum(losses[1:4]) / 3, rel=1e-3)
+
+
+def test_an_evaluation_without_a_bar_is_never_silent_for_long(arguments, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "time", Clock(progress.SECONDS))
+    settings = arguments(per_device_eval_batch_size=4, eval_strategy="no")
+    trainer = SGMTrainer(make_model(), settings, eval_dataset=make_documents(16))
+    trainer.evaluate()
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Evaluating: ")]
+    assert len(lines) == 4 and lines[1].startswith("Evaluating: 8 of 16 documents, ")
+
+
+def test_short_work_and_counted_texts_are_silent_and_unchanged(capsys):
+    assert list(with_lines(iter("abc"), 3, "Counting words")) == ["a", "b", "c"]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_line_of_documents_tells_speed_and_time_left(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "time", Clock(40.0))
+    with ProgressLines(1000, "Counting words") as lines:
+        lines.update(100)
+    assert capsys.readouterr().err == "Counting words: 100 of 1,000 documents, 2.5 per second, 0:06:00 left\n"
+    assert duration(3725.4) == "1:02:05"
+
+
+def test_a_log_line_shows_what_matters_with_few_digits():
+    line = format_log({"epoch": 1.0, "loss": 0.123456789, "eval_micro_f1": 0.5, "total_flos": 1e15})
+    assert line == "epoch 1  loss 0.1235  micro_f1 0.5"
