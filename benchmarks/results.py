@@ -27,7 +27,7 @@ METRICS = (
     "hamming_loss",
     "zero_one_loss",
 )
-DECODINGS = ("best_sequence", "threshold")
+DECODINGS = ("best_sequence", "threshold", "expected_f1")
 # Metrics of the table.
 SHOWN = ("micro_f1", "micro_precision", "micro_recall", "macro_f1", "hamming_loss", "zero_one_loss")
 COLUMNS = (

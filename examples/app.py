@@ -46,7 +46,11 @@ DELETE_CACHE = (3600, 86400)
 NO_COLUMN = "<no labels>"
 
 BEST_SEQUENCE, THRESHOLD = "best_sequence", "threshold"
-DECODINGS = [("most probable sequence", BEST_SEQUENCE), ("scores from the threshold on", THRESHOLD)]
+DECODINGS = [
+    ("most probable sequence", BEST_SEQUENCE),
+    ("scores from the threshold on", THRESHOLD),
+    ("greatest expected F1", "expected_f1"),
+]
 
 PAGE_CSS = """
 .heading { font-weight: 600; }
@@ -87,6 +91,11 @@ class Predictor:
         """Whether there is a map to show."""
         return self.classifier.model.config.attention != "none"
 
+    @property
+    def has_label_thresholds(self) -> bool:
+        """Whether the model has a threshold for each label, which the page leaves as they are."""
+        return isinstance(getattr(self.classifier.model.generation_config, "label_threshold", None), list)
+
     def predict(
         self, texts: list[str], num_beams: int, set_decoding: str, threshold: float, return_attention: bool = False
     ) -> tuple[list[Prediction], list[str]]:
@@ -95,13 +104,15 @@ class Predictor:
         Args:
             texts: The texts.
             num_beams: Beam width.
-            set_decoding: "best_sequence" or "threshold".
-            threshold: Score from which "threshold" takes a label; of no effect in "best_sequence".
+            set_decoding: "best_sequence", "threshold" or "expected_f1".
+            threshold: Score from which "threshold" takes a label; of no effect in the others, or where the model has a
+                threshold for each label.
             return_attention: Whether each label comes with its attention.
 
         Returns:
             The labels of each text, and what the pipeline warns of.
         """
+        takes_threshold = set_decoding == THRESHOLD and not self.has_label_thresholds
         longest = CHARACTERS_A_WORD * self.classifier.tokenizer.model_max_length
         with self.lock, warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
@@ -109,7 +120,7 @@ class Predictor:
                 [text[:longest] for text in texts],
                 num_beams=int(num_beams),
                 set_decoding=set_decoding,
-                label_threshold=float(threshold),
+                label_threshold=float(threshold) if takes_threshold else None,
                 return_attention=return_attention and self.has_attention,
             )
         return predictions, [str(warning.message) for warning in caught if warning.category is UserWarning]
@@ -329,22 +340,24 @@ def generation_controls(predictor: Predictor) -> list[gr.components.Component]:
     """Beam width, choice of the set, threshold; at first as the model's generation config has them."""
     config = predictor.classifier.model.generation_config
     decoding = getattr(config, "set_decoding", None) or BEST_SEQUENCE
+    fixed = predictor.has_label_thresholds
     num_beams = config.num_beams or 1
     with gr.Row():
         beams = gr.Slider(1, max(10, num_beams), value=num_beams, step=1, label="Beam width", elem_id="beams")
         threshold = gr.Slider(
             0.01,
             1,
-            value=getattr(config, "label_threshold", None) or 0.5,
+            value=0.5 if fixed else getattr(config, "label_threshold", None) or 0.5,
             step=0.01,
-            label="Threshold",
+            label="Threshold (the model has one a label)" if fixed else "Threshold",
             elem_id="threshold",
-            interactive=decoding == THRESHOLD,
+            interactive=decoding == THRESHOLD and not fixed,
         )
     choice = gr.Radio(DECODINGS, value=decoding, label="Which labels", elem_id="decoding")
-    choice.change(
-        lambda chosen: gr.update(interactive=chosen == THRESHOLD), choice, threshold, api_visibility="private"
-    )
+    if not fixed:
+        choice.change(
+            lambda chosen: gr.update(interactive=chosen == THRESHOLD), choice, threshold, api_visibility="private"
+        )
     return [beams, choice, threshold]
 
 

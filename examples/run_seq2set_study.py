@@ -272,7 +272,7 @@ def report(study: Path, output: Path, set_decoding: str = "best_sequence") -> st
     Args:
         study: The folder that `train` and `search` wrote.
         output: Where tables and figures go.
-        set_decoding: Which predicted sets are compared, "best_sequence" (default) or "threshold".
+        set_decoding: Which predicted sets are compared, "best_sequence" (default), "threshold" or "expected_f1".
 
     Returns:
         The Markdown table.

@@ -636,7 +636,7 @@ def train(trainer: SGMTrainer) -> dict[str, float]:
 def write_predictions(
     path: Path, dataset: Dataset, output: SGMPredictionOutput, trainer: SGMTrainer, names: Sequence[str]
 ) -> None:
-    """Write a JSON line a document: id, labels in generated order with their scores, gold labels, both decodings.
+    """Write a JSON line a document: id, chosen labels with their scores, gold labels, those of each decoding.
 
     Args:
         path: The file.

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers import LogitsProcessor
 
 from .configuration_sgm import SGMConfig
-from .label_sets_sgm import select_labels
+from .label_sets_sgm import checked_thresholds, expected_f1_label_sets, select_labels
 
 Label = int | str
 
@@ -136,26 +136,44 @@ class LabelConstraints(LogitsProcessor):
         end_ok = (num_needed <= 0)[:, None]  # (R, 1)
         return scores.masked_fill(~torch.cat([label_ok, end_ok], dim=1), float("-inf"))
 
-    def select(self, label_scores: torch.Tensor, threshold: float) -> list[list[int]]:
+    def select(self, label_scores: torch.Tensor, threshold: float | Sequence[float]) -> list[list[int]]:
         """
         [`select_labels`] within the constraints, for scores of hypotheses that obey them.
 
         Args:
             label_scores (`torch.FloatTensor` of shape `(B, L)`): Probability of each label.
-            threshold (`float`): In (0, 1].
+            threshold (`float` or `Sequence[float]`): One for all labels or one a label, in (0, 1]. A label has to
+                reach those of its ancestors, too.
 
         Returns:
             `list[list[int]]`: Label ids by descending score, an ancestor before its descendants.
         """
-        if self.num_ancestors is None:
+        if self.parents is None or self.num_ancestors is None:
             return select_labels(label_scores, threshold, self.min_labels, self.max_labels)
+        thresholds = checked_thresholds(threshold, self.num_labels)  # (L)
+        for _ in range(int(self.num_ancestors.max())):
+            thresholds = thresholds.maximum(F.pad(thresholds, (0, 1))[self.parents])  # (L)
         # An ancestor scores at least as high as its descendants; in a tie the column order puts it first.
         by_depth = self.num_ancestors.argsort(stable=True)  # (L)
         columns = by_depth.tolist()
         chosen = select_labels(
-            label_scores[:, by_depth.to(label_scores.device)], threshold, self.min_labels, self.max_labels
+            label_scores[:, by_depth.to(label_scores.device)], thresholds[by_depth], self.min_labels, self.max_labels
         )
         return [[columns[column] for column in row] for row in chosen]
+
+    def select_expected_f1(self, hypotheses: torch.Tensor, log_probs: torch.Tensor) -> list[list[int]]:
+        """
+        [`expected_f1_label_sets`] within the constraints, for hypotheses that obey them.
+
+        Args:
+            hypotheses (`torch.LongTensor` of shape `(B, K, n)`): Label sequences.
+            log_probs (`torch.FloatTensor` of shape `(B, K)`): Their log-probabilities.
+
+        Returns:
+            `list[list[int]]`: Label ids, the one that gains most first, an ancestor before its descendants.
+        """
+        limits = self.min_labels, self.max_labels
+        return expected_f1_label_sets(hypotheses, log_probs, self.num_labels, *limits, self.num_ancestors)
 
     def check_start(self, input_ids: torch.Tensor) -> None:
         """

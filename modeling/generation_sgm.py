@@ -76,25 +76,34 @@ NEUTRAL_VALUES = {"encoder_repetition_penalty": 1.0, "num_beam_groups": 1, "guid
 @dataclass
 class SGMGenerateOutput(GenerateEncoderDecoderOutput):
     """
-    Output of greedy search and sampling: Transformers' fields and `label_scores`.
+    Output of greedy search and sampling: Transformers' fields, `label_scores` and the hypotheses behind them.
 
     Args:
         label_scores (`torch.FloatTensor` of shape `(B, L)`, *optional*): Probability that each label is in the set.
+        hypotheses (`torch.LongTensor` of shape `(B, K, n)`, *optional*): The K label sequences found for each text.
+        hypothesis_log_probs (`torch.FloatTensor` of shape `(B, K)`, *optional*): Zeros, since samples count alike.
     """
 
     label_scores: torch.Tensor | None = None
+    hypotheses: torch.Tensor | None = None
+    hypothesis_log_probs: torch.Tensor | None = None
 
 
 @dataclass
 class SGMGenerateBeamOutput(GenerateBeamEncoderDecoderOutput):
     """
-    Output of beam search: Transformers' fields and `label_scores`.
+    Output of beam search: Transformers' fields, `label_scores` and the hypotheses behind them.
 
     Args:
         label_scores (`torch.FloatTensor` of shape `(B, L)`, *optional*): Probability that each label is in the set.
+        hypotheses (`torch.LongTensor` of shape `(B, K, n)`, *optional*): The K label sequences found for each text.
+        hypothesis_log_probs (`torch.FloatTensor` of shape `(B, K)`, *optional*): log p(y|x) of each; -inf where there
+            is none.
     """
 
     label_scores: torch.Tensor | None = None
+    hypotheses: torch.Tensor | None = None
+    hypothesis_log_probs: torch.Tensor | None = None
 
 
 def default_generation_config(config: SGMConfig) -> GenerationConfig:
@@ -271,7 +280,7 @@ class SGMGenerationMixin(GenerationMixin):
         max_labels: int | None = None,
         label_hierarchy: Mapping[Label, Label] | None = None,
         set_decoding: str | None = None,
-        label_threshold: float | None = None,
+        label_threshold: float | Sequence[float] | None = None,
         output_label_scores: bool | None = None,
         **kwargs: Any,
     ) -> SGMGenerateOutput | SGMGenerateBeamOutput | torch.Tensor:
@@ -299,10 +308,14 @@ class SGMGenerationMixin(GenerationMixin):
             allowed_labels, forbidden_labels, required_labels (`Sequence[int | str]`, *optional*), min_labels,
                 max_labels (`int`, *optional*), label_hierarchy (`Mapping[int | str, int | str]`, *optional*): What
                 every set obeys, labels by name or id; see [`LabelConstraints`].
-            set_decoding (`str`, *optional*): `"best_sequence"`, the best sequence found, or `"threshold"`, the labels
-                whose score is at least `label_threshold`, best first (see [`select_labels`]).
-            label_threshold (`float`, *optional*): For `"threshold"`; in (0, 1].
-            output_label_scores (`bool`, *optional*): Whether to return `label_scores` (needs
+            set_decoding (`str`, *optional*): What each set maximises. `"best_sequence"`: its own probability, as the
+                best sequence found. `"threshold"`: the micro-F1 of a corpus, as the labels whose score is at least
+                `label_threshold` (see [`select_labels`]). `"expected_f1"`: the F1 expected of it, where what was found
+                is taken as the distribution of the true set (see [`expected_f1_label_sets`]). The last two come best
+                label first, and are one set a text, of samples too.
+            label_threshold (`float` or `Sequence[float]`, *optional*): For `"threshold"`; one for all labels or one a
+                label, in (0, 1].
+            output_label_scores (`bool`, *optional*): Whether to return `label_scores` and `hypotheses` (needs
                 `return_dict_in_generate=True`). In beam search a label's score is the summed probability of the
                 kept hypotheses with the label over that of all kept; in sampling, the share of the
                 `num_return_sequences` samples with it; in greedy search, 0 or 1.
@@ -314,7 +327,7 @@ class SGMGenerationMixin(GenerationMixin):
         Raises:
             TypeError: When labels are not a list of names or ids, or a number of labels is not an integer.
             ValueError: When constraints exclude each other or do not fit before the cut, a label is unknown, an option
-                has no such value, or an argument is not supported.
+                has no such value or no effect, or an argument is not supported.
         """
         config, model_kwargs = self._resolve_generation_config(inputs, generation_config, kwargs)
         options: dict[str, Any] = {
@@ -330,9 +343,14 @@ class SGMGenerationMixin(GenerationMixin):
         }
         options = {name: getattr(config, name, None) if value is None else value for name, value in options.items()}
         set_decoding = checked_set_decoding(options.pop("set_decoding"))
-        _check_one_set(set_decoding, config.num_return_sequences or 1)
+        num_returned = _num_returned(config, set_decoding)
+        if label_threshold is not None and set_decoding != "threshold":
+            raise ValueError(
+                f"label_threshold has no effect under set_decoding={set_decoding!r}; leave it out, or choose "
+                "set_decoding='threshold'."
+            )
         threshold = options.pop("label_threshold")
-        wants_scores = bool(options.pop("output_label_scores")) or set_decoding == "threshold"
+        wants_scores = bool(options.pop("output_label_scores")) or set_decoding != "best_sequence"
         constraints = self._resolve_constraints(config, model_kwargs, options)
         if _num_documents(inputs, model_kwargs) == 0:
             output = self._empty_output(config, wants_scores)
@@ -341,7 +359,7 @@ class SGMGenerationMixin(GenerationMixin):
         logits_processor = LogitsProcessorList(logits_processor or [])
         if not constraints.is_trivial:
             logits_processor.append(constraints)
-        wants_dict, num_returned = config.return_dict_in_generate, config.num_return_sequences or 1
+        wants_dict = config.return_dict_in_generate
         config.return_dict_in_generate = True
         if wants_scores and config.num_beams > 1:
             config.num_return_sequences = config.num_beams
@@ -350,12 +368,37 @@ class SGMGenerationMixin(GenerationMixin):
         output = self._finish_output(output, config, wants_scores)
         constraints.check_sequences(output.sequences, output.get("sequences_scores"))
         output = _first_rows(output, config.num_return_sequences or 1, num_returned)
-        if set_decoding == "threshold":
-            assert output.label_scores is not None  # wants_scores is set
-            label_sets = constraints.select(output.label_scores, threshold)
+        if set_decoding != "best_sequence":
+            # All three are there, because wants_scores is set.
+            assert output.label_scores is not None
+            assert output.hypotheses is not None and output.hypothesis_log_probs is not None
+            if set_decoding == "threshold":
+                label_sets = constraints.select(output.label_scores, threshold)
+            else:
+                label_sets = constraints.select_expected_f1(output.hypotheses, output.hypothesis_log_probs)
             output.sequences = sequences_from_label_sets(label_sets, self.config, output.sequences.device)
             output["sequences_scores"] = None  # the set was not scored as a sequence
         return output if wants_dict else output.sequences
+
+    def label_constraints(self, **given: Any) -> LabelConstraints:
+        """
+        The constraints that the sets of `generate()` obey.
+
+        Args:
+            **given: Arguments of `generate()`; those of the constraints count, and where one is not given, that of the
+                generation config.
+        """
+        config = given.get("generation_config") or self.generation_config
+        names = (
+            "allowed_labels",
+            "forbidden_labels",
+            "required_labels",
+            "min_labels",
+            "max_labels",
+            "label_hierarchy",
+        )
+        options = {name: getattr(config, name, None) if given.get(name) is None else given[name] for name in names}
+        return LabelConstraints(self.config, **options)
 
     def rename_set_decoding(self) -> None:
         """Gives a set decoding that stands in the generation config under a former name its present one."""
@@ -463,8 +506,10 @@ class SGMGenerationMixin(GenerationMixin):
             log_probs = torch.zeros(sequences.shape[0], device=sequences.device)  # samples count alike
             output = SGMGenerateOutput(**output)
         if wants_scores:
+            output.hypotheses = sequences.unflatten(0, (-1, num_rows))  # (B, K, n)
+            output.hypothesis_log_probs = log_probs.view(-1, num_rows)  # (B, K)
             output.label_scores = label_scores_from_hypotheses(
-                sequences.unflatten(0, (-1, num_rows)), log_probs.view(-1, num_rows), self.config.num_labels
+                output.hypotheses, output.hypothesis_log_probs, self.config.num_labels
             )
         return output
 
@@ -513,13 +558,17 @@ def _num_documents(inputs: torch.Tensor | None, model_kwargs: dict[str, Any]) ->
     return len(given[0] if given else encoder_outputs[0] if encoder_outputs is not None else [None])
 
 
-def _check_one_set(set_decoding: str, num_return_sequences: int) -> None:
-    """Refuses to return several of what there is one of."""
-    if set_decoding != "best_sequence" and num_return_sequences > 1:
+def _num_returned(config: GenerationConfig, set_decoding: str) -> int:
+    """Sets a text: one where it is made of all that is found, be it beams or `num_return_sequences` samples."""
+    num_found = config.num_return_sequences or 1
+    if set_decoding == "best_sequence":
+        return num_found
+    if num_found > 1 and config.num_beams > 1:
         raise ValueError(
-            f"set_decoding={set_decoding!r} finds one set a text, but num_return_sequences is {num_return_sequences}. "
-            "Use set_decoding='best_sequence' to see several sequences."
+            f"set_decoding={set_decoding!r} finds one set a text, but num_return_sequences is {num_found}. Use "
+            "set_decoding='best_sequence' to see several sequences."
         )
+    return 1
 
 
 def _first_rows(output: Output, num_rows: int, num_kept: int) -> Output:

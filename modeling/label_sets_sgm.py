@@ -3,20 +3,23 @@ From label sequences to label sets.
 
 1. `label_sets_from_sequences` and its inverse.
 2. `hypothesis_log_probs`, `label_scores_from_hypotheses`: from the label sequences found to a probability per label.
-3. `select_labels`: from label scores to the set that is best for the micro-F1 of a corpus.
+3. From these to a set: `select_labels` for the micro-F1 of a corpus, `expected_f1_label_sets` for the F1 of each
+   document.
 
 Shapes: B documents, K hypotheses a document (beams or samples), R = B * K rows, L labels, n generated steps.
 """
 
 import warnings
+from collections.abc import Sequence
+from itertools import islice
 
 import torch
 from torch.nn import functional as F
 
 from .configuration_sgm import SGMConfig
 
-# Named after what they maximise: the probability of the whole set, micro-F1 of a corpus.
-SET_DECODINGS = ("best_sequence", "threshold")
+# What they maximise: the probability of the whole set, micro-F1 of a corpus, expected F1 of each document.
+SET_DECODINGS = ("best_sequence", "threshold", "expected_f1")
 # Older checkpoints and settings say "max_f1".
 FORMER_SET_DECODINGS = {"max_f1": "threshold"}
 
@@ -78,31 +81,72 @@ def sequences_from_label_sets(label_sets: list[list[int]], config: SGMConfig, de
 
 
 def select_labels(
-    label_scores: torch.Tensor, threshold: float, min_labels: int = 0, max_labels: int | None = None
+    label_scores: torch.Tensor,
+    threshold: float | Sequence[float],
+    min_labels: int = 0,
+    max_labels: int | None = None,
 ) -> list[list[int]]:
     """
-    All labels that reach a threshold.
+    All labels that reach the threshold.
 
     With the threshold fitted on held-out documents these sets maximise the micro-F1 of a corpus; at 0.5 they minimise
     the expected Hamming loss. Neither is the set of greatest expected F1 of one document.
 
     Args:
         label_scores (`torch.FloatTensor` of shape `(B, L)`): Probability of each label.
-        threshold (`float`): In (0, 1]; for exact scores the best one is half of the micro-F1 that it reaches.
-        min_labels (`int`, *optional*, defaults to 0): Take at least this many, the best ones.
-        max_labels (`int`, *optional*): Take at most this many.
+        threshold (`float` or `Sequence[float]`): One for all labels or one a label, in (0, 1]. For exact scores and
+            one threshold the best one is half of the micro-F1 that it reaches.
+        min_labels (`int`, *optional*, defaults to 0): Take at least this many, those nearest to their threshold.
+        max_labels (`int`, *optional*): Take at most this many, those farthest above it; certain labels first.
 
     Returns:
         `list[list[int]]`: Label ids by descending score, ties by id.
 
     Raises:
-        ValueError: When the threshold is outside (0, 1].
+        TypeError: When a threshold is not a number.
+        ValueError: When a threshold is outside (0, 1], or there is neither one nor L of them.
     """
-    if not 0.0 < threshold <= 1.0:
-        raise ValueError(f"label_threshold must lie in (0, 1], got {threshold}.")
-    ranked, order = label_scores.sort(dim=1, descending=True, stable=True)  # (B, L), (B, L)
-    counts = (ranked >= threshold).sum(dim=1).clamp(min=min_labels, max=max_labels)  # (B)
-    return [row[:count] for row, count in zip(order.tolist(), counts.tolist(), strict=True)]
+    thresholds = checked_thresholds(threshold, label_scores.shape[1]).to(label_scores)  # (L)
+    scores, by_score = label_scores.sort(dim=1, descending=True, stable=True)  # (B, L), (B, L)
+    margins = scores - thresholds[by_score]  # (B, L)
+    # A label of all hypotheses is never left out, one of none never taken, whatever their thresholds.
+    margins = margins.masked_fill(scores >= 1, float("inf")).masked_fill(scores <= 0, float("-inf"))  # (B, L)
+    places = margins.argsort(dim=1, descending=True, stable=True).argsort(dim=1)  # (B, L)
+    counts = (scores >= thresholds[by_score]).sum(dim=1).clamp(min=min_labels, max=max_labels)  # (B)
+    labels = iter(by_score[places < counts[:, None]].tolist())
+    return [list(islice(labels, count)) for count in counts.clamp(max=label_scores.shape[1]).tolist()]
+
+
+def checked_thresholds(threshold: float | Sequence[float] | None, num_labels: int) -> torch.Tensor:
+    """
+    The label threshold, after checks.
+
+    Args:
+        threshold (`float` or `Sequence[float]`): One for all labels or one a label.
+        num_labels (`int`): L.
+
+    Returns:
+        `torch.DoubleTensor` of shape `(L,)`.
+
+    Raises:
+        TypeError: When it is not a number or several.
+        ValueError: When one is outside (0, 1], or there is neither one nor L of them.
+    """
+    try:
+        thresholds = torch.as_tensor(threshold, dtype=torch.double)  # () or (L)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"label_threshold is {threshold!r:.80}; set_decoding='threshold' needs a number in (0, 1], or one a label."
+        ) from error
+    if thresholds.shape not in ((), (num_labels,)):
+        raise ValueError(
+            f"label_threshold has the shape {tuple(thresholds.shape)}; give one number, or one for each of the "
+            f"{num_labels} labels."
+        )
+    outside = thresholds[~((thresholds > 0) & (thresholds <= 1))]
+    if len(outside):
+        raise ValueError(f"label_threshold must lie in (0, 1], got {outside[0].item()}.")
+    return thresholds.expand(num_labels)
 
 
 def hypothesis_log_probs(
@@ -135,15 +179,108 @@ def label_scores_from_hypotheses(sequences: torch.Tensor, log_probs: torch.Tenso
         num_labels (`int`): L.
 
     Returns:
-        `torch.FloatTensor` of shape `(B, L)`: In [0, 1]; exactly 1 for a label that every hypothesis has.
+        `torch.FloatTensor` of shape `(B, L)`: In [0, 1], float32 or wider; exactly 1 for a label that every hypothesis
+        has, 0 for all labels where no hypothesis counts.
     """
-    weights = (log_probs - log_probs.max(dim=1, keepdim=True).values).exp()  # (B, K)
-    contains = torch.zeros(*sequences.shape[:2], num_labels + 3, device=sequences.device)  # (B, K, L + 3)
-    contains = contains.scatter_(2, sequences, 1.0)[..., :num_labels]  # (B, K, L)
-    # The total is summed as one more column, in the same order, so that a label in all hypotheses scores exactly 1.
-    contains = F.pad(contains, (0, 1), value=1.0)  # (B, K, L + 1)
-    summed = (weights[..., None] * contains).sum(dim=1)  # (B, L + 1)
-    return summed[:, :-1] / summed[:, -1:]  # (B, L)
+    contains = torch.zeros(*sequences.shape[:2], num_labels + 3, dtype=torch.bool, device=sequences.device)
+    contains = contains.scatter_(2, sequences, True)[..., :num_labels]  # (B, K, L)
+    contains = F.pad(contains, (0, 1), value=True)  # (B, K, L + 1), the last is in all: the total
+    summed = _sum_where(relative_probs(log_probs), contains)  # (B, L + 1)
+    total = summed[:, -1:]  # (B, 1)
+    return summed[:, :-1] / total.where(total > 0, 1.0)  # (B, L)
+
+
+def expected_f1_label_sets(
+    sequences: torch.Tensor,
+    log_probs: torch.Tensor,
+    num_labels: int,
+    min_labels: int = 0,
+    max_labels: int | None = None,
+    num_ancestors: torch.Tensor | None = None,
+) -> list[list[int]]:
+    """
+    The set of greatest expected F1 of each document, its hypotheses taken as a distribution over sets.
+
+    Exact over all sets: the General F-measure Maximizer of Waegeman et al. 2014 (JMLR 15). F1 of k labels against a
+    set of s labels is the sum of 2 / (s + k) over the labels in both, so the best k labels are those of the greatest
+    expectation of it. The F1 of two empty sets is 1. Exact too within constraints that all hypotheses obey: a label
+    that is in each of them never fails to raise F1, and an ancestor gains no less than its descendants.
+
+    Args:
+        sequences (`torch.LongTensor` of shape `(B, K, n)`): Hypotheses; permutations of one set add up.
+        log_probs (`torch.FloatTensor` of shape `(B, K)`): Their log-probabilities, up to a constant for each document;
+            -inf for those not to count, zeros for samples.
+        num_labels (`int`): L.
+        min_labels (`int`, *optional*, defaults to 0): Fewest labels of a set.
+        max_labels (`int`, *optional*): Most labels of a set.
+        num_ancestors (`torch.LongTensor` of shape `(L,)`, *optional*): Of each label, in a hierarchy.
+
+    Returns:
+        `list[list[int]]`: Label ids, the one that gains most first, an ancestor before its descendants; none where no
+        hypothesis counts.
+    """
+    weights, counts = relative_probs(log_probs), ~log_probs.isneginf()  # (B, K), (B, K)
+    found, contains = _labels_found(sequences, counts, num_labels, num_ancestors)  # (B, M), (B, K, M)
+    sizes, num_found = contains.sum(dim=2), (found < num_labels).sum(dim=1)  # (B, K), (B)
+    fewest = num_found.clamp(max=min_labels)  # (B)
+    most = num_found.clamp(max=num_labels if max_labels is None else max_labels)  # (B)
+    best = (weights * (sizes == 0)).sum(dim=1).where(fewest == 0, -1.0)  # (B), of the empty set
+    best_size, chosen = torch.zeros_like(num_found), found  # (B), (B, M)
+    for size in range(1, found.shape[1] + 1):
+        gains = _sum_where(2 * weights / (sizes + size), contains)  # (B, M)
+        ranked, order = gains.sort(dim=1, descending=True, stable=True)  # (B, M), (B, M)
+        value = ranked[:, :size].sum(dim=1)  # (B)
+        # A larger set has to be better by more than rounding, which may differ from batch to batch.
+        is_better = (value > best * (1 + 1e-6)) & (size >= fewest) & (size <= most)  # (B)
+        best, best_size = value.where(is_better, best), best_size.masked_fill(is_better, size)  # (B), (B)
+        chosen = found.gather(1, order).where(is_better[:, None], chosen)  # (B, M)
+    return [row[:size] for row, size in zip(chosen.tolist(), best_size.tolist(), strict=True)]
+
+
+def relative_probs(log_probs: torch.Tensor) -> torch.Tensor:
+    """
+    The probability of each hypothesis relative to the best one of its document, so that small ones do not underflow.
+
+    Args:
+        log_probs (`torch.FloatTensor` of shape `(B, K)`): -inf for those not to count.
+
+    Returns:
+        `torch.FloatTensor` of shape `(B, K)`: In [0, 1], float32 or wider; 0 for those not to count.
+    """
+    log_probs = log_probs.to(torch.promote_types(log_probs.dtype, torch.float32))
+    best = log_probs.max(dim=1, keepdim=True).values  # (B, 1)
+    return (log_probs - best.clamp(min=torch.finfo(best.dtype).min)).exp()  # (B, K), 0 where all are -inf
+
+
+def _sum_where(weights: torch.Tensor, contains: torch.Tensor) -> torch.Tensor:
+    """The sum of the weights `(B, K)` of the hypotheses that contain each label, `(B, K, M)`; shape `(B, M)`."""
+    # One after the other, for each label in the same order: since rounding is monotone, a label of the same hypotheses
+    # then has the same sum to the last bit, and one of more hypotheses never a smaller one.
+    total = weights.new_zeros(contains.shape[0], contains.shape[2])  # (B, M)
+    for hypothesis in range(weights.shape[1]):
+        total = total + weights[:, hypothesis, None].where(contains[:, hypothesis], 0.0)  # (B, M)
+    return total
+
+
+def _labels_found(
+    sequences: torch.Tensor, counts: torch.Tensor, num_labels: int, num_ancestors: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The M labels of the hypotheses that count, `(B, M)`, L for none; and which has which, `(B, K, M)`."""
+    labels = sequences.where((sequences < num_labels) & counts[..., None], num_labels)  # (B, K, n)
+    found = labels.flatten(1).sort(dim=1).values  # (B, K * n)
+    is_repeated = F.pad(found[:, 1:] == found[:, :-1], (1, 0))  # (B, K * n)
+    found = found.masked_fill(is_repeated, num_labels).sort(dim=1).values  # (B, K * n)
+    width = max((found < num_labels).sum(dim=1).tolist(), default=0)
+    found = found[:, : max(1, width)].contiguous()  # (B, M)
+    places = torch.searchsorted(found, labels.flatten(1)).view_as(labels)  # (B, K, n)
+    contains = torch.zeros(*counts.shape, found.shape[1] + 1, dtype=torch.bool, device=found.device)  # (B, K, M + 1)
+    contains = contains.scatter_(2, places, True)[..., :-1] & (found < num_labels)[:, None]  # (B, K, M)
+    if num_ancestors is None:
+        return found, contains  # (B, M), (B, K, M)
+    # Where two labels gain the same, an ancestor has to come before its descendant.
+    depth = F.pad(num_ancestors.to(found.device), (0, 1), value=num_labels)  # (L + 1), L for none
+    order = depth[found].argsort(dim=1, stable=True)  # (B, M)
+    return found.gather(1, order), contains.take_along_dim(order[:, None], dim=2)  # (B, M), (B, K, M)
 
 
 __all__ = ["label_sets_from_sequences", "select_labels"]

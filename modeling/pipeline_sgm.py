@@ -7,13 +7,15 @@ to `generate()`, and inputs whose number is known are batched by length.
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sized
+from difflib import get_close_matches
+from inspect import signature
 from itertools import islice
 from typing import Any, Literal
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
-from transformers import Pipeline
+from transformers import GenerationConfig, GenerationMixin, Pipeline
 
 from .label_sets_sgm import label_sets_from_sequences
 
@@ -95,7 +97,8 @@ class MultiLabelGenerationPipeline(Pipeline):
 
         Raises:
             TypeError: When an input is not a string; names its index.
-            ValueError: When an argument has no such value, or the constraints exclude each other.
+            ValueError: When there is no such argument, one has no such value or no effect, or the constraints exclude
+                each other.
         """
         if isinstance(inputs, Sized) and not isinstance(inputs, str):
             if self._batch_size is None:
@@ -117,6 +120,7 @@ class MultiLabelGenerationPipeline(Pipeline):
             generate_kwargs["return_attention"] = return_attention
         if truncation is not None:
             preprocess_params["truncation"] = truncation
+        self._check_names(generate_kwargs)
         num_sets = generate_kwargs.get("num_return_sequences", 1)
         if num_sets != 1:
             raise ValueError(
@@ -124,6 +128,16 @@ class MultiLabelGenerationPipeline(Pipeline):
                 "call model.generate() for several."
             )
         return preprocess_params, generate_kwargs, postprocess_params
+
+    def _check_names(self, generate_kwargs: Mapping[str, Any]) -> None:
+        """Refuse what neither the pipeline nor `generate()` takes, before anything is predicted."""
+        functions = (type(self.model).generate, GenerationMixin.generate, type(self.model).forward)
+        known = {name for function in functions for name in signature(function).parameters} - {"self", "kwargs"}
+        known |= {*vars(GenerationConfig()), "top_k", "return_attention", "truncation", "batch_size"}
+        for name in sorted({*generate_kwargs} - known):
+            similar = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {similar[0]!r}?" if similar else "."
+            raise ValueError(f"Neither the pipeline nor generate() has an argument {name!r}{hint}")
 
     def get_iterator(
         self,

@@ -219,7 +219,8 @@ def _results(facts: CardFacts) -> str:
     lines += [
         "",
         "`best_sequence` takes the most probable sequence of labels, `threshold` all labels whose score reaches the "
-        f"threshold. The pipeline uses `{chosen}` unless told otherwise.",
+        "threshold (for the micro-F1 of a corpus), `expected_f1` the set of greatest expected F1 of each text. The "
+        f"pipeline uses `{chosen}` unless told otherwise.",
     ]
     return "\n".join(lines)
 

@@ -25,7 +25,7 @@ def read_predictions(
     Args:
         path: A `predictions_<split>.jsonl` with gold labels.
         label_names: Names of the L labels, in the order of the columns.
-        set_decoding: Which of the sets it holds, "best_sequence" (default) or "threshold".
+        set_decoding: Which of the sets it holds, "best_sequence" (default), "threshold" or "expected_f1".
 
     Returns:
         True labels and predicted labels, bool, shape (N, L) each.

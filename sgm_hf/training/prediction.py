@@ -1,5 +1,6 @@
 """Label sets and scores of a whole data set, by generation in batches of similar length."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,13 @@ from transformers import PreTrainedModel
 
 from sgm_hf.data.batching import LengthBucketBatchSampler
 from sgm_hf.data.collation import MultiLabelCollator
-from sgm_hf.modeling.label_sets_sgm import checked_set_decoding, label_sets_from_sequences, select_labels
+from sgm_hf.modeling.constraints_sgm import LabelConstraints
+from sgm_hf.modeling.label_sets_sgm import checked_set_decoding, label_sets_from_sequences
 from sgm_hf.training.machine import autocast
 from sgm_hf.training.progress import ProgressLines
+
+# Sorting the scores of a large data set all at once would take many times their memory.
+DOCUMENTS_A_SORT = 4096
 
 
 @dataclass
@@ -25,30 +30,34 @@ class LabelPredictions:
     Args:
         best_sequences: Label ids of each document's best sequence, in generated order.
         label_scores: Probability that each label is in the document's set, (N, L) float32.
+        expected_f1_sets: Label ids of the set of greatest expected F1 of each document, best first.
     """
 
     best_sequences: list[list[int]]
     label_scores: np.ndarray
+    expected_f1_sets: list[list[int]]
 
     def label_sets(
-        self, set_decoding: str, threshold: float = 0.5, min_labels: int = 0, max_labels: int | None = None
+        self, set_decoding: str, constraints: LabelConstraints, threshold: float | Sequence[float] = 0.5
     ) -> list[list[int]]:
         """Each document's label ids under one set decoding.
 
         Args:
-            set_decoding: "best_sequence" (ids in generated order) or "threshold" (the labels whose score reaches the
-                threshold, highest first).
-            threshold: Least score of a label; this and the next two are for "threshold".
-            min_labels: Fewest labels.
-            max_labels: Most labels; default no limit.
+            set_decoding: "best_sequence" (ids in generated order), "threshold" (the labels whose score reaches the
+                threshold, highest first) or "expected_f1" (best first).
+            constraints: What the sets of "threshold" obey, as all hypotheses must have: `model.label_constraints()`.
+            threshold: Least score of a label of "threshold", one for all or one a label.
 
         Raises:
-            ValueError: If there is no such decoding.
+            ValueError: If there is no such decoding, or a threshold is outside (0, 1].
         """
         set_decoding = checked_set_decoding(set_decoding)
         if set_decoding == "best_sequence":
             return self.best_sequences
-        return select_labels(torch.from_numpy(self.label_scores), threshold, min_labels, max_labels)
+        if set_decoding == "expected_f1":
+            return self.expected_f1_sets
+        scores = torch.from_numpy(self.label_scores)
+        return [labels for part in scores.split(DOCUMENTS_A_SORT) for labels in constraints.select(part, threshold)]
 
 
 def generate_predictions(
@@ -79,11 +88,19 @@ def generate_predictions(
         **generation_arguments: Passed to `model.generate`, such as `num_beams`.
 
     Returns:
-        The predictions of the N documents.
+        The predictions of the N documents, for each set decoding.
+
+    Raises:
+        ValueError: If a `set_decoding` is given.
     """
+    if "set_decoding" in generation_arguments:
+        raise ValueError(
+            f"set_decoding={generation_arguments['set_decoding']!r} is given, but predictions hold the sets of every "
+            "decoding; leave it out, and choose with label_sets()."
+        )
     lengths = np.asarray(dataset["length"])
     kept = np.flatnonzero(lengths > 0)
-    rows: list[tuple[int, list[int], np.ndarray]] = []
+    rows: list[tuple[int, list[int], np.ndarray, list[int]]] = []
     if len(kept):
         sampler = LengthBucketBatchSampler(lengths[kept], max_tokens, max_documents, shuffle=False)
         state = PartialState()
@@ -99,16 +116,17 @@ def generate_predictions(
         model.train(was_training)
         rows = gather_object(rows) if state.num_processes > 1 else rows
     best_sequences: list[list[int]] = [[] for _ in range(len(lengths))]
+    expected_f1_sets: list[list[int]] = [[] for _ in range(len(lengths))]
     label_scores = np.zeros((len(lengths), model.config.num_labels), dtype=np.float32)
-    for row, labels, scores in rows:
-        best_sequences[row], label_scores[row] = labels, scores
-    return LabelPredictions(best_sequences, label_scores)
+    for row, best_sequence, scores, expected_f1_set in rows:
+        best_sequences[row], label_scores[row], expected_f1_sets[row] = best_sequence, scores, expected_f1_set
+    return LabelPredictions(best_sequences, label_scores, expected_f1_sets)
 
 
 def _generate_batch(
     model: PreTrainedModel, dataset: Dataset, indices: list[int], bf16: bool, generation_arguments: dict[str, Any]
-) -> list[tuple[int, list[int], np.ndarray]]:
-    """The row number, best sequence and label scores of each document of one batch."""
+) -> list[tuple[int, list[int], np.ndarray, list[int]]]:
+    """The row number, best sequence, label scores and set of greatest expected F1 of each document of one batch."""
     collate = MultiLabelCollator(model.config.pad_token_id, model.config.num_labels)
     inputs = collate([{"input_ids": ids} for ids in dataset[indices]["input_ids"]])
     with torch.no_grad(), autocast(model.device, bf16):
@@ -116,8 +134,11 @@ def _generate_batch(
             **{name: tensor.to(model.device) for name, tensor in inputs.items()},
             return_dict_in_generate=True,
             output_label_scores=True,
-            **{"set_decoding": "best_sequence", **generation_arguments},
+            set_decoding="best_sequence",
+            **generation_arguments,
         )
-    label_sets = label_sets_from_sequences(output.sequences.cpu(), model.config.num_labels)
+    best_sequences = label_sets_from_sequences(output.sequences.cpu(), model.config.num_labels)
     scores = output.label_scores.float().cpu().numpy()
-    return list(zip(indices, label_sets, scores, strict=True))
+    constraints = model.label_constraints(**generation_arguments)
+    expected_f1_sets = constraints.select_expected_f1(output.hypotheses, output.hypothesis_log_probs)
+    return list(zip(indices, best_sequences, scores, expected_f1_sets, strict=True))

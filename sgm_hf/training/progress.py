@@ -79,6 +79,7 @@ LOGGED = (
     "eval_micro_f1",
     "eval_best_sequence_micro_f1",
     "eval_threshold_micro_f1",
+    "eval_expected_f1_micro_f1",
     "eval_macro_f1",
     "eval_hamming_loss",
     "eval_label_threshold",

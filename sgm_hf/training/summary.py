@@ -161,9 +161,9 @@ def summary_text(summary: dict[str, Any]) -> str:
 
 def _history_lines(history: Sequence[dict[str, Any]]) -> list[str]:
     """The evaluations of a training as a table."""
-    metrics = ("eval_best_sequence_micro_f1", "eval_threshold_micro_f1", "eval_micro_f1")
+    metrics = [*(f"eval_{decoding}_micro_f1" for decoding in SET_DECODINGS), "eval_micro_f1"]
     columns = ("epoch", "step", "loss", "eval_loss", *metrics)
-    titles = ("epoch", "step", "loss", "eval loss", "best_sequence F1", "threshold F1", "chosen F1")
+    titles = ("epoch", "step", "loss", "eval loss", *(f"{decoding} F1" for decoding in SET_DECODINGS), "chosen F1")
     rows = [titles, *([_shown(record.get(column)) for column in columns] for record in history)]
     return ["  " + "  ".join(f"{cell:>16}" for cell in row) for row in rows]
 

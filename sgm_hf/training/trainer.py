@@ -63,7 +63,7 @@ class SGMPredictionOutput:
     """What `SGMTrainer.predict` returns.
 
     Args:
-        predictions: Best sequences and label scores of the N documents.
+        predictions: Best sequences, label scores and sets of greatest expected F1 of the N documents.
         label_sets: Their label ids under the model's set decoding.
         references: The true label sets, (N, L or more) bool, or None where the data has no labels.
         metrics: The metrics, empty where the data has no labels, and the speed.
@@ -79,7 +79,7 @@ class SGMTrainer(ResumableTrainer):
     """A Transformers `Trainer` for multi-label generation.
 
     Training batches hold documents of similar length, capped by words and by documents. Evaluation generates: one
-    `generate` call a batch gives the best sequences and the label scores, and the metrics of both set decodings.
+    `generate` call a batch gives the sets of every set decoding, whose metrics are reported side by side.
 
     Args:
         model: The model to train.
@@ -480,7 +480,7 @@ class SGMTrainer(ResumableTrainer):
     # ---- evaluation ----
 
     def generate_predictions(self, dataset: Dataset, description: str = "Generating") -> LabelPredictions:
-        """Best sequences and label scores of every document, in the data set's order.
+        """What is needed for the sets of each set decoding of every document, in the data set's order.
 
         Args:
             dataset: Encoded documents.
@@ -631,18 +631,19 @@ class SGMTrainer(ResumableTrainer):
 
         Args:
             predictions: From `generate_predictions`.
-            set_decoding: "best_sequence" or "threshold"; default that of the generation config.
+            set_decoding: "best_sequence", "threshold" or "expected_f1"; default that of the generation config.
+
+        Returns:
+            The sets that `model.generate` would return. Those of "best_sequence" and "expected_f1" were found when the
+            predictions were made; a change of the generation config since then does not act on them.
         """
         settings = self.model.generation_config
         return predictions.label_sets(
-            set_decoding or settings.set_decoding,
-            threshold=settings.label_threshold,
-            min_labels=getattr(settings, "min_labels", None) or 0,
-            max_labels=getattr(settings, "max_labels", None),
+            set_decoding or settings.set_decoding, self.model.label_constraints(), settings.label_threshold
         )
 
     def _predict(self, dataset: Dataset, description: str, prefix: str) -> SGMPredictionOutput:
-        """Generate, and compute the metrics of both set decodings where the data has labels."""
+        """Generate, and compute the metrics of each set decoding where the data has labels."""
         check_encoded(dataset, "the data set")
         start = time.perf_counter()
         predictions = self.generate_predictions(dataset, description)
@@ -660,7 +661,7 @@ class SGMTrainer(ResumableTrainer):
         return SGMPredictionOutput(predictions, self.label_sets(predictions), references, metrics)
 
     def _metrics(self, predictions: LabelPredictions, references: np.ndarray, prefix: str) -> dict[str, float]:
-        """The metrics of both set decodings; those of the chosen one also under their bare names."""
+        """The metrics of each set decoding; those of the chosen one also under their bare names."""
         metrics: dict[str, float] = {}
         for set_decoding in SET_DECODINGS:
             matrix = label_matrix(self.label_sets(predictions, set_decoding), references.shape[1])
@@ -668,7 +669,9 @@ class SGMTrainer(ResumableTrainer):
             if set_decoding == checked_set_decoding(self.model.generation_config.set_decoding):
                 metrics |= {f"{prefix}_{name}": float(value) for name, value in values.items()}
             metrics |= {f"{prefix}_{set_decoding}_{name}": float(value) for name, value in values.items()}
-        metrics[f"{prefix}_label_threshold"] = float(self.model.generation_config.label_threshold)
+        threshold = self.model.generation_config.label_threshold
+        if not isinstance(threshold, list | tuple):  # there may be one a label
+            metrics[f"{prefix}_label_threshold"] = float(threshold)
         return metrics
 
 

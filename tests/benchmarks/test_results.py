@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
+
 SOURCE = Path(__file__).parents[2] / "benchmarks" / "results.py"
 
 
@@ -22,16 +24,14 @@ def write_run(folder: Path, micro_f1: float, seed: int = 3, bf16: bool = True) -
     """The summary of a run, as run_sgm.py writes it."""
     names = ("micro_precision", "micro_recall", "macro_f1", "macro_f1_of_means", "samples_f1")
     metrics = {name: 0.5 for name in names} | {"micro_f1": micro_f1, "hamming_loss": 0.01, "zero_one_loss": 0.25}
-    both = {
-        f"{decoding}_{name}": value for decoding in ("best_sequence", "threshold") for name, value in metrics.items()
-    }
+    each = {f"{decoding}_{name}": value for decoding in SET_DECODINGS for name, value in metrics.items()}
     summary = {
         "data": {"name": "corpus", "test_documents": 7},
         "settings": {"seed": seed, "bf16": bf16},
         "training": {"seconds": 120.0, "best_epoch": 2.0},
         "machine": {"cpu": "c", "cores": 2, "threads": 1, "accelerator": None},
         "versions": {"torch": "t", "transformers": "f"},
-        "metrics": {"test": both | {"label_threshold": 0.3}},
+        "metrics": {"test": each | {"label_threshold": 0.3}},
     }
     folder.mkdir()
     (folder / "summary.json").write_text(json.dumps(summary))
@@ -46,12 +46,14 @@ def test_added_runs_become_rows_and_the_table_shows_them(results, tmp_path):
     assert [(row["config"], row["set_decoding"]) for row in rows] == [
         ("examples/configs/a.json", "best_sequence"),
         ("examples/configs/a.json", "threshold"),
+        ("examples/configs/a.json", "expected_f1"),
         ("examples/configs/b.json", "best_sequence"),
         ("examples/configs/b.json", "threshold"),
+        ("examples/configs/b.json", "expected_f1"),
     ]
     assert {row["seed"] for row in rows} == {"3"} and {row["training_minutes"] for row in rows} == {"2.0"}
     table = results.table().splitlines()
-    assert len(table) == 2 + 4
+    assert len(table) == 2 + 6
     assert table[2].startswith("| `a.json` | bf16 | test | `best_sequence` | 1 | 0.812 |")
 
 
@@ -59,6 +61,6 @@ def test_seeds_of_a_configuration_share_a_line_and_precisions_do_not(results, tm
     for number, (micro_f1, seed, bf16) in enumerate([(0.5, 1, True), (0.6, 2, True), (0.7, 3, True), (0.9, 1, False)]):
         results.add(write_run(tmp_path / str(number), micro_f1, seed, bf16), "examples/configs/a.json")
     table = results.table().splitlines()
-    assert len(table) == 2 + 4
+    assert len(table) == 2 + 6
     assert table[2].startswith("| `a.json` | bf16 | test | `best_sequence` | 3 | 0.600 ± 0.100 | 0.500 ± 0.000 |")
-    assert table[4].startswith("| `a.json` | fp32 | test | `best_sequence` | 1 | 0.900 | 0.500 |")
+    assert table[5].startswith("| `a.json` | fp32 | test | `best_sequence` | 1 | 0.900 | 0.500 |")

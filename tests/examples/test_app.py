@@ -12,6 +12,8 @@ import pytest
 import torch
 from random_model import TEXTS, build_pipeline
 
+from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
+
 app = pytest.importorskip("app")
 HOSTILE = '<img src=x onerror="pwned=1"><script>pwned=1</script>'
 SETTINGS = (3, "best_sequence", 0.5)
@@ -63,6 +65,28 @@ def test_the_settings_of_the_page_reach_the_generation(predictor):
         assert Reader(labels).text == "".join(f"{entry['label']}{entry['score']:.2f}" for entry in expected)
     sizes = [app.show_text(predictor, text, 5, "threshold", threshold)[0].count("<li>") for threshold in (0.01, 1.0)]
     assert sizes[0] == 4 > sizes[1]
+
+
+def test_every_decoding_of_the_page_gives_the_labels_of_the_pipeline(predictor):
+    for decoding in SET_DECODINGS:
+        options = {"label_threshold": 0.3} if decoding == "threshold" else {}
+        for text in TEXTS:
+            labels, *_ = app.show_text(predictor, text, 4, decoding, 0.3)
+            expected = predictor.classifier(text, num_beams=4, set_decoding=decoding, **options)
+            assert Reader(labels).text.startswith("".join(f"{e['label']}{e['score']:.2f}" for e in expected))
+    assert {decoding for _, decoding in app.DECODINGS} == set(SET_DECODINGS)
+
+
+def test_thresholds_of_each_label_stay_as_the_model_has_them():
+    predictor = app.Predictor(build_pipeline())
+    thresholds = [0.9, *[0.1] * (predictor.classifier.model.config.num_labels - 1)]
+    predictor.classifier.model.generation_config.label_threshold = thresholds
+    own = [predictor.classifier(text, num_beams=4, set_decoding="threshold") for text in TEXTS]
+    shown, _ = predictor.predict(list(TEXTS), 4, "threshold", 0.99)
+    assert [[e["label"] for e in labels] for labels in shown] == [[e["label"] for e in labels] for labels in own]
+    with gr.Blocks(analytics_enabled=False):
+        *_, threshold = app.generation_controls(predictor)
+    assert not threshold.interactive
 
 
 def test_markup_in_texts_labels_and_warnings_is_shown_and_never_interpreted():

@@ -13,6 +13,7 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 
 from sgm_hf.metrics import compute_metrics
 from sgm_hf.modeling import SGMForMultiLabelGeneration
+from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TOPICS = {"sport": "ball goal team match", "money, banks": "bank stock price loan", "zoë": "court judge crime trial"}
@@ -85,7 +86,7 @@ def test_metrics_are_those_recomputed_from_the_predictions_file(trained):
     folder, metrics = trained
     lines = read_lines(folder / "run" / "predictions_validation.jsonl")
     results = json.loads((folder / "run" / "all_results.json").read_text())
-    for field, prefix in (("labels", ""), ("best_sequence", "best_sequence_"), ("threshold", "threshold_")):
+    for field, prefix in (("labels", ""), *((decoding, f"{decoding}_") for decoding in SET_DECODINGS)):
         recomputed = metrics_of(lines, field)
         for name in ("micro_precision", "micro_recall", "micro_f1", "samples_f1", "zero_one_loss", "hamming_loss"):
             assert metrics["validation"][prefix + name] == pytest.approx(recomputed[name])
@@ -120,7 +121,7 @@ def test_a_saved_run_predicts_the_same_again(trained, tmp_path):
         ["--model_name_or_path", str(folder / "run"), "--train_file", str(folder / "train.csv"), "--do_eval"]
         + ["--do_predict", "--output_dir", str(tmp_path), "--disable_tqdm", "true"]
     )
-    for name in ("best_sequence_micro_f1", "threshold_micro_f1"):
+    for name in ("best_sequence_micro_f1", "threshold_micro_f1", "expected_f1_micro_f1"):
         assert again["validation"][name] == metrics["validation"][name]
     old, new = (read_lines(path / "predictions_validation.jsonl") for path in (folder / "run", tmp_path))
     assert new == old

@@ -5,6 +5,7 @@ from huggingface_hub import ModelCard
 from loopback_hub import card_problems
 
 from sgm_hf.hub import CardFacts, make_model_card
+from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 
 EXPECTED = Path(__file__).with_name("model_card.md")
 
@@ -12,7 +13,7 @@ EXPECTED = Path(__file__).with_name("model_card.md")
 @pytest.fixture
 def facts() -> CardFacts:
     metrics = {"micro_f1": 0.75, "micro_precision": 2 / 3, "hamming_loss": 0.0123456, "runtime": 3.0}
-    decodings = {f"{kind}_{name}": value for kind in ("best_sequence", "threshold") for name, value in metrics.items()}
+    decodings = {f"{kind}_{name}": value for kind in SET_DECODINGS for name, value in metrics.items()}
     return CardFacts(
         name="topics",
         repository="me/topics",

@@ -140,6 +140,9 @@ MODES = {
     "no cache": {"num_beams": 3, "use_cache": False},
     "length penalty": {"num_beams": 3, "length_penalty": 2.0},
     "threshold": {"num_beams": 4, "set_decoding": "threshold", "label_threshold": 0.2},
+    "expected_f1": {"num_beams": 4, "set_decoding": "expected_f1"},
+    "expected_f1 of samples": {"num_beams": 1, "do_sample": True, "num_return_sequences": 8}
+    | {"set_decoding": "expected_f1"},
 }
 
 
@@ -210,7 +213,7 @@ def test_a_wide_beam_under_constraints_equals_exhaustive_search(texts, constrain
     assert sets == [valid[i] for i in order[:, 0].tolist()]
 
 
-@pytest.mark.parametrize("mode", ["greedy", "beam", "length penalty", "threshold"])
+@pytest.mark.parametrize("mode", ["greedy", "beam", "length penalty", "threshold", "expected_f1"])
 def test_predictions_do_not_depend_on_batch_mates_padding_or_order(texts, mode):
     model = build_model(seed=3, label_feedback="global_embedding")
     settings = dict(MODES[mode], return_dict_in_generate=True, output_label_scores=True, num_return_sequences=1)
@@ -312,6 +315,10 @@ def test_known_labels_can_be_given_as_a_prompt(texts):
         ({"set_decoding": "best"}, "set_decoding is 'best'; choose one of"),
         ({"set_decoding": "threshold", "num_return_sequences": 2}, "num_return_sequences"),
         ({"set_decoding": "threshold", "label_threshold": 0.0}, "label_threshold"),
+        ({"set_decoding": "threshold", "label_threshold": [0.5, 0.5]}, "one for each of the 3 labels"),
+        ({"set_decoding": "expected_f1", "num_return_sequences": 2}, "'expected_f1' finds one set a text"),
+        ({"label_threshold": 0.3}, "label_threshold has no effect under set_decoding='best_sequence'"),
+        ({"label_threshold": 0.3, "set_decoding": "expected_f1"}, "no effect under set_decoding='expected_f1'"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_name(texts, arguments, message):
@@ -361,6 +368,98 @@ def test_threshold_takes_the_labels_that_reach_the_threshold(texts):
         assert set(labels) == {i for i, score in enumerate(scores) if score >= 0.3}
         assert labels == sorted(labels, key=lambda i: -scores[i])
     assert output.get("sequences_scores") is None
+
+
+def f1(predicted, gold):
+    """F1 of two sets; 1 where both are empty."""
+    total = len(predicted) + len(gold)
+    return 2 * len(set(predicted) & set(gold)) / total if total else 1.0
+
+
+@pytest.mark.parametrize("constraints", [{}, {"max_labels": 1}, {"min_labels": 1}, {"label_hierarchy": HIERARCHY}])
+def test_expected_f1_of_a_full_beam_is_the_best_under_the_models_own_distribution(texts, constraints):
+    for seed in range(6):
+        model = build_model(seed=seed)
+        valid = [labels for labels in ALL_SEQUENCES if obeys(labels, constraints)]
+        probs = sequence_log_probs(model, texts, valid).exp()
+        settings = {"num_beams": len(ALL_SEQUENCES), "set_decoding": "expected_f1", **constraints}
+        for row, chosen in enumerate(label_sets_from_sequences(model.generate(**texts, **settings), NUM_LABELS)):
+            pairs = list(zip(probs[row].tolist(), valid, strict=True))
+            best = max(sum(p * f1(labels, gold) for p, gold in pairs) for labels in valid)
+            assert sum(p * f1(chosen, gold) for p, gold in pairs) == pytest.approx(best, rel=1e-4)
+            assert obeys(chosen, constraints)
+
+
+def test_expected_f1_of_one_hypothesis_is_its_set(texts):
+    model = build_model(seed=4)
+    sets = [
+        list(map(sorted, label_sets_from_sequences(model.generate(**texts, num_beams=1, **settings), NUM_LABELS)))
+        for settings in ({}, {"set_decoding": "expected_f1"})
+    ]
+    assert sets[0] == sets[1]
+
+
+def test_one_set_a_text_is_made_of_all_samples(texts):
+    settings = {"num_beams": 1, "do_sample": True, "num_return_sequences": 20, "return_dict_in_generate": True}
+    for decoding in ("threshold", "expected_f1"):
+        output = seeded(build_model(seed=4), **texts, **settings, set_decoding=decoding)
+        assert output.sequences.shape[0] == 4
+        assert output.hypotheses.shape[:2] == output.hypothesis_log_probs.shape == (4, 20)
+        assert (output.hypothesis_log_probs == 0).all()
+
+
+def test_hypotheses_come_with_their_log_probabilities(texts):
+    model = build_model(seed=4)
+    width = len(ALL_SEQUENCES)
+    for penalty in (0.0, 1.5):
+        output = model.generate(
+            **texts,
+            num_beams=width,
+            length_penalty=penalty,
+            return_dict_in_generate=True,
+            output_label_scores=True,
+        )
+        expected = sequence_log_probs(model, texts)
+        for row in range(4):
+            places = [ALL_SEQUENCES.index(s) for s in label_sets_from_sequences(output.hypotheses[row], NUM_LABELS)]
+            torch.testing.assert_close(output.hypothesis_log_probs[row], expected[row, places], rtol=1e-4, atol=1e-5)
+
+
+def test_a_required_label_reaches_a_threshold_of_one(texts):
+    for seed in range(20):
+        model = build_model(seed=seed)
+        for width in (2, 3, 7, 16):
+            output = model.generate(
+                **texts,
+                num_beams=width,
+                required_labels=[1],
+                set_decoding="threshold",
+                label_threshold=1.0,
+                return_dict_in_generate=True,
+            )
+            assert (output.label_scores <= 1.0).all() and (output.label_scores[:, 1] == 1.0).all()
+            assert all(1 in labels for labels in label_sets_from_sequences(output.sequences, NUM_LABELS))
+
+
+def test_a_threshold_for_each_label_is_kept_in_the_generation_config(texts, tmp_path):
+    model = build_model(seed=4)
+    model.generation_config.update(set_decoding="threshold", label_threshold=[0.9, 0.05, 0.4])
+    model.save_pretrained(tmp_path)
+    loaded = SGMForMultiLabelGeneration.from_pretrained(tmp_path)
+    output = loaded.generate(**texts, num_beams=16, return_dict_in_generate=True)
+    thresholds = loaded.generation_config.label_threshold
+    assert thresholds == [0.9, 0.05, 0.4]
+    for labels, scores in zip(
+        label_sets_from_sequences(output.sequences, NUM_LABELS), output.label_scores.tolist(), strict=True
+    ):
+        assert set(labels) == {i for i, score in enumerate(scores) if score >= thresholds[i]}
+
+
+def test_a_threshold_in_the_generation_config_does_no_harm_under_other_decodings(texts):
+    model = build_model(seed=4)
+    model.generation_config.label_threshold = 0.3
+    for decoding in ("best_sequence", "expected_f1"):
+        assert model.generate(**texts, set_decoding=decoding).shape[0] == 4
 
 
 def test_selected_labels_respect_count_limits():

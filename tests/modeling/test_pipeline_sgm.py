@@ -9,6 +9,7 @@ from transformers import BertConfig, BertForSequenceClassification, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from sgm_hf.modeling.configuration_sgm import SGMConfig
+from sgm_hf.modeling.label_sets_sgm import label_sets_from_sequences
 from sgm_hf.modeling.modeling_sgm import SGMForMultiLabelGeneration
 from sgm_hf.modeling.pipeline_sgm import MultiLabelGenerationPipeline
 from sgm_hf.modeling.tokenization_sgm import SGMTokenizer
@@ -221,6 +222,31 @@ def test_thresholded_sets_follow_the_label_scores(pipe):
         pipe(TEXTS, top_k=None), pipe(TEXTS, set_decoding="threshold", label_threshold=0.4), strict=True
     ):
         assert chosen == [entry for entry in everything if entry["score"] >= 0.4]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"threshold": 0.3}, "no.* argument 'threshold'; did you mean 'label_threshold'"),
+        ({"forbiden_labels": ["oil"]}, "argument 'forbiden_labels'; did you mean 'forbidden_labels'"),
+        ({"zzz": 1}, "argument 'zzz'."),
+        ({"label_threshold": 0.3}, "label_threshold has no effect under set_decoding='best_sequence'"),
+    ],
+)
+def test_an_argument_without_effect_is_refused(pipe, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pipe(TEXTS, **arguments)
+    if "label_threshold" not in arguments:  # the others are unknown before there is a text
+        with pytest.raises(ValueError, match=message):
+            MultiLabelGenerationPipeline(model=pipe.model, tokenizer=pipe.tokenizer, device="cpu", **arguments)
+
+
+def test_sets_of_greatest_expected_f1_are_those_of_generate(pipe):
+    for text, prediction in zip(TEXTS, pipe(TEXTS, set_decoding="expected_f1", max_labels=3), strict=True):
+        inputs = pipe.tokenizer(text, return_tensors="pt")
+        labels = pipe.model.generate(**inputs, set_decoding="expected_f1", max_labels=3)
+        expected = label_sets_from_sequences(labels, len(NAMES))[0]
+        assert names_of(prediction) == [pipe.model.config.id2label[i] for i in expected]
 
 
 def test_contradicting_constraints_and_unknown_labels_are_named(pipe):

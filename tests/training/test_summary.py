@@ -58,7 +58,9 @@ def test_both_files_hold_every_section(tmp_path):
         "model": describe_model(make_model()),
         "machine": describe_machine(),
         "versions": package_versions(),
-        "metrics": {"test": {"best_sequence_micro_f1": 0.25, "threshold_micro_f1": 0.75, "micro_f1": 0.75}},
+        "metrics": {
+            "test": {"best_sequence_micro_f1": 0.25, "threshold_micro_f1": 0.75, "expected_f1_micro_f1": 0.625}
+        },
         "history": [{"epoch": 1.0, "step": 3, "loss": 0.125, "eval_micro_f1": 0.5}],
         "training": {},
     }
@@ -66,6 +68,16 @@ def test_both_files_hold_every_section(tmp_path):
     assert json.loads((tmp_path / "summary.json").read_text())["metrics"] == summary["metrics"]
     text = (tmp_path / "summary.txt").read_text()
     assert text == summary_text(summary)
-    for shown in ("metrics, test", "0.25", "0.75", "0.125", "transformers", "parameters", "cpu"):
+    for shown in (
+        "metrics, test",
+        "0.25",
+        "0.75",
+        "0.625",
+        "expected_f1",
+        "0.125",
+        "transformers",
+        "parameters",
+        "cpu",
+    ):
         assert shown in text
     assert "training" not in text  # an empty section is left out

@@ -13,6 +13,8 @@ from transformers import GenerationConfig, TrainerCallback
 
 from sgm_hf.data.labels import label_matrix
 from sgm_hf.metrics import compute_metrics, fit_threshold
+from sgm_hf.modeling import label_sets_from_sequences
+from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 from sgm_hf.training import SGMTrainer, machine
 from sgm_hf.training.trainer import halving_factor
 
@@ -186,7 +188,7 @@ def test_metrics_are_those_of_the_predictions(arguments):
     trainer.model.generation_config.label_threshold = 0.3
     output = trainer.predict(data)
     truth = label_matrix(data["labels"], NUM_LABELS)
-    for decoding in ("best_sequence", "threshold"):
+    for decoding in SET_DECODINGS:
         chosen = label_matrix(trainer.label_sets(output.predictions, decoding), NUM_LABELS)
         expected = f1_score(truth, chosen, average="micro", zero_division=0)
         assert output.metrics[f"test_{decoding}_micro_f1"] == pytest.approx(expected)
@@ -199,7 +201,36 @@ def test_metrics_are_those_of_the_predictions(arguments):
     assert evaluated["eval_micro_f1"] == output.metrics["test_micro_f1"]
 
 
-@pytest.mark.parametrize("decoding", ["best_sequence", "threshold"])
+CONSTRAINTS = [
+    {},
+    {"max_labels": 1},
+    {"min_labels": 2, "max_labels": 3},
+    {"label_hierarchy": {0: 1, 2: 1}, "max_labels": 2},
+    {"label_hierarchy": {0: 1, 2: 0}, "required_labels": [2]},
+]
+
+
+@pytest.mark.parametrize("constraints", CONSTRAINTS, ids=str)
+@pytest.mark.parametrize("threshold", [0.3, 1.0, [0.1 + 0.2 * (i % 4) for i in range(NUM_LABELS)]])
+def test_label_sets_of_each_decoding_are_those_that_the_model_generates(arguments, constraints, threshold):
+    data = make_documents(12)
+    trainer = SGMTrainer(make_decided_model().eval(), arguments(), eval_dataset=data)
+    for name, value in {"label_threshold": threshold, **constraints}.items():
+        setattr(trainer.model.generation_config, name, value)
+    predictions = trainer.generate_predictions(data)
+    for decoding in SET_DECODINGS:
+        rows = [trainer.model.generate(torch.tensor([ids]), set_decoding=decoding) for ids in data["input_ids"]]
+        expected = [label_sets_from_sequences(row, NUM_LABELS)[0] for row in rows]
+        assert trainer.label_sets(predictions, decoding) == expected
+        for labels in expected:
+            assert constraints.get("min_labels", 0) <= len(labels) <= constraints.get("max_labels", NUM_LABELS)
+        trainer.model.generation_config.set_decoding = decoding
+        assert trainer.label_sets(predictions) == expected
+    metrics = trainer.predict(data).metrics
+    assert metrics.get("test_label_threshold") == (None if isinstance(threshold, list) else threshold)
+
+
+@pytest.mark.parametrize("decoding", ["best_sequence", "threshold", "expected_f1"])
 def test_bare_metric_names_are_those_of_the_chosen_decoding(arguments, decoding):
     data = make_documents(30)
     trainer = SGMTrainer(make_decided_model(), arguments(), eval_dataset=data)
