@@ -18,6 +18,7 @@ RUNTIME = [
     "evaluate>=0.4.3,<=0.4.6",
     "huggingface_hub>=1.31.0,<=2.4.0",
     "safetensors==0.8.0",
+    "filelock>=4.0.0,<=4.2.11",
     "numpy>=2.0.2,<=2.4.6",
     "pyarrow>=21.0.0,<=26.0.1",
     "tqdm>=4.66.3,<=4.70.1",

@@ -23,7 +23,8 @@ import run_sgm
 from sgm_hf import SGMConfig
 from sgm_hf.programs import run_main
 from sgm_hf.training import OrderFreeTrainer, SamplingArguments, SelfCriticalTrainer
-from sgm_hf.training.checkpoints import is_complete
+from sgm_hf.training.checkpoints import has_complete_checkpoint
+from sgm_hf.training.interruption import exit_on_signals
 
 TRAINERS = {"self_critical": SelfCriticalTrainer, "order_free": OrderFreeTrainer}
 # Both trainings see the same documents. These settings of data are the likelihood training's own: how words are made,
@@ -82,7 +83,7 @@ def pretrain(
     if (folder / "summary.json").exists():
         return
     options = ["--output_dir", str(folder), "--do_train", "true", "--precision", training_args.precision]
-    if any(map(is_complete, folder.glob("checkpoint-*"))):
+    if has_complete_checkpoint(folder):
         options += ["--resume_from_checkpoint", "true"]
     model_args, own_data_args, likelihood_args = run_sgm.parse_arguments([training_args.pretrain_config, *options])
     config = SGMConfig(**run_sgm.model_settings(model_args))
@@ -103,8 +104,21 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict]:
     Raises:
         ValueError: If there is not one checkpoint to start from, or its labels are not those of the data.
     """
-    parsed = run_sgm.parse_arguments(sys.argv[1:] if arguments is None else arguments, Seq2SetArguments, __doc__)
-    model_args, data_args, training_args = parsed
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parsed = run_sgm.parse_arguments(arguments, Seq2SetArguments, __doc__)
+    with exit_on_signals([sys.argv[0], *arguments], parsed[2].output_dir):
+        return run(*parsed)
+
+
+def run(
+    model_args: run_sgm.ModelArguments, data_args: run_sgm.DataArguments, training_args: Seq2SetArguments
+) -> dict[str, dict]:
+    """Train by likelihood where that is asked for, then on samples, and compare.
+
+    Returns:
+        The metrics of each split after fine-tuning.
+    """
+    parsed = (model_args, data_args, training_args)
     if (model_args.model_name_or_path is None) == (training_args.pretrain_config is None):
         raise ValueError(
             "give --model_name_or_path, a model that run_sgm.py has trained on these data, or --pretrain_config, the "
@@ -123,16 +137,17 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict]:
         given = [f"--{name}" for name in OF_THE_REWARD if run_sgm.is_given(name, training_args)]
         if given:
             run_sgm.logger.warning("%s: no effect with --method order_free, which has no reward", ", ".join(given))
-    trainer, splits, encoded = run_sgm.build_trainer(parsed, TRAINERS[training_args.method])
-    before = run_sgm.score_splits(trainer, splits, encoded, write=False)
-    train_metrics = run_sgm.train(trainer)
-    after = run_sgm.score_splits(trainer, splits, encoded, write=True)
-    run_sgm.report(parsed, trainer, splits, encoded, train_metrics, after, before)
-    if trainer.is_world_process_zero():
-        print(comparison(before, after))
-    run_sgm.publish(trainer, data_args)
-    trainer.accelerator.wait_for_everyone()
-    trainer.accelerator.end_training()
+    with run_sgm.one_run_in(training_args):
+        trainer, splits, encoded = run_sgm.build_trainer(parsed, TRAINERS[training_args.method])
+        before = run_sgm.score_splits(trainer, splits, encoded, write=False)
+        train_metrics = run_sgm.train(trainer)
+        after = run_sgm.score_splits(trainer, splits, encoded, write=True)
+        run_sgm.report(parsed, trainer, splits, encoded, train_metrics, after, before)
+        if trainer.is_world_process_zero():
+            print(comparison(before, after))
+        run_sgm.publish(trainer, data_args)
+        trainer.accelerator.wait_for_everyone()
+        trainer.accelerator.end_training()
     return after
 
 

@@ -21,9 +21,7 @@ compares them on the validation split. `report` writes from the predictions
 import argparse
 import json
 import logging
-import shutil
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -41,7 +39,8 @@ from sgm_hf.datasets_scripts.generated import default_process
 from sgm_hf.metrics import compute_metrics
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 from sgm_hf.programs import run_main
-from sgm_hf.training.checkpoints import is_complete, write_text_atomically
+from sgm_hf.training.checkpoints import has_complete_checkpoint, write_text_atomically
+from sgm_hf.training.interruption import exit_on_signals, run_to_its_end
 
 logger = logging.getLogger("run_seq2set_study")
 
@@ -72,10 +71,8 @@ def run_program(system: str, settings: dict[str, Any], output_dir: Path) -> None
     """
     if (output_dir / "summary.json").exists():
         return
-    if any(is_complete(checkpoint) for checkpoint in output_dir.glob("checkpoint-*")):
+    if has_complete_checkpoint(output_dir):
         settings = settings | {"resume_from_checkpoint": "true"}
-    elif output_dir.is_dir():
-        shutil.rmtree(output_dir)  # a run that was cut off before its first whole checkpoint
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     settings_file, log_file = output_dir.with_suffix(".json"), output_dir.with_suffix(".log")
     if system in TRAINERS:
@@ -83,8 +80,8 @@ def run_program(system: str, settings: dict[str, Any], output_dir: Path) -> None
     write_text_atomically(settings_file, json.dumps(settings | {"output_dir": str(output_dir)}, indent=2) + "\n")
     program = EXAMPLES / ("run_seq2set.py" if system in TRAINERS else "run_sgm.py")
     with log_file.open("a", encoding="utf-8") as log:
-        run = subprocess.run([sys.executable, str(program), str(settings_file)], stdout=log, stderr=log)
-    if run.returncode:
+        status = run_to_its_end([sys.executable, str(program), str(settings_file)], stdout=log, stderr=log)
+    if status:
         last_lines = "\n".join(log_file.read_text(encoding="utf-8").splitlines()[-5:])
         raise RuntimeError(f"the training {output_dir} failed; its log {log_file} ends with\n{last_lines}")
 
@@ -358,7 +355,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in ("common", SYSTEMS[0], *(["search"] if parsed.command == "search" else [])):
         if name not in config:
             raise ValueError(f"{parsed.config} has no {name!r}; see examples/configs/study_*.json.")
-    {"train": train, "search": search}[parsed.command](parsed, config)
+    with exit_on_signals([sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)]):
+        {"train": train, "search": search}[parsed.command](parsed, config)
 
 
 if __name__ == "__main__":

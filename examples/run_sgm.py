@@ -18,6 +18,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import MISSING, dataclass, field, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,7 +40,8 @@ from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration, SGMTokenizer
 from sgm_hf.modeling.label_sets_sgm import FORMER_SET_DECODINGS, SET_DECODINGS
 from sgm_hf.programs import run_main
 from sgm_hf.training import SGMPredictionOutput, SGMTrainer, SGMTrainingArguments
-from sgm_hf.training.checkpoints import write_text_atomically
+from sgm_hf.training.checkpoints import alone_in, find_checkpoint, is_unused, write_text_atomically
+from sgm_hf.training.interruption import exit_on_signals
 from sgm_hf.training.machine import prepare_cpu
 from sgm_hf.training.progress import with_lines
 from sgm_hf.training.summary import (
@@ -385,7 +387,7 @@ def check_output_dir(training_args: SGMTrainingArguments) -> None:
     output_dir = Path(training_args.output_dir)
     if not training_args.do_train or training_args.resume_from_checkpoint:
         return
-    if output_dir.is_dir() and any(output_dir.iterdir()):
+    if not is_unused(output_dir):
         raise FileExistsError(
             f"the output folder {output_dir} is not empty; choose another --output_dir, or go on with the training "
             "in it with --resume_from_checkpoint true."
@@ -626,9 +628,7 @@ def set_generation(model: SGMForMultiLabelGeneration, model_args: ModelArguments
 
 def train(trainer: SGMTrainer) -> dict[str, float]:
     """Train, save model and tokenizer, and return the training's metrics."""
-    resume = trainer.args.resume_from_checkpoint
-    wants_last = resume is not None and resume.lower() == "true"
-    metrics = dict(trainer.train(resume_from_checkpoint=True if wants_last else resume).metrics)
+    metrics = dict(trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint).metrics)
     trainer.save_model()
     return metrics
 
@@ -749,7 +749,7 @@ def summarise(
         "settings": {name: value for name, value in given.items() if value is not None}
         | {"precision": training_args.precision}
         | {name: value for name, value in trained.items() if name in TRAINING_FIELDS},
-        "training": describe_training(trainer.state, train_metrics),
+        "training": describe_training(trainer.state, train_metrics, trainer.resumptions),
         "machine": describe_machine(),
         "versions": package_versions(),
         "metrics": metrics,
@@ -845,6 +845,10 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     choose_tasks(model_args, training_args)
     choose_data(model_args, data_args)
     check_settings(model_args, data_args, training_args)
+    if training_args.do_train:
+        training_args.resume_from_checkpoint = find_checkpoint(
+            training_args.resume_from_checkpoint, training_args.output_dir
+        )
     prepare_cpu(data_args.num_threads)
     set_seed(training_args.seed)
 
@@ -892,14 +896,20 @@ def run(
     """
     parsed = (model_args, data_args, training_args)
     prepare(*parsed)
-    trainer, splits, encoded = build_trainer(parsed)
-    logger.info("documents: %s", ", ".join(f"{split} {len(dataset):,}" for split, dataset in encoded.items()))
-    train_metrics = train(trainer) if training_args.do_train else {}
-    metrics = score_splits(trainer, splits, encoded, write=True)
-    report(parsed, trainer, splits, encoded, train_metrics, metrics)
-    publish(trainer, data_args)
-    trainer.accelerator.wait_for_everyone()
+    with one_run_in(training_args):
+        trainer, splits, encoded = build_trainer(parsed)
+        logger.info("documents: %s", ", ".join(f"{split} {len(dataset):,}" for split, dataset in encoded.items()))
+        train_metrics = train(trainer) if training_args.do_train else {}
+        metrics = score_splits(trainer, splits, encoded, write=True)
+        report(parsed, trainer, splits, encoded, train_metrics, metrics)
+        publish(trainer, data_args)
+        trainer.accelerator.wait_for_everyone()
     return trainer, metrics
+
+
+def one_run_in(training_args: SGMTrainingArguments) -> AbstractContextManager[None]:
+    """Keep other processes out of the output folder, on behalf of all processes of this run."""
+    return alone_in(training_args.output_dir) if training_args.should_save else nullcontext()
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, dict]:
@@ -911,8 +921,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict]:
     Returns:
         The metrics of each split that was evaluated or predicted.
     """
-    trainer, metrics = run(*parse_arguments(sys.argv[1:] if arguments is None else arguments))
-    trainer.accelerator.end_training()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parsed = parse_arguments(arguments)
+    with exit_on_signals([sys.argv[0], *arguments], parsed[2].output_dir):
+        trainer, metrics = run(*parsed)
+        trainer.accelerator.end_training()
     return metrics
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from transformers import TrainingArguments
 
+from sgm_hf.training.checkpoints import chosen_checkpoint
 from sgm_hf.training.machine import PRECISIONS, choose_precision
 
 
@@ -42,6 +43,8 @@ class SGMTrainingArguments(TrainingArguments):
         logging_first_step: Default True. Without progress bars, a line is also written where 30 seconds pass without.
         disable_tqdm: Default: whether the error output is not a terminal.
         load_best_model_at_end: Default True; False where `eval_strategy` is "no".
+        resume_from_checkpoint: For programs: a checkpoint folder, "true" for the last complete one of `output_dir`, or
+            "false"; kept as the folder, True or None.
         restore_callback_states_from_checkpoint: Default True, so that early stopping goes on counting on resume.
     """
 
@@ -124,6 +127,7 @@ class SGMTrainingArguments(TrainingArguments):
         if not torch.accelerator.is_available():
             self.use_cpu = True
         self._choose_precision()
+        self.resume_from_checkpoint = chosen_checkpoint(self.resume_from_checkpoint) or None
         if self.disable_tqdm is None:
             self.disable_tqdm = not sys.stderr.isatty()
         if self.eval_strategy == "no":

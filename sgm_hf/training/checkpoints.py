@@ -63,6 +63,12 @@ def leftovers(output_dir: str | Path) -> list[Path]:
     return sorted(found + [path for path in checkpoints_in(output_dir) if was_begun_only(path)])
 
 
+def is_unused(output_dir: str | Path) -> bool:
+    """Whether a folder holds nothing, or only what a kill left before the first complete checkpoint."""
+    ignored = {*leftovers(output_dir), Path(output_dir, LOCK)}
+    return not Path(output_dir).is_dir() or all(path in ignored for path in Path(output_dir).iterdir())
+
+
 def remove_leftovers(output_dir: str | Path) -> None:
     """Remove the `leftovers` of a training folder; no other process may be training there."""
     for path in leftovers(output_dir):

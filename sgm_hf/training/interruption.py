@@ -3,6 +3,7 @@
 import os
 import shlex
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -59,19 +60,24 @@ def write_line(text: str) -> None:
 
 
 @contextmanager
-def exit_on_signals(output_dir: str | Path, command: Sequence[str]) -> Iterator[None]:
-    """End a program at a signal with one line that says how to go on.
+def exit_on_signals(command: Sequence[str], output_dir: str | Path | None = None) -> Iterator[None]:
+    """End a program at a signal, with a line that says how to go on.
 
     Args:
-        output_dir: The training's folder.
         command: The program and its arguments.
+        output_dir: The folder of its training, which goes on from there if that has a checkpoint; default None: the
+            program finds out itself how to go on.
 
     Raises:
         Interrupted: At a signal.
     """
+    received = []
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(number)
+        now = time.monotonic()
+        if not received or now - received[0] > SAME_SIGNAL_SECONDS:
+            received.append(now)
+            raise Interrupted(number)
 
     try:
         with signals_handled_by(end):
@@ -79,14 +85,41 @@ def exit_on_signals(output_dir: str | Path, command: Sequence[str]) -> Iterator[
     except Interrupted as interrupted:
         if os.environ.get("RANK", "0") == "0":
             again = without_token([*command])
-            if has_complete_checkpoint(output_dir):
+            if output_dir is not None and has_complete_checkpoint(output_dir):
                 again += ["--resume_from_checkpoint", "true"]
-            write_line(f"Ended by {interrupted.signal_name}. To go on:\n  {shlex.join(again)}")
+            write_line(f"Ended by {interrupted.signal_name}. This goes on:\n  python {shlex.join(again)}")
         raise
 
 
+def run_to_its_end(command: Sequence[str], **streams: Any) -> int:
+    """Run a program in a process of its own, which gets the signals and decides how it ends.
+
+    Args:
+        command: The program and its arguments.
+        **streams: Passed to `subprocess.Popen`.
+
+    Returns:
+        The program's exit status.
+
+    Raises:
+        Interrupted: After its end, if there was a signal.
+    """
+    received = []
+    with subprocess.Popen(command, **streams) as process:
+
+        def pass_on(number: int, frame: FrameType | None) -> None:
+            received.append(number)
+            process.send_signal(number)
+
+        with signals_handled_by(pass_on):
+            status = process.wait()
+    if received:
+        raise Interrupted(received[0])
+    return status
+
+
 def without_token(command: Sequence[str]) -> list[str]:
-    """A command without the Hub's token."""
+    """A command without the Hub's token, which a log should not keep."""
     shown = []
     for previous, word in zip(["", *command], command, strict=False):
         if word != "--hub_token" and previous != "--hub_token" and not word.startswith("--hub_token="):

@@ -56,13 +56,16 @@ def describe_generation(model: PreTrainedModel) -> dict[str, Any]:
     return {name: getattr(model.generation_config, name, None) for name in GENERATION_FIELDS}
 
 
-def describe_training(state: TrainerState, metrics: dict[str, float]) -> dict[str, Any]:
+def describe_training(
+    state: TrainerState, metrics: dict[str, float], resumptions: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
     """Time, speed, length and best epoch of a training.
 
     Args:
         state: The trainer's state after it.
         metrics: What `SGMTrainer.train` measured: of this call only where the training was resumed. Empty if there
             was no training.
+        resumptions: From which updates on it was resumed, and with which settings changed; named where there are any.
     """
     if not metrics:
         return {}
@@ -78,6 +81,7 @@ def describe_training(state: TrainerState, metrics: dict[str, float]) -> dict[st
         "best_epoch": best.get("epoch"),
         "best_metric": state.best_metric,
         "loss": metrics["train_loss"],
+        **({"resumed": list(resumptions)} if resumptions else {}),
     }
 
 

@@ -127,6 +127,7 @@ class SGMTrainer(ResumableTrainer):
         self.tokenizer = processing_class
         self.evaluation_seconds = 0.0
         self._update_losses: list[torch.Tensor] = []  # of the batches since the last update
+        self.resumptions = []
         # Of the weights as they are now, by split, for the model card.
         self.results: dict[str, dict[str, float]] = {}
         # The model's loss takes num_items_in_batch and label_smoothing. Transformers' own LabelSmoother would average

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import run_seq2set
@@ -36,7 +35,7 @@ def run_here(command, **streams):
     """Run a program of the study in this process, which spares its start; other tests start it for real."""
     program = {"run_sgm.py": run_sgm, "run_seq2set.py": run_seq2set}[Path(command[1]).name]
     program.main(command[2:])
-    return subprocess.CompletedProcess(command, 0)
+    return 0
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +55,7 @@ def study(tmp_path_factory):
     (folder / "study.json").write_text(json.dumps(config))
     options = [str(folder / "study.json"), "--output_dir", str(folder / "runs"), "--seeds", "1"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_seq2set_study, "subprocess", SimpleNamespace(run=run_here))
+        patch.setattr(run_seq2set_study, "run_to_its_end", run_here)
         run_seq2set_study.main(["train", *options])
         run_seq2set_study.main(["search", *options, "--orders", "shuffled"])
     run_seq2set_study.main(["report", str(folder / "runs"), "--output", str(folder / "report")])
@@ -122,7 +121,7 @@ def test_the_search_compares_settings_on_the_validation_split_alone(study):
 
 
 def test_finished_runs_are_left_alone(study, monkeypatch):
-    monkeypatch.setattr(subprocess, "run", lambda *arguments, **keywords: pytest.fail("a finished run ran again"))
+    monkeypatch.setattr(run_seq2set_study, "run_to_its_end", lambda *_, **__: pytest.fail("a finished run ran again"))
     options = ["--output_dir", str(study / "runs"), "--seeds", "1"]
     run_seq2set_study.main(["train", str(study / "study.json"), *options])
 
@@ -150,7 +149,7 @@ def test_a_study_killed_in_a_training_ends_with_the_weights_of_one_never_killed(
     assert json.loads(run.with_suffix(".json").read_text())["resume_from_checkpoint"] == "true"
     assert len(json.loads((run / "summary.json").read_text())["history"]) == 10
 
-    monkeypatch.setattr(run_seq2set_study, "subprocess", SimpleNamespace(run=run_here))
+    monkeypatch.setattr(run_seq2set_study, "run_to_its_end", run_here)
     run_seq2set_study.main([*options, str(tmp_path / "whole")])
     whole = tmp_path / "whole" / seed / "self_critical" / "model.safetensors"
     assert (run / "model.safetensors").read_bytes() == whole.read_bytes()

@@ -1,8 +1,12 @@
 import csv
 import importlib.util
 import json
+import os
 import random
+import shlex
 import shutil
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -14,6 +18,7 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 from sgm_hf.metrics import compute_metrics
 from sgm_hf.modeling import SGMForMultiLabelGeneration
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
+from sgm_hf.training.checkpoints import begin_checkpoint
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TOPICS = {"sport": "ball goal team match", "money, banks": "bank stock price loan", "zoë": "court judge crime trial"}
@@ -180,6 +185,66 @@ def test_a_training_is_never_started_over_what_a_folder_holds(trained, tmp_path)
     run_sgm.main([*options, "--num_train_epochs", "9", "--resume_from_checkpoint", "true"])
     history = json.loads((run / "summary.json").read_text())["history"]
     assert [record["epoch"] for record in history] == list(range(1, 10))
+
+
+def test_a_training_is_not_resumed_with_another_file(trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained[0] / "run", run)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    other = write_csv(tmp_path / "train.csv", 120, seed=9)
+    options = ["--train_file", other, "--output_dir", str(run), *TINY, "--num_train_epochs", "9"]
+    with pytest.raises(ValueError, match=r"vocabulary: (.|\n)*training data: 108 documents, hash"):
+        run_sgm.main([*options, "--resume_from_checkpoint", "true"])
+    with pytest.raises(FileExistsError, match="not empty"):
+        run_sgm.main([*options, "--resume_from_checkpoint", "false"])
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_the_summary_says_from_where_and_with_what_a_training_was_resumed(trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained[0] / "run", run)
+    options = ["--train_file", str(trained[0] / "train.csv"), "--output_dir", str(run), *TINY]
+    run_sgm.main([*options, "--num_train_epochs", "9", "--learning_rate", "0.01", "--resume_from_checkpoint", "True"])
+    summary = json.loads((run / "summary.json").read_text())
+    changed = {"learning_rate": [0.02, 0.01], "num_train_epochs": [8, 9]}
+    assert summary["training"]["resumed"] == [{"update": summary["history"][7]["step"], "changed": changed}]
+    assert (summary["settings"]["learning_rate"], len(summary["history"])) == (0.01, 9)
+
+
+def test_only_a_folder_without_anything_but_what_a_kill_left_is_trained_into(trained, tmp_path):
+    options = ["--train_file", str(trained[0] / "train.csv"), "--output_dir", str(tmp_path), *TINY]
+    with pytest.raises(FileNotFoundError, match="no complete checkpoint to resume from"):
+        run_sgm.main([*options, "--resume_from_checkpoint", "true"])
+    begin_checkpoint(tmp_path / "checkpoint-2")
+    (tmp_path / "_saving-x").mkdir()
+    (tmp_path / "_lock").touch()
+    run_sgm.main([*options, "--num_train_epochs", "1", "--resume_from_checkpoint", "no"])
+    assert {"model.safetensors", "summary.json"} <= set(os.listdir(tmp_path))
+    assert not {"checkpoint-2", "_saving-x", "_lock"} & set(os.listdir(tmp_path))
+
+
+def test_sigterm_ends_the_program_with_a_checkpoint_from_which_it_goes_on_the_same(trained, tmp_path):
+    options = ["--train_file", str(trained[0] / "train.csv"), *TINY, "--num_train_epochs", "60", "--output_dir"]
+    command = [sys.executable, str(EXAMPLES / "run_sgm.py"), *options, str(tmp_path / "run"), "--hub_token", "secret"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if line.startswith("step "):
+                process.terminate()
+                break
+        lines += process.stderr.readlines()
+    assert process.returncode == 143, lines
+    assert not any("Traceback" in line for line in lines)
+    assert lines[-2] == "Ended by SIGTERM. This goes on:\n" and "secret" not in lines[-1]
+    again = shlex.split(lines[-1])
+    assert again[:2] == ["python", str(EXAMPLES / "run_sgm.py")]
+    assert again[-2:] == ["--resume_from_checkpoint", "true"]
+    run_sgm.main(again[2:])
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["training"]["resumed"]
+    run_sgm.main([*options, str(tmp_path / "whole")])
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("run", "whole")]
+    assert weights[0] == weights[1]
 
 
 def test_training_goes_on_from_a_checkpoint_with_threshold_split_and_test_file(trained, tmp_path):
