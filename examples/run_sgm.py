@@ -184,7 +184,7 @@ def parse_arguments(
         ValueError: If it is not JSON or names a setting that does not exist, or a setting is out of its range.
     """
     classes = (ModelArguments, DataArguments, training_class)
-    parser = HfArgumentParser(classes, description=description, usage="%(prog)s [SETTINGS.json] [--option value …]")
+    parser = HfArgumentParser(classes, description=description, usage="%(prog)s [SETTINGS.json] [--NAME value …]")
     arguments = list(arguments)
     if arguments and arguments[0].endswith(".json"):
         settings = read_settings(Path(arguments.pop(0)), {f.name for c in classes for f in fields(c)})

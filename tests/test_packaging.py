@@ -144,3 +144,29 @@ def test_the_version_is_the_same_wherever_it_is_written(metadata):
     version = metadata["Version"]
     assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def make_with(python_version: str, folder: Path) -> tuple[subprocess.CompletedProcess, list[str]]:
+    """How `make test` ends with an interpreter that only says its version, and what it was called with."""
+    for name in ("Makefile", "setup.py", "pyproject.toml"):
+        (folder / name).write_bytes((ROOT / name).read_bytes())
+    python = folder / "python"
+    python.write_text(f'#!/bin/sh\necho "$*" >> "{folder}/calls"\necho "Python {python_version}"\n')
+    python.chmod(0o755)
+    finished = subprocess.run(
+        ["make", "test", f"PYTHON={python}"], cwd=folder, capture_output=True, text=True, timeout=60
+    )
+    return finished, (folder / "calls").read_text().splitlines()
+
+
+def test_make_refuses_another_python_before_anything_is_downloaded(tmp_path):
+    finished, calls = make_with("3.12.1", tmp_path)
+    assert finished.returncode != 0 and set(calls) == {"--version"}
+    assert "Python 3.11 is needed" in finished.stderr and "Python 3.12.1" in finished.stderr
+    assert "make test PYTHON=python3.11" in finished.stderr
+
+
+def test_make_takes_the_python_that_the_package_declares(tmp_path, metadata):
+    _, calls = make_with("3.11.9", tmp_path)
+    assert calls == ["--version", "-m venv .venv"]
+    assert metadata["Requires-Python"] == ">=3.11,<3.12"

@@ -1,0 +1,50 @@
+"""Every option that a message or a docstring of the package and the programs names is an option of a program."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import run_seq2set
+import run_sgm
+from transformers import HfArgumentParser
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = ("sgm_hf", "modeling", "datasets_scripts", "examples", "benchmarks")
+FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+OPTION = re.compile(r"(?<![\w-])--([a-z][a-z0-9_-]*[a-z0-9])(?!_)")
+ADDED = re.compile(r'add_argument\(\s*"--([a-z_]+)"')
+# Of `hf upload`, which make_space.py names.
+OF_OTHERS = {"repo-type", "private"}
+
+
+def options() -> set[str]:
+    """The options of all programs; a word of Transformers' parser may have - for _."""
+    classes = (run_sgm.ModelArguments, run_sgm.DataArguments, run_seq2set.Seq2SetArguments)
+    of_parser = {name for action in HfArgumentParser(classes)._actions for name in action.option_strings}
+    own = {name for path in FILES for name in ADDED.findall(path.read_text(encoding="utf-8"))}
+    return own | {name.removeprefix("--") for name in of_parser}
+
+
+def named(path: Path) -> set[str]:
+    """The options that the strings of a file name."""
+    strings = (
+        node.value for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Constant)
+    )
+    return {name for text in strings if isinstance(text, str) for name in OPTION.findall(text)}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in FILES if "benchmarks" not in path.parts and named(path)],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_messages_advise_only_options_that_exist(path):
+    assert named(path) - options() - OF_OTHERS == set()
+
+
+def test_docs_name_only_options_that_exist():
+    shell = {"write", "help"}
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = page.read_text(encoding="utf-8")
+        assert set(OPTION.findall(text)) - options() - OF_OTHERS - shell == set(), page.name
