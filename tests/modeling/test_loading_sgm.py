@@ -118,6 +118,21 @@ def test_what_cannot_be_used_is_made_anew_on_request_and_the_rest_is_kept(checkp
     assert SGMForMultiLabelGeneration.from_pretrained(checkpoint, ignore_mismatched_sizes=True) is not None
 
 
+def test_each_weight_missing_alone_is_made_anew_and_all_others_are_kept(checkpoint):
+    model = build_model(label_feedback="global_embedding")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(0.375)  # as no weight is drawn
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    model.save_pretrained(checkpoint)
+    for missing in weights:
+        save_file(without(missing)(weights), checkpoint / "model.safetensors", metadata={"format": "pt"})
+        loaded = SGMForMultiLabelGeneration.from_pretrained(checkpoint, ignore_mismatched_sizes=True).state_dict()
+        made_anew = {name for name, value in weights.items() if not torch.equal(loaded[name], value)}
+        assert made_anew == {missing}
+        assert loaded[missing].isfinite().all() and not loaded[missing].eq(0.375).any()
+
+
 def test_who_asks_for_the_loading_info_gets_the_names_of_missing_weights(checkpoint):
     change(checkpoint, lambda weights: without(NAME)(weights) | {"tensor": torch.zeros(2)})
     _, info = SGMForMultiLabelGeneration.from_pretrained(checkpoint, output_loading_info=True)

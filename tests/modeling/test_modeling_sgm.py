@@ -459,6 +459,16 @@ def test_misuse_is_refused_with_the_remedy(texts):
         model(labels=torch.tensor([[3]]))
 
 
+def test_label_loss_of_one_target_is_its_surprise():
+    logits = torch.tensor([[[1.0, 2.0, float("-inf"), 4.0], [0.0, 0.0, 0.0, 0.0]]])
+    labels = torch.tensor([[1, -100]])
+    expected = np.log(np.exp(1.0) + np.exp(2.0) + np.exp(4.0)) - 2.0
+    assert label_loss(logits, labels).item() == pytest.approx(expected)
+    assert label_loss(logits, labels, num_items_in_batch=4).item() == pytest.approx(expected / 4)
+    spread = np.log(np.exp(1.0) + np.exp(2.0) + np.exp(4.0)) - 7.0 / 3  # the mean of the three that are not masked
+    assert label_loss(logits, labels, label_smoothing=0.3).item() == pytest.approx(0.7 * expected + 0.3 * spread)
+
+
 def test_label_loss_without_any_target_is_zero():
     assert label_loss(torch.zeros(1, 2, 4), torch.full((1, 2), -100)).item() == 0.0
 
@@ -491,6 +501,14 @@ def test_dropout_does_nothing_in_evaluation_and_all_or_nothing_at_the_ends():
     assert torch.equal(SGMDropout(0.5).eval()(inputs), inputs)
     assert torch.equal(SGMDropout(0.0)(inputs), inputs)
     assert not SGMDropout(1.0)(inputs).any()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.77])
+def test_what_is_kept_is_scaled_by_the_share_that_sixteen_bits_give(share):
+    dropped = round(share * 65536)
+    kept = SGMDropout(share)(torch.ones(1000)).max().item()
+    assert kept == pytest.approx(65536 / (65536 - dropped), rel=1e-7)
+    assert kept != pytest.approx(1 / (1 - share), rel=5e-7)
 
 
 def test_neighbouring_elements_are_dropped_independently():
@@ -841,6 +859,15 @@ def test_a_state_of_fewer_documents_goes_on_alike(texts):
     few = {name: values[kept] for name, values in texts.items()}
     expected = model(**few, decoder_input_ids=torch.cat([bos[kept], last], dim=1)).logits[:, -1]
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_transformers_is_told_what_the_model_takes():
+    model = build_model()
+    assert model.main_input_name == model.encoder.main_input_name == "input_ids"
+    assert model.accepts_loss_kwargs  # it divides by num_items_in_batch, so that Trainer must not
+    assert model.supports_gradient_checkpointing
+    assert model._is_stateful  # its state cannot be cut back, as assisted decoding would
+    assert not model._supports_default_dynamic_cache()
 
 
 def test_words_and_embeddings_at_once_are_refused(texts):
