@@ -641,6 +641,36 @@ def test_a_target_that_the_labels_before_exclude_is_refused(texts):
         build_model()(**texts, decoder_input_ids=torch.tensor([[bos, 1]] * 4), labels=torch.tensor([[0, 1]] * 4))
 
 
+# ---- parameters ----
+
+
+@pytest.mark.parametrize(("attention", "label_feedback"), SYSTEMS)
+def test_parameters_have_the_names_and_shapes_of_every_checkpoint(attention, label_feedback):
+    sizes = {"encoder_layers": 2, "decoder_layers": 2, "label_embedding_size": 5}
+    model = build_model(attention=attention, label_feedback=label_feedback, **sizes)
+    fed_back = 5 + (12 if attention == "word" else 0)
+    expected = {"encoder.embed_tokens.weight": (40, 8), "decoder.feedback.embed_labels.weight": (6, 5)}
+    for layer, size in ((0, 8), (1, 12)):
+        for direction in ("forward", "backward"):
+            name = f"encoder.layers.{layer}.{direction}_lstm"
+            expected |= {f"{name}.weight_ih_l0": (24, size), f"{name}.weight_hh_l0": (24, 6)}
+            expected |= {f"{name}.bias_ih_l0": (24,), f"{name}.bias_hh_l0": (24,)}
+    for layer, size in ((0, fed_back), (1, 10)):
+        name = f"decoder.cells.{layer}"
+        expected |= {f"{name}.weight_ih": (40, size), f"{name}.weight_hh": (40, 10)}
+        expected |= {f"{name}.bias_ih": (40,), f"{name}.bias_hh": (40,)}
+    linear = {"initial_hidden": (20, 12), "initial_cell": (20, 12), "state_projection": (10, 10), "output": (4, 10)}
+    for name, shape in linear.items():
+        expected |= {f"decoder.{name}.weight": shape, f"decoder.{name}.bias": shape[:1]}
+    if attention == "word":
+        expected |= {"decoder.attention.query.weight": (7, 10), "decoder.attention.query.bias": (7,)}
+        expected |= {"decoder.attention.key.weight": (7, 12), "decoder.attention.energy.weight": (1, 7)}
+        expected |= {"decoder.context_projection.weight": (10, 12)}
+    if label_feedback == "global_embedding":
+        expected |= {f"decoder.feedback.{name}.weight": (5, 5) for name in ("gate_label", "gate_average")}
+    assert {name: tuple(value.shape) for name, value in model.state_dict().items()} == expected
+
+
 # ---- initial weights ----
 
 
