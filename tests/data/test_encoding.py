@@ -114,3 +114,48 @@ def test_the_same_call_finds_the_cache_again(tokenizer, tmp_path):
     files = sorted((tmp_path / "cache").rglob("*.arrow"))
     encode_dataset(data, tokenizer, NAMES)
     assert sorted((tmp_path / "cache").rglob("*.arrow")) == files
+
+
+def test_errors_and_warnings_name_the_first_five_documents_and_what_to_do(tokenizer, caplog):
+    data = make_dataset(["one", *[""] * 6], [["a"]] * 7)
+    with pytest.raises(ValueError) as caught:
+        encode_dataset(data, tokenizer, NAMES, training=True)
+    assert str(caught.value) == (
+        "6 training document(s) have no word: d1, d2, d3, d4, d5; remove them or give them a text."
+    )
+    with caplog.at_level(logging.WARNING):
+        encode_dataset(data, tokenizer, NAMES)
+    assert [record.getMessage() for record in caplog.records if record.name == "sgm_hf.data.encoding"] == [
+        "6 document(s) have no word and get an empty label set: d1, d2, d3, d4, d5"
+    ]
+    with pytest.raises(ValueError) as caught:
+        encode_dataset(data, tokenizer, NAMES, unknown_labels="drop")
+    assert str(caught.value) == "unknown_labels is 'drop'; choose one of error, count."
+
+
+def test_texts_with_words_give_no_warning(tokenizer, caplog):
+    with caplog.at_level(logging.WARNING):
+        encode_dataset(make_dataset(["one", "two"], [["a"], []]), tokenizer, NAMES, training=True)
+    assert not [record for record in caplog.records if record.name == "sgm_hf.data.encoding"]
+
+
+def test_training_data_is_encoded_as_other_data(tokenizer):
+    data = make_dataset(["one two", "three"], [["c", "a"], ["b"]])
+    encoded = encode_dataset(data, tokenizer, NAMES, training=True)
+    assert encoded[:] == encode_dataset(data, tokenizer, NAMES)[:]
+    assert encoded.column_names == ["input_ids", "length", "index", "labels"]
+
+
+def test_the_number_of_processes_is_passed_on(tokenizer, monkeypatch):
+    asked = []
+    one_process = Dataset.map
+
+    def record(self, *args, num_proc=None, **kwargs):
+        asked.append(num_proc)
+        return one_process(self, *args, **kwargs)
+
+    monkeypatch.setattr(Dataset, "map", record)
+    data = make_dataset(["one", "two"], [["a"], ["b"]])
+    encode_dataset(data, tokenizer, NAMES)
+    encode_dataset(data, tokenizer, NAMES, num_proc=2)
+    assert asked == [None, 2]

@@ -80,7 +80,11 @@ def test_one_single_label_is_allowed_and_warned_of_once():
         target_sequence([0], "frequency")
         reference_matrix([["spam"], []], ["spam"])
     assert len(caught) == 1
-    assert "only one label, 'spam'" in str(caught[0].message) and "--label_separator" in str(caught[0].message)
+    assert str(caught[0].message) == (
+        "There is only one label, 'spam': a model can only learn which documents have it and which have none. If the "
+        "data has more labels, check the label column and its separator (--label_separator)."
+    )
+    assert caught[0].filename == __file__
 
 
 @pytest.mark.parametrize(
@@ -237,3 +241,80 @@ def test_labels_that_are_no_class_labels_are_refused_with_their_type():
 def test_a_data_set_without_labels_is_refused_with_its_columns():
     with pytest.raises(ValueError, match="no column 'labels', only id, text"):
         label_sets_of(Dataset.from_dict({"id": ["1"], "text": ["a"]}))
+
+
+MESSAGES = {
+    "no names": (
+        lambda: check_label_names([]),
+        "There are no label names: at least one document needs a label, or give the label names.",
+    ),
+    "a name twice": (
+        lambda: check_label_names(["b", "a", "b", "a"]),
+        "The label name 'b' is listed 2 times: list each name once.",
+    ),
+    "no text": (lambda: check_label_names(["a", 3]), "3 is not a label name: expected a text that is not empty."),
+    "unlisted labels": (
+        lambda: order_label_names([["z", "a"], ["y"]], ["a", "b"], "frequency"),
+        "The label 'y' occurs in the training data, but not among the 2 known labels ('a', 'b'): add it to the label "
+        "names, or correct the data.",
+    ),
+    "five names": (
+        lambda: encode_labels(["x"], {name: i for i, name in enumerate("abcde")}, "t.csv, line 3"),
+        "t.csv, line 3: unknown label 'x', expected one of the 5 known labels ('a', 'b', 'c', 'd', 'e'). Correct it, "
+        "add it to the training data, or count it as missed in the evaluation with --unknown_labels count.",
+    ),
+    "six names": (
+        lambda: encode_label_sets([["a"], ["x"]], list("abcdef")),
+        "document number 1: unknown label 'x', expected one of the 6 known labels ('a', 'b', 'c', 'd', 'e', …). "
+        "Correct it, add it to the training data, or count it as missed in the evaluation with --unknown_labels "
+        "count.",
+    ),
+    "a label twice": (
+        lambda: encode_labels(["a", "x", "a"], {"a": 0}, "document 5", "count"),
+        "document 5: the label 'a' occurs twice, expected it once. Remove the second.",
+    ),
+    "an order": (
+        lambda: target_sequence([1], "random"),
+        "label order must be one of frequency, alphabetical, shuffled, given, got 'random'.",
+    ),
+    "a choice": (
+        lambda: encode_labels([], {}, "document 5", "drop"),
+        "unknown_labels must be one of error, count, got 'drop'.",
+    ),
+    "no generator": (
+        lambda: target_sequence([1], "shuffled"),
+        'The order "shuffled" needs a generator: np.random.default_rng((seed, epoch, document)).',
+    ),
+    "no labels": (
+        lambda: label_sets_of(Dataset.from_dict({"id": ["1"], "text": ["a"]})),
+        "The data set has no column 'labels', only id, text: without true labels it can be predicted, but neither "
+        "trained on nor evaluated.",
+    ),
+    "labels by name": (
+        lambda: label_sets_of(Dataset.from_dict({"labels": [["a"]]})),
+        "The column 'labels' is of type List(Value('string')): expected List(ClassLabel(names=[…])). Cast it, or read "
+        "the file with load_files.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "message"), MESSAGES.values(), ids=MESSAGES.keys())
+def test_an_error_says_what_is_wrong_and_what_to_do(call, message):
+    with pytest.raises(ValueError) as caught:
+        call()
+    assert str(caught.value) == message
+
+
+def test_a_wrong_label_id_says_document_value_and_what_to_do():
+    features = Features({"labels": List(ClassLabel(names=NAMES))})
+    with pytest.raises(ValueError) as caught:
+        label_sets_of(Dataset(pa.table({"labels": [[4], [0, -1]]}, schema=features.arrow_schema)))
+    assert str(caught.value) == (
+        "document number 1: labels are [0, -1], expected a list of ids from 0 to 4. Correct them; a document without "
+        "a label has an empty list."
+    )
+
+
+def test_references_of_unequal_number_are_refused():
+    with pytest.raises(ValueError, match="argument 2 is longer"):
+        reference_matrix([["a"], ["b"]], ["a", "b"], document_ids=["d1"])
