@@ -85,6 +85,7 @@ def test_without_a_choice_targets_are_sorted_and_seed_and_epoch_are_zero():
 def test_a_batch_without_any_word_or_label_has_no_columns_of_words():
     batch = MultiLabelCollator(1, 5)([{"input_ids": [], "labels": []}])
     assert batch["input_ids"].shape == batch["attention_mask"].shape == (1, 0)
+    assert batch["input_ids"].dtype == batch["attention_mask"].dtype == torch.long
     assert batch["labels"].tolist() == [[5]]
 
 

@@ -167,6 +167,12 @@ def test_label_ids_that_are_none_are_reported_with_their_row(tmp_path, labels, m
         load_files(tmp_path / "t.parquet")
 
 
+def test_a_label_twice_in_a_list_of_names_is_reported_with_its_row(tmp_path):
+    path = write_documents(tmp_path / "t.parquet", [("a", ["x", "y"]), ("b", ["y", "x", "y"])])
+    with pytest.raises(ValueError, match="t.parquet, row 2: the label 'y' occurs twice, expected it once"):
+        load_files(path)
+
+
 def test_a_damaged_note_of_datasets_is_named(tmp_path):
     table = pa.table({"text": ["a"], "labels": [[0]]}).replace_schema_metadata({"huggingface": '{"info": 1}'})
     pq.write_table(table, tmp_path / "t.parquet")
