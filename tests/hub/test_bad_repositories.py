@@ -4,6 +4,8 @@ import json
 import pickle
 
 import pytest
+import safetensors.torch
+import torch
 from client_process import ClientError
 
 
@@ -83,6 +85,31 @@ def test_weights_of_another_shape_are_refused_by_name(me, publish, config):
     config["id2label"]["4"] = "one too many"
     with pytest.raises(ClientError, match=r"decoder.feedback.embed_labels.weight: stored \(7, 8\), expected \(8, 8\)"):
         me.call("predict", model=publish("shape", config__json=encoded(config)))
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda weight: weight * float("nan"), "decoder.output.weight is not finite"),
+        (lambda weight: weight.to(torch.int32), "decoder.output.weight is of type I32"),
+        (lambda weight: None, r"1 \(decoder.output.weight\) missing, none not expected"),
+    ],
+    ids=["nan", "integers", "missing"],
+)
+def test_weights_that_cannot_be_used_are_refused_with_and_without_the_package(
+    hub, me, stranger, publish, published, request, change, error
+):
+    weights = safetensors.torch.load(hub.files(published)["model.safetensors"])
+    weights["decoder.output.weight"] = change(weights["decoder.output.weight"])
+    weights = {name: weight for name, weight in weights.items() if weight is not None}
+    content = safetensors.torch.save(weights, metadata={"format": "pt"})
+    name = publish(f"unusable-{request.node.callspec.id}", model__safetensors=content)
+    for user, trust in ((me, {}), (stranger, {"trust_remote_code": True})):
+        for function in ("load", "predict"):
+            with pytest.raises(ClientError, match=error):
+                user.call(function, model=name, **trust)
+    loaded = stranger.call("load", model=name, ignore_mismatched_sizes=True, trust_remote_code=True)
+    assert loaded["class"] == "SGMForMultiLabelGeneration"
 
 
 @pytest.mark.parametrize("place", ["pytorch_model.bin", "model.safetensors"])
