@@ -131,7 +131,8 @@ class MultiLabelGenerationPipeline(Pipeline):
 
     def _check_names(self, generate_kwargs: Mapping[str, Any]) -> None:
         """Refuse what neither the pipeline nor `generate()` takes, before anything is predicted."""
-        functions = (type(self.model).generate, GenerationMixin.generate, type(self.model).forward)
+        own = getattr(type(self.model), "generate", GenerationMixin.generate)  # other models are refused after this
+        functions = (own, GenerationMixin.generate, type(self.model).forward)
         known = {name for function in functions for name in signature(function).parameters} - {"self", "kwargs"}
         known |= {*vars(GenerationConfig()), "top_k", "return_attention", "truncation", "batch_size"}
         for name in sorted({*generate_kwargs} - known):
