@@ -9,8 +9,8 @@ In place of a checkpoint, `--pretrain_config examples/configs/reuters21578_sgm_g
 beside the output folder, and takes it up again when the program is started again.
 
 `--method self_critical` is the reinforcement learning of Yang et al. 2019, `--method order_free` a supervised loss.
-The metrics before and after are printed and kept in all_results.json. All settings of run_sgm.py work; take the same
-corpus and splits as there.
+The metrics before and after are printed and kept in all_results.json. All settings of run_sgm.py work but those of a
+new model, which must be the checkpoint's; take the same corpus and splits as there.
 """
 
 import sys

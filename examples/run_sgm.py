@@ -9,9 +9,10 @@ A JSON file gives settings by name; options after it override it. Without --do_t
 three are done as far as there is data (training only without --model_name_or_path). Faulty settings and data end the
 program with one line and exit code 2; with the variable SGM_HF_TRACEBACK in the environment, with a traceback.
 
-In the output folder: the model and tokenizer, the model card `README.md`, `predictions_<split>.jsonl`,
-`all_results.json`, `summary.json`, `summary.txt`, with --attention_figures a folder `attention_<split>`, and the
-training's checkpoints. --push_to_hub sends all but the checkpoints to the Hub, --hub_model_id names the repository.
+In the output folder: after training the model and tokenizer, the model card `README.md` and the checkpoints; always
+`all_results.json`, `summary.json` and `summary.txt`; with --do_predict `predictions_<split>.jsonl`, and with
+--attention_figures a folder `attention_<split>`.
+--push_to_hub sends all but the checkpoints to the Hub, --hub_model_id names the repository.
 """
 
 import json
@@ -81,7 +82,7 @@ def option(help_text: str, default: Any = None, **metadata: Any) -> Any:
 
 @dataclass
 class ModelArguments:
-    """The model: a checkpoint to start from, or the fields of `SGMConfig`, and how it generates."""
+    """The model: a checkpoint to start from, or settings of `SGMConfig` for a new one, and how it generates."""
 
     model_name_or_path: str | None = option("Checkpoint to start from or to evaluate; default: a new model.")
     embedding_size: int | None = option("Size of word and label embeddings.")
@@ -158,7 +159,7 @@ class DataArguments:
         "error",
         choices=["error", "count"],
     )
-    num_threads: int | None = option("Threads of PyTorch; default as many as cores.")
+    num_threads: int | None = option("Threads of PyTorch; default as it chooses.")
     attention_figures: int = option(
         "Draw what each predicted label looked at in this many of the first predicted documents.", 0
     )

@@ -14,15 +14,16 @@ from sgm_hf.training.machine import PRECISIONS, choose_precision
 class SGMTrainingArguments(TrainingArguments):
     """Transformers' `TrainingArguments` with the defaults of the SGM paper and the settings of `SGMTrainer`.
 
-    Only what differs from `TrainingArguments` is listed. Paper: Yang et al. 2018, section 3.3.
+    Listed are the settings that `TrainingArguments` does not have, and those whose default or meaning is another here.
+    Paper: Yang et al. 2018, section 3.3.
 
     Args:
         per_device_train_batch_size: Greatest number of documents in a batch; default 64.
         per_device_eval_batch_size: Greatest number of documents in a batch of generation; default 256.
         max_tokens_per_batch: Greatest number of words in a training batch, padding included; default 16,384.
         max_tokens_per_eval_batch: The same for generation; default 32,768.
-        learning_rate: Of Adam; default 1e-3 (paper).
-        optim: Default Adam as PyTorch has it, with no weight decay.
+        num_train_epochs: Passes over the training documents; default 10.
+        learning_rate: Of Adam (Transformers' AdamW, whose `weight_decay` is 0 by default); default 1e-3 (paper).
         max_grad_norm: Norm to which gradients are clipped; default 10 (paper).
         lr_scheduler_type: Default "constant".
         halve_from_epoch: The learning rate is halved at the end of this epoch (counted from 1) and of every later
@@ -40,6 +41,15 @@ class SGMTrainingArguments(TrainingArguments):
             "fp32", and a warning says why. Default "fp32". It then holds what was chosen, never "auto".
         bf16: Transformers' name for the same: True for "bf16", False for "fp32"; default None, as `precision` says.
             Where it is given, `precision` is not looked at. It then holds what was chosen.
+        eval_strategy: When to evaluate: "epoch" (default), "steps" or "no".
+        save_strategy: When to save a checkpoint: "epoch" (default), "steps", "best" or "no".
+        save_total_limit: Checkpoints kept, the best one among them; default 2.
+        do_eval: For programs: whether to evaluate the validation split after training; default False, whether or not
+            training evaluates.
+        use_cache: Default True; recorded in the model's config.
+        logging_steps: Updates between two logs; default 100.
+        logging_nan_inf_filter: Not used: training stops at a loss that is not finite.
+        report_to: Loggers of Transformers; default "none".
         logging_first_step: Default True. Without progress bars, a line is also written where 30 seconds pass without.
         disable_tqdm: Default: whether the error output is not a terminal.
         load_best_model_at_end: Default True; False where `eval_strategy` is "no".

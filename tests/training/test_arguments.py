@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,9 @@ def test_without_evaluation_there_is_no_best_model(tmp_path):
 def test_a_setting_out_of_range_is_refused_by_name_and_value(tmp_path, name, value):
     with pytest.raises(ValueError, match=f"{name} is {value}"):
         SGMTrainingArguments(output_dir=str(tmp_path), **{name: value})
+
+
+def test_the_docstring_lists_every_setting_that_is_declared_here():
+    listed = set(re.findall(r"^        (\w+): ", SGMTrainingArguments.__doc__, re.MULTILINE))
+    assert set(SGMTrainingArguments.__annotations__) <= listed
+    assert listed <= set(SGMTrainingArguments.__dataclass_fields__)

@@ -1,0 +1,61 @@
+"""Statements of the documentation that can be looked up in the sources."""
+
+import json
+import re
+from pathlib import Path
+
+from transformers import TrainingArguments
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = "".join(
+    path.read_text(encoding="utf-8")
+    for folder in ("sgm_hf", "modeling", "examples", "datasets_scripts")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+)
+# Of the released code, as the page says where it names them.
+OF_OTHERS = {"hacc", "linear", "param_init", "tau", "UNK", "pad", "unk"}
+
+
+def settings(name: str) -> dict:
+    return json.loads((ROOT / "examples" / "configs" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def test_the_page_of_the_papers_names_only_settings_and_fields_that_exist():
+    page = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
+    names = set(re.findall(r"`([A-Za-z_]\w*(?:\.[a-z]\w*)?)(?:=[^`]*)?`", page)) - OF_OTHERS
+    assert "SGMDecoderState.masked" in names and "attention_size" in names
+    files = {path.name for path in ROOT.glob("examples/configs/*.json")} | {"rewards.py"}
+    missing = {name for name in names - files if not exists(name)}
+    assert missing == set()
+
+
+def exists(name: str) -> bool:
+    """Whether our sources, or Transformers' settings, have a name; of `Class.member` also the member."""
+    owner, _, member = name.partition(".")
+    if member and not re.search(rf"(self\.|def ){member}\b", SOURCES):
+        return False
+    is_commit = re.fullmatch("[0-9a-f]{7}", name)
+    return bool(is_commit or owner in TrainingArguments.__dataclass_fields__ or re.search(rf"\b{owner}\b", SOURCES))
+
+
+def test_the_page_of_the_papers_tells_the_dropout_and_epochs_of_aapd_as_they_are():
+    page = " ".join((ROOT / "docs" / "papers.md").read_text(encoding="utf-8").split())
+    sgm, ge = (
+        json.loads((ROOT / "examples" / "configs" / f"aapd_{name}.json").read_text()) for name in ("sgm", "sgm_ge")
+    )
+    assert f"{sgm['dropout']} in `examples/configs/aapd_sgm.json`, {ge['dropout']} in `aapd_sgm_ge.json`" in page
+    assert f"For SGM dropout is {sgm['dropout']} and there are {sgm['num_train_epochs']} epochs." in page
+    assert f"dropout {ge['dropout']}, label smoothing {ge['label_smoothing_factor']}" in page
+    assert f"{sgm['threshold_split_size']:,} (SGM) or {ge['threshold_split_size']:,} (SGM+GE)" in page
+
+
+def test_departures_of_the_seq2set_configuration_are_named():
+    """Seq2Set, section 3.2: encoder of 512, 20 epochs of likelihood; neither epochs of RL nor a dropout rate."""
+    likelihood, tuned = settings("rcv1_v2_sgm"), settings("rcv1_v2_seq2set")
+    page = " ".join((ROOT / "docs" / "papers.md").read_text(encoding="utf-8").split())
+    assert f"the encoder of `rcv1_v2_sgm.json` has {likelihood['encoder_hidden_size']} units in each direction" in page
+    assert (
+        f"Epochs: {likelihood['num_train_epochs']} of likelihood, the paper has 20; {tuned['num_train_epochs']} of RL"
+        in page
+    )
+    assert f"Dropout: {likelihood['dropout']}, kept on while sampling" in page and tuned["dropout_in_sampling"]
