@@ -203,21 +203,24 @@ class LabelConstraints(LogitsProcessor):
         Refuses label sequences that break the constraints, because another argument of `generate()` got in their way.
 
         Args:
-            sequences (`torch.LongTensor` of shape `(R, n)`): What was generated.
-            scores (`torch.FloatTensor` of shape `(R,)`, *optional*): -inf for rows without a hypothesis.
+            sequences (`torch.LongTensor` of shape `(B, K, n)`): What was generated, best first.
+            scores (`torch.FloatTensor` of shape `(B, K)`, *optional*): -inf for rows without a hypothesis.
 
         Raises:
-            ValueError: When a set is too small or too large, or lacks or has what it must not.
+            ValueError: When a set is too small or too large, or lacks or has what it must not; or when there is none.
         """
         if self.is_trivial:
             return
-        produced = produced_labels(sequences, self.num_labels)  # (R, L)
+        produced = produced_labels(sequences.flatten(0, 1), self.num_labels)  # (R, L)
         num_produced = produced.sum(dim=1)  # (R)
         is_wrong = (num_produced < self.min_labels) | (num_produced > self.max_labels)  # (R)
         is_wrong |= ~produced[:, self.required.to(produced.device)].all(dim=1)
         if self.allowed is not None:
             is_wrong |= (produced & ~self.allowed.to(produced.device)).any(dim=1)
-        is_wrong = is_wrong if scores is None else is_wrong & ~scores.isneginf()  # (R)
+        if scores is not None:
+            is_blank = scores.isneginf()  # (B, K)
+            is_blank[:, 0] = False  # the best one has to be a hypothesis
+            is_wrong = (is_wrong | scores.isneginf().flatten()) & ~is_blank.flatten()  # (R)
         if is_wrong.any():
             names = [self.names[label] for label in produced[is_wrong][0].nonzero().flatten().tolist()]
             raise ValueError(

@@ -366,7 +366,10 @@ class SGMGenerationMixin(GenerationMixin):
         output = super().generate(inputs, generation_config=config, logits_processor=logits_processor, **model_kwargs)
 
         output = self._finish_output(output, config, wants_scores)
-        constraints.check_sequences(output.sequences, output.get("sequences_scores"))
+        num_rows, scores = config.num_return_sequences or 1, output.get("sequences_scores")
+        constraints.check_sequences(
+            output.sequences.unflatten(0, (-1, num_rows)), None if scores is None else scores.view(-1, num_rows)
+        )
         output = _first_rows(output, config.num_return_sequences or 1, num_returned)
         if set_decoding != "best_sequence":
             # All three are there, because wants_scores is set.

@@ -7,6 +7,7 @@ import warnings
 import pytest
 import torch
 from tiny_models import NUM_LABELS, build_model
+from transformers import CompileConfig
 
 from sgm_hf.modeling import (
     LabelConstraints,
@@ -15,6 +16,7 @@ from sgm_hf.modeling import (
     label_sets_from_sequences,
     select_labels,
 )
+from sgm_hf.modeling.generation_sgm import UNSUPPORTED_ARGUMENTS
 from sgm_hf.modeling.label_sets_sgm import label_scores_from_hypotheses
 
 ALL_SEQUENCES = [list(p) for size in range(NUM_LABELS + 1) for p in itertools.permutations(range(NUM_LABELS), size)]
@@ -577,3 +579,289 @@ def test_no_argument_of_generate_warns_of_a_default(texts, option, caplog):
     finally:
         logger.removeHandler(caplog.handler)
     assert not caplog.records
+
+
+# ---- sequences that are cut ----
+
+
+@pytest.mark.parametrize("others", [{}, {"output_scores": True}], ids=["ours", "transformers"])
+@pytest.mark.parametrize("num_steps", [1, 2, 3])
+@pytest.mark.parametrize("constraints", CONSTRAINTS, ids=str)
+def test_constraints_hold_before_the_cut_as_in_exhaustive_search(texts, constraints, num_steps, others):
+    model = build_model(seed=2)
+    whole = [labels for labels in ALL_SEQUENCES if obeys(labels, constraints)]
+    ended = [labels for labels in whole if len(labels) < num_steps]
+    cut = [labels for labels in whole if len(labels) == num_steps]
+    settings = {"num_beams": 16, "num_return_sequences": 16, "return_dict_in_generate": True, **others}
+    for limit in ({"max_new_tokens": num_steps}, {"max_length": num_steps + 1}):
+        if not ended and not cut:
+            with pytest.raises(ValueError, match="do not fit: sequences are cut at"):
+                model.generate(**texts, **settings, **constraints, **limit)
+            continue
+        expected = [sequence_log_probs(model, texts, ended)] if ended else []
+        for labels in cut:
+            target = torch.tensor([labels]).expand(4, -1)
+            with torch.no_grad():
+                log_probs = model(**texts, labels=target).logits.log_softmax(-1)
+            expected.append(log_probs.gather(-1, target[..., None]).sum((1, 2))[:, None])
+        expected, order = torch.cat(expected, dim=1).sort(dim=1, descending=True)
+        output = model.generate(**texts, **settings, **constraints, **limit)
+        scores = output.sequences_scores.view(4, 16)
+        torch.testing.assert_close(scores[:, : len(ended + cut)], expected, rtol=1e-5, atol=1e-5)
+        assert scores[:, len(ended + cut) :].isneginf().all()
+        best = label_sets_from_sequences(output.sequences.view(4, 16, -1)[:, 0], NUM_LABELS)
+        assert best == [(ended + cut)[i] for i in order[:, 0].tolist()]
+
+
+@pytest.mark.parametrize("mode", ["greedy", "sampling"])
+@pytest.mark.parametrize("constraints", [{"required_labels": [1, 2]}, {"min_labels": 2}], ids=str)
+def test_greedy_search_and_sampling_meet_the_constraints_before_the_cut(texts, constraints, mode):
+    for seed in range(5):
+        torch.manual_seed(seed)
+        sequences = build_model(seed=seed).generate(**texts, **MODES[mode], **constraints, max_new_tokens=2)
+        assert all(obeys(labels, constraints) for labels in label_sets_from_sequences(sequences, NUM_LABELS))
+
+
+@pytest.mark.parametrize("constraints", [{"min_labels": 2}, {"max_labels": 1}, {"required_labels": [0, 2]}], ids=str)
+@pytest.mark.parametrize("mode", ["greedy", "beam", "sampling", "no cache"])
+def test_without_the_label_mask_repeated_labels_count_once(texts, mode, constraints):
+    settings, repeats = dict(MODES[mode], max_new_tokens=4), 0
+    for seed in range(6):
+        torch.manual_seed(seed)
+        model = build_model(seed=seed, label_mask=False)
+        for row in model.generate(**texts, **settings, **constraints).tolist():
+            labels = [i for i in row if i < NUM_LABELS]
+            repeats += len(labels) > len(set(labels))
+            assert obeys(list(dict.fromkeys(labels)), constraints)
+    assert repeats > 0
+
+
+# ---- Transformers' arguments ----
+
+NOTHING = {}
+REFERENCES = {  # what each argument must amount to
+    "suppress_tokens": ({"suppress_tokens": [2]}, {"forbidden_labels": [2]}),
+    "bad_words_ids": ({"bad_words_ids": [[2], [4]]}, {"forbidden_labels": [2, 4]}),
+    "sequence_bias": ({"sequence_bias": [[[2], -1e9]]}, {"forbidden_labels": [2]}),
+    "prefix_allowed_tokens_fn": (
+        {"prefix_allowed_tokens_fn": lambda document, ids: [1, 3, 5, 6]},
+        {"allowed_labels": [1, 3, 5]},
+    ),
+    "forced_bos_token_id": ({"forced_bos_token_id": 2}, {"decoder_input_ids": torch.tensor([[7, 2]] * 4)}),
+    "min_new_tokens": ({"min_new_tokens": 2}, {"min_labels": 2}),
+    "min_length": ({"min_length": 3}, {"min_labels": 2}),
+    "forced_eos_token_id": ({"forced_eos_token_id": 6, "max_new_tokens": 3}, {"max_labels": 2}),
+    "begin_suppress_tokens": ({"begin_suppress_tokens": [6]}, {"min_labels": 1}),
+    "exponential_decay_length_penalty": ({"exponential_decay_length_penalty": (0, 1e6)}, {"max_labels": 1}),
+    "repetition_penalty": ({"repetition_penalty": 1.5}, NOTHING),  # no label is repeated
+    "no_repeat_ngram_size": ({"no_repeat_ngram_size": 1}, NOTHING),
+    "renormalize_logits": ({"renormalize_logits": True}, NOTHING),
+    "remove_invalid_values": ({"remove_invalid_values": True}, NOTHING),
+    "use_cache": ({"use_cache": False}, NOTHING),
+    "max_time": ({"max_time": 600.0}, NOTHING),
+    "disable_compile": ({"disable_compile": True}, NOTHING),
+    "bos_token_id": ({"bos_token_id": 3}, NOTHING),
+    "neutral values": ({"encoder_repetition_penalty": 1.0, "guidance_scale": 1.0, "num_beam_groups": 1}, NOTHING),
+}
+
+
+# These change the scores by which beams compete.
+WITHOUT_BEAMS = ("forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty")
+
+
+@pytest.mark.parametrize(
+    ("argument", "num_beams"),
+    [(name, num_beams) for name in REFERENCES for num_beams in (1, 4) if num_beams == 1 or name not in WITHOUT_BEAMS],
+)
+def test_an_argument_of_transformers_does_what_it_says(texts, argument, num_beams):
+    model = build_model(num_labels=6, seed=3)
+    given, expected = REFERENCES[argument]
+    got = model.generate(**texts, num_beams=num_beams, **given)
+    want = model.generate(**texts, num_beams=num_beams, **expected)
+    assert label_sets_from_sequences(got, 6) == label_sets_from_sequences(want, 6)
+
+
+SAMPLERS = {
+    "temperature": 1e-4,
+    "top_k": 1,
+    "top_p": 1e-4,
+    "min_p": 1.0,
+    "top_h": 1e-3,
+    "epsilon_cutoff": 0.999,
+}
+
+
+@pytest.mark.parametrize("argument", SAMPLERS)
+def test_a_sampler_at_its_narrowest_is_greedy_search(texts, argument):
+    model = build_model(num_labels=6, seed=3)
+    sampled = seeded(model, **texts, num_beams=1, do_sample=True, **{argument: SAMPLERS[argument]})
+    assert torch.equal(sampled, model.generate(**texts, num_beams=1))
+
+
+@pytest.mark.parametrize("argument", [{"typical_p": 0.5}, {"eta_cutoff": 0.2}], ids=str)
+def test_a_sampler_leaves_out_labels_and_no_others_come_in(texts, argument):
+    model = build_model(num_labels=6, seed=3)
+    settings = {"num_beams": 1, "do_sample": True, "num_return_sequences": 200}
+    free = {tuple(row) for row in label_sets_from_sequences(seeded(model, **texts, **settings), 6)}
+    kept = {tuple(row) for row in label_sets_from_sequences(seeded(model, **texts, **settings, **argument), 6)}
+    assert 1 < len(kept) < len(free)
+
+
+def test_labels_are_streamed_as_they_are_chosen(texts):
+    class Streamer:
+        def __init__(self):
+            self.ids, self.has_ended = [], False
+
+        def put(self, value):
+            self.ids += value.flatten().tolist()
+
+        def end(self):
+            self.has_ended = True
+
+    streamer, model = Streamer(), build_model()
+    sequences = model.generate(texts["input_ids"][:1], num_beams=1, streamer=streamer)
+    assert streamer.ids == sequences[0].tolist()
+    assert streamer.has_ended
+
+
+UNSUPPORTED = {
+    "encoder_repetition_penalty": 1.5,
+    "encoder_no_repeat_ngram_size": 2,
+    "watermarking_config": {"bias": 2.0},
+    "assistant_model": object(),
+    "assistant_early_exit": 1,
+    "is_assistant": True,
+    "prompt_lookup_num_tokens": 2,
+    "use_mtp": True,
+    "speculation_type": "dflash",
+    "num_beam_groups": 2,
+    "diversity_penalty": 0.5,
+    "penalty_alpha": 0.5,
+    "dola_layers": "low",
+    "low_memory": True,
+    "constraints": [object()],
+    "force_words_ids": [[2]],
+    "cache_implementation": "static",
+    "cache_config": {"backend": "quanto"},
+    "max_cache_len": 8,
+    "prefill_chunk_size": 2,
+    "compile_config": CompileConfig(),
+    "stop_strings": ["LABEL_1"],
+    "token_healing": True,
+    "guidance_scale": 1.5,
+    "negative_prompt_ids": torch.tensor([[0]]),
+    "negative_prompt_attention_mask": torch.tensor([[0]]),
+    "custom_generate": "transformers-community/group-beam-search",
+    "labels": torch.tensor([[0]]),
+    "return_dict": True,
+}
+
+
+def test_every_unsupported_argument_is_tried():
+    assert set(UNSUPPORTED) == set(UNSUPPORTED_ARGUMENTS)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "settings", [{"num_beams": 1}, {"num_beams": 3}, {"num_beams": 3, "do_sample": True}], ids=str
+)
+@pytest.mark.parametrize("argument", UNSUPPORTED)
+def test_an_argument_that_cannot_work_is_refused_by_its_name(texts, argument, settings):
+    with pytest.raises(ValueError, match=rf"generate\(\) does not support {argument}: .* Leave it out\."):
+        build_model().generate(**texts, **settings, **{argument: UNSUPPORTED[argument]})
+
+
+def test_an_unsupported_setting_of_the_generation_config_is_refused_too(texts):
+    model = build_model()
+    model.generation_config.encoder_no_repeat_ngram_size = 2
+    with pytest.raises(ValueError, match="encoder_no_repeat_ngram_size"):
+        model.generate(**texts)
+
+
+@pytest.mark.parametrize("argument", ["past_key_values", "streamer"])
+def test_what_beams_cannot_have_is_refused_with_them(texts, argument):
+    model = build_model()
+    state = model(**texts, decoder_input_ids=torch.full((4, 1), 4)).past_key_values
+    values = {"past_key_values": state, "streamer": object()}
+    with pytest.raises(ValueError, match=f"does not support {argument} with num_beams=3"):
+        model.generate(**texts, num_beams=3, **{argument: values[argument]})
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        {"pad_token_id": 0},
+        {"decoder_start_token_id": 2},
+        {"decoder_start_token_id": [4, 4, 4, 4]},
+        {"eos_token_id": 1},
+        {"eos_token_id": [1]},
+        {"eos_token_id": None},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_other_ids_than_the_decoders_are_refused(texts, ids, num_beams):
+    with pytest.raises(ValueError, match="are not this model's: 4, 5, and 3 or a list that has it"):
+        build_model().generate(**texts, num_beams=num_beams, **ids)
+
+
+@pytest.mark.parametrize("constraints", [{"min_labels": 1}, {"required_labels": [0]}], ids=str)
+def test_labels_that_end_a_sequence_do_not_go_with_needed_ones(texts, constraints):
+    with pytest.raises(ValueError, match=r"lets the labels \[1\] end a sequence before"):
+        build_model().generate(**texts, eos_token_id=[1, 3], **constraints)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"min_new_tokens": 4}, "min_new_tokens=4 .* asks for 4 labels, but a set has 3 at most"),
+        ({"min_length": 4, "max_labels": 2}, "min_length=4 asks for 3 labels, but a set has 2 at most"),
+        ({"min_new_tokens": 2, "allowed_labels": [1]}, "asks for 2 labels, but a set has 1 at most"),
+    ],
+)
+@pytest.mark.parametrize("mode", SEARCHES)
+def test_more_labels_than_there_can_be_are_refused(texts, mode, settings, message):
+    with pytest.raises(ValueError, match=message):
+        build_model().generate(**texts, **SEARCHES[mode], **settings)
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"required_labels": [2], "suppress_tokens": [2]},
+        {"min_labels": 2, "max_new_tokens": 2, "forced_eos_token_id": 3},
+        {"required_labels": [0, 1, 2], "max_time": 0.0},
+    ],
+    ids=str,
+)
+def test_another_argument_cannot_break_the_constraints_unseen(texts, settings, num_beams):
+    with pytest.raises(ValueError, match=r"No label set within the constraints was found|do not fit"):
+        build_model().generate(**texts, num_beams=num_beams, **settings)
+
+
+# ---- no texts, and texts without words ----
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_texts_give_no_rows(mode):
+    model = build_model()
+    settings = {name: value for name, value in MODES[mode].items() if name != "num_return_sequences"}
+    for source in (
+        {"input_ids": torch.empty(0, 5, dtype=torch.long)},
+        {"inputs": torch.empty(0, 0, dtype=torch.long)},
+        {"inputs_embeds": torch.empty(0, 5, 8)},
+        {"encoder_outputs": (torch.empty(0, 5, 12),)},
+    ):
+        assert model.generate(**source, **settings).shape == (0, 1)
+        output = model.generate(**source, **settings, return_dict_in_generate=True, output_label_scores=True)
+        assert output.sequences.shape == (0, 1)
+        assert output.label_scores.shape == (0, NUM_LABELS)
+        assert label_sets_from_sequences(output.sequences, NUM_LABELS) == []
+
+
+@pytest.mark.parametrize("mode", ["greedy", "beam"])
+def test_texts_without_words_are_decoded_alike_at_every_width(mode):
+    model = build_model()
+    expected = model.generate(torch.zeros(2, 0, dtype=torch.long), **MODES[mode])
+    assert torch.equal(expected, model.generate(torch.zeros(2, 7, dtype=torch.long), **MODES[mode]))
