@@ -150,14 +150,15 @@ class LabelConstraints(LogitsProcessor):
         """
         if self.parents is None or self.num_ancestors is None:
             return select_labels(label_scores, threshold, self.min_labels, self.max_labels)
-        thresholds = checked_thresholds(threshold, self.num_labels)  # (L)
-        for _ in range(int(self.num_ancestors.max())):
-            thresholds = thresholds.maximum(F.pad(thresholds, (0, 1))[self.parents])  # (L)
         # An ancestor scores at least as high as its descendants; in a tie the column order puts it first.
         by_depth = self.num_ancestors.argsort(stable=True)  # (L)
-        columns = by_depth.tolist()
+        columns, parents = by_depth.tolist(), self.parents.tolist()
+        needed = [*checked_thresholds(threshold, self.num_labels).tolist(), 0.0]  # the last in place of no parent
+        for label in columns:  # one by one: a loop over depths is quadratic in a chain
+            needed[label] = max(needed[label], needed[parents[label]])
+        thresholds = torch.tensor([needed[label] for label in columns], dtype=torch.double)  # (L)
         chosen = select_labels(
-            label_scores[:, by_depth.to(label_scores.device)], thresholds[by_depth], self.min_labels, self.max_labels
+            label_scores[:, by_depth.to(label_scores.device)], thresholds, self.min_labels, self.max_labels
         )
         return [[columns[column] for column in row] for row in chosen]
 
