@@ -34,7 +34,7 @@ _JSON_EXAMPLE = '{"text": "…", "labels": ["…", "…"]}'
 _SHOWN_COLUMNS = 20
 # repr() for errors: a value that is huge or deeply nested has a short one too.
 _REPR = reprlib.Repr()
-_REPR.maxlevel, _REPR.maxstring, _REPR.maxlong = 3, 60, 60
+_REPR.maxstring = 60
 # The longest cell that the csv module may read. Its default, 131,072 characters, is less than a book.
 _MAX_CSV_CELL = 2**31 - 1
 

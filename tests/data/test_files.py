@@ -60,7 +60,8 @@ def write_documents(path, documents, delimiter=",", separator="|"):
 
 
 @pytest.mark.parametrize(
-    "name", ["d.csv", "d.tsv", "d.jsonl", "d.json", "d.parquet", "d.csv.gz", "d.tsv.gz", "d.jsonl.gz", "D.CSV"]
+    "name",
+    ["d.csv", "d.tsv", "d.jsonl", "d.json", "d.parquet", "d.csv.gz", "d.tsv.gz", "d.jsonl.gz", "D.CSV", "D.JSONL.GZ"],
 )
 def test_every_format_gives_the_same_data_set(tmp_path, name):
     documents = write_documents(tmp_path / name.lower(), DOCUMENTS).rename(tmp_path / name)
@@ -273,6 +274,33 @@ def test_single_names_with_a_comma_are_read_with_a_warning(write):
 def test_single_labels_and_lists_of_names_with_commas_are_above_suspicion(tmp_path):
     assert load_files(write_documents(tmp_path / "t.csv", [("a", ["x"]), ("b", ["y"])]))
     assert load_files(write_documents(tmp_path / "t.jsonl", [("a", ["x, z"]), ("b", ["y, z"]), ("c", ["x, y"])]))
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["x;y", "y;z", "x", "z"],  # no more than half of the cells have the other separator
+        ["x|y", "x;y", "y;z", "z;x"],  # one has the separator
+        ["[x]", "[y", "z]", "w"],
+        ["", "x", ""],
+    ],
+)
+def test_cells_that_say_too_little_are_above_suspicion(write, cells):
+    data = load_files(write("t.csv", "text,labels\n" + "".join(f"a,{cell}\n" for cell in cells)))["train"]
+    assert label_sets_of(data) == [[name for name in cell.split("|") if name] for cell in cells]
+
+
+def test_another_separator_is_an_error_only_if_it_leaves_fewer_labels(write):
+    with pytest.raises(ValueError, match="2 of 3 contain ';'"):
+        load_files(write("t.csv", "text,labels\na,x;y\na,y;x\na,y\n"))
+    with pytest.warns(UserWarning, match="2 of 3 contain ';'; 'x;y' is read as one label"):
+        load_files(write("t.csv", "text,labels\na,x;y\na,z;x\na,w\n"))
+
+
+def test_a_parquet_file_of_datasets_without_labels_can_be_predicted(tmp_path):
+    Dataset.from_dict({"text": ["a", "b"]}).to_parquet(tmp_path / "o.parquet")
+    with pytest.warns(UserWarning, match="predicted, but not evaluated"):
+        assert load_files(test_file=tmp_path / "o.parquet")["test"]["text"] == ["a", "b"]
 
 
 def test_lists_written_as_text_are_an_error(write):

@@ -273,6 +273,10 @@ MESSAGES = {
         lambda: encode_labels(["a", "x", "a"], {"a": 0}, "document 5", "count"),
         "document 5: the label 'a' occurs twice, expected it once. Remove the second.",
     ),
+    "an order of names": (
+        lambda: order_label_names([], ["a"], "random"),
+        "label order must be one of frequency, alphabetical, shuffled, given, got 'random'.",
+    ),
     "an order": (
         lambda: target_sequence([1], "random"),
         "label order must be one of frequency, alphabetical, shuffled, given, got 'random'.",
