@@ -1,7 +1,7 @@
 """Runs tests on mutants, a forked process each, so that torch and Transformers are imported once.
 
-Reads a job a line from the standard input and writes a result a line, both JSON. `mutation_run.py` starts it in a copy of the
-repository, which is also its working folder.
+Reads a job a line from the standard input and writes a result a line, both JSON. `mutation_run.py` starts it in a copy
+of the repository, which is also its working folder.
 """
 
 import json
