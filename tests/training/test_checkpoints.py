@@ -191,3 +191,15 @@ def test_a_folder_that_was_written_to_stays_without_its_lock(tmp_path):
 def test_the_record_lists_every_file_but_the_state(tmp_path):
     record = json.loads((make_checkpoint(tmp_path, 5) / "checkpoint.json").read_text())
     assert set(record["files"]) == set(FILES) - {"trainer_state.json"}
+
+
+def test_a_write_reaches_the_disk_before_it_replaces_the_old_file(tmp_path, monkeypatch):
+    path, events = tmp_path / "results.json", []
+    write_text_atomically(path, "old")
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (events.append(("sync", os.fstat(file).st_size)), sync(file)))
+    monkeypatch.setattr(os, "replace", lambda *names: (events.append(("replace", path.read_text())), replace(*names)))
+    write_text_atomically(path, "né")
+    assert events == [("sync", 3), ("replace", "old")]
+    assert path.read_bytes() == "né".encode()
+    assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
