@@ -88,6 +88,7 @@ def pretrain(
     model_args, own_data_args, likelihood_args = run_sgm.parse_arguments([training_args.pretrain_config, *options])
     config = SGMConfig(**run_sgm.model_settings(model_args))
     run_sgm.check_contradictions(asked, config, f"--pretrain_config {training_args.pretrain_config}")
+    run_sgm.check_label_threshold(asked, asked.set_decoding or model_args.set_decoding)
     documents = {name: getattr(data_args, name) for name in DOCUMENTS}
     run_sgm.run(model_args, replace(own_data_args, **documents), likelihood_args)
 

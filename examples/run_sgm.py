@@ -485,6 +485,12 @@ def encode_splits(
     do_train: bool,
 ) -> dict[str, Dataset]:
     """Encode each split that is used: the training split only if it is trained on."""
+    if data_args.max_length > tokenizer.model_max_length and is_given("max_length", data_args):
+        logger.warning(
+            "--max_length %d: texts are cut at %d words, as when the model was made",
+            data_args.max_length,
+            tokenizer.model_max_length,
+        )
     return {
         split: encode_dataset(
             dataset,

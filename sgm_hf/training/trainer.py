@@ -325,8 +325,13 @@ class SGMTrainer(ResumableTrainer):
             raise ValueError(f"num_beams of the model's generation config is {config.num_beams}; give 1 or more.")
         if self.threshold_dataset is not None:
             config.label_threshold = 0.25  # as fitting will: what was changed since loading is checked strictly
-        with tempfile.TemporaryDirectory() as folder:
-            config.save_pretrained(folder)
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                config.save_pretrained(folder)
+        except ValueError as error:
+            raise ValueError(
+                f"the model's generation config could not be saved: {' '.join(str(error).split())}"
+            ) from error
         word = {"input_ids": [[self.model.config.vocab_size - 1]], "labels": [[]], "length": [1]}
         with torch.random.fork_rng():  # a model that samples draws from the training's random numbers
             self._predict(Dataset.from_dict(word), "Checking", "check")

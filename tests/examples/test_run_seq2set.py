@@ -95,6 +95,43 @@ def test_bad_input_is_refused(pretrained, tmp_path):
         run_seq2set.main([*files, *options, "--num_samples", "0"])
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--embedding_size", "32"], r"--embedding_size 32 \(it has 16\)"),
+        (["--attention", "none"], r"--attention none \(it has word\)"),  # word is the default of a new model
+        (["--label_threshold", "0.3"], "--label_threshold 0.3 has no effect"),
+    ],
+)
+def test_settings_that_the_pretrained_model_will_not_have_are_refused_before_it_is_trained(
+    tmp_path, monkeypatch, options, message
+):
+    monkeypatch.setattr(run_sgm, "run", lambda *parsed: pytest.fail("pre-training ran"))
+    (tmp_path / "likelihood.json").write_text(json.dumps({"embedding_size": 16}))
+    given = ["--train_file", "x.csv", "--pretrain_config", str(tmp_path / "likelihood.json")]
+    with pytest.raises(ValueError, match=message):
+        run_seq2set.main([*given, "--output_dir", str(tmp_path / "out"), *options])
+
+
+def test_both_trainings_share_all_settings_of_the_documents(tmp_path, monkeypatch):
+    class Ran(Exception):
+        """Carries what pre-training was given."""
+
+    def run(model_args, data_args, training_args):
+        raise Ran(data_args)
+
+    monkeypatch.setattr(run_sgm, "run", run)
+    (tmp_path / "likelihood.json").write_text(json.dumps({"vocab_size": 77, "max_length": 9}))
+    given = ["--train_file", "x.csv", "--pretrain_config", str(tmp_path / "likelihood.json"), "--max_length", "5"]
+    given += ["--unknown_labels", "count", "--max_eval_samples", "3", "--max_predict_samples", "4"]
+    with pytest.raises(Ran) as ran:
+        run_seq2set.main([*given, "--num_threads", "1", "--output_dir", str(tmp_path / "out"), "--id_column", "key"])
+    (shared,) = ran.value.args
+    assert (shared.unknown_labels, shared.max_eval_samples, shared.max_predict_samples) == ("count", 3, 4)
+    assert (shared.num_threads, shared.id_column) == (1, "key")
+    assert (shared.vocab_size, shared.max_length) == (77, 9)  # how words are made is the first training's matter
+
+
 @pytest.mark.parametrize("path", sorted((EXAMPLES / "configs").glob("*seq2set.json")), ids=lambda path: path.stem)
 def test_settings_files_are_read(path, tmp_path):
     _, data_args, training_args = run_sgm.parse_arguments([str(path)], run_seq2set.Seq2SetArguments)
