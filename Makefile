@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The stamp is newer than the declared dependencies only once they are installed.
 INSTALLED := .venv/.installed
 
-.PHONY: demo test quality bench mutants clean
+.PHONY: demo test quality bench mutants kills clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -30,6 +30,11 @@ bench: $(INSTALLED)
 # Not part of CI; goes on where it was interrupted. One file: make mutants MUTANTS=modeling/handler.py
 mutants: $(INSTALLED)
 	$(BIN)/python tests/mutation/mutation_run.py $(MUTANTS)
+
+# Not part of CI: kills trainings at random times and compares what they end with when resumed. Fewer: make kills KILLS=5
+KILLS ?= 40
+kills: $(INSTALLED)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 $(BIN)/python tests/training/kill_and_resume.py --kills $(KILLS)
 
 # pip would refuse another Python only after it has downloaded torch.
 # torch by its exact release first, so that pip takes the CPU build where the machine offers one.

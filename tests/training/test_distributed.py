@@ -11,6 +11,7 @@ from tiny_training import make_documents, make_model
 from two_processes import train_and_predict
 
 from sgm_hf.training import SamplingArguments, SelfCriticalTrainer
+from sgm_hf.training.checkpoints import is_complete
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch has no torch.distributed")
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -59,13 +60,25 @@ def test_a_failing_process_ends_the_others_and_leaves_whole_checkpoints(tmp_path
     assert run.returncode != 0
     assert time.monotonic() - start < 120
     assert "returned a number that is not finite" in run.stderr
-    checkpoints = sorted(path.name for path in tmp_path.glob("checkpoint-*"))
-    assert checkpoints == ["checkpoint-2", "checkpoint-4"]
+    checkpoints = sorted(tmp_path.glob("checkpoint-*"))
+    assert [path.name for path in checkpoints] == ["checkpoint-2", "checkpoint-4"]
+    assert all(map(is_complete, checkpoints))
+    assert (checkpoints[-1] / "rng_state_1.pth").exists()
     settings = {"num_train_epochs": 2, "per_device_train_batch_size": 4, "eval_strategy": "no"}
     arguments = SamplingArguments(tmp_path, **settings, use_cpu=True, disable_tqdm=True)
     trainer = SelfCriticalTrainer(make_model(), arguments, train_dataset=make_documents(60))
-    trainer.train(resume_from_checkpoint=True)
-    assert trainer.state.global_step > 4
+    with pytest.raises(ValueError, match="processes: 2 → 1"):  # its batches would be others
+        trainer.train(resume_from_checkpoint=True)
+
+
+def test_a_signal_to_one_process_ends_all_after_the_same_update_with_a_checkpoint(tmp_path):
+    run = run_two_processes("two_processes_interrupted.py", tmp_path)
+    assert run.returncode != 0
+    assert "143" in run.stderr  # the launcher names its processes' exit codes
+    assert sorted(run.stdout.split("\n")[:2]) == ["process 0 ended after 3", "process 1 ended after 3"]
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
+    assert is_complete(tmp_path / "checkpoint-3")
+    assert run.stderr.count("checkpoint-3 is saved in") == 1
 
 
 def test_accelerate_launches_two_processes_with_our_configuration():
