@@ -172,6 +172,24 @@ def test_a_figure_shows_each_weight_of_each_label(drawn, pipe):
     assert [tick.get_text().split()[0] for tick in axes.get_yticklabels()] == [entry["label"] for entry in prediction]
 
 
+def test_a_word_hardly_looked_at_is_shown_and_never_interpreted():
+    words = ["<script>alert(1)</script>", "strong", "<i>slanted</i>"]
+    found = Reader(attention.attention_html(" ".join(words), made_up(words, weights=[0.001, 0.998, 0.001])))
+    assert not {"script", "i"} & found.tags
+    assert found.blocks == [" ".join(words)]
+
+
+def test_colours_of_a_figure_mean_the_same_in_every_row_and_for_every_label(drawn):
+    words = [f"w{i}" for i in range(60)]
+    weights = [0.01] * 60
+    weights[55] = 0.7  # in the last row
+    faint = made_up(words, weights=[0.005] * 60)
+    attention.plot_attention([*faint, *made_up(words, labels=("b",), weights=weights)], "path")
+    *rows, _ = drawn[0].axes
+    assert len(rows) == 3
+    assert {axes.images[0].get_clim() for axes in rows} == {(0, 0.7)}
+
+
 @pytest.mark.parametrize("count", [1, 25, 26, 60, 1200])
 def test_a_long_text_goes_on_in_further_rows_up_to_a_limit(drawn, count):
     attention.plot_attention(made_up([f"w{i}" for i in range(count)]), "path")

@@ -71,6 +71,15 @@ def test_the_two_macro_f1_definitions_differ_as_worked_out_by_hand():
     assert metrics["macro_f1_of_means"] == pytest.approx(0.625)
 
 
+def test_macro_f1_of_means_is_the_harmonic_mean_where_precision_and_recall_differ():
+    # Label 0: precision 1, recall 1/2. Label 1: precision 1, recall 1/4. Means 1 and 3/8: harmonic 6/11, plain 11/16.
+    references = np.array([[1, 1], [1, 1], [0, 1], [0, 1]], dtype=bool)
+    predictions = np.array([[1, 1], [0, 0], [0, 0], [0, 0]], dtype=bool)
+    metrics = compute_metrics(references, predictions)
+    assert (metrics["macro_precision"], metrics["macro_recall"]) == (1.0, 0.375)
+    assert metrics["macro_f1_of_means"] == pytest.approx(6 / 11)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_macro_f1_of_means_is_never_the_smaller_one(seed):
     metrics = compute_metrics(*random_sets(seed))
