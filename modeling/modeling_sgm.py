@@ -901,7 +901,7 @@ def label_loss(
 
 def _refuse_masked_targets(labels: torch.Tensor, is_masked: torch.Tensor) -> None:
     """Names the first of the `labels` `(B, n)` that are masked, where `is_masked` `(B, n)` says so of any."""
-    if is_masked.any():
+    if is_masked.any():  # waits for a GPU once a pass, as whoever looks at the loss does
         row, place = is_masked.nonzero()[0].tolist()
         raise ValueError(
             f"Row {row} of labels asks for the label {int(labels[row, place])} at place {place}, which the label mask "
