@@ -1,6 +1,7 @@
 """Training SGM models and evaluating them by generation."""
 
 from sgm_hf.training.arguments import SGMTrainingArguments
+from sgm_hf.training.machine import prepare_cpu
 from sgm_hf.training.prediction import LabelPredictions, generate_predictions
 from sgm_hf.training.sampling import OrderFreeTrainer, SamplingArguments, SelfCriticalTrainer
 from sgm_hf.training.trainer import SGMPredictionOutput, SGMTrainer
@@ -14,4 +15,5 @@ __all__ = [
     "SamplingArguments",
     "SelfCriticalTrainer",
     "generate_predictions",
+    "prepare_cpu",
 ]
