@@ -485,6 +485,7 @@ def encode_splits(
     do_train: bool,
 ) -> dict[str, Dataset]:
     """Encode each split that is used: the training split only if it is trained on."""
+    logger.info("encoding the documents")
     if data_args.max_length > tokenizer.model_max_length and is_given("max_length", data_args):
         logger.warning(
             "--max_length %d: texts are cut at %d words, as when the model was made",
@@ -533,6 +534,7 @@ def load_checkpoint(name: str) -> tuple[SGMForMultiLabelGeneration, SGMTokenizer
 
 def build_tokenizer(train: Dataset, data_args: DataArguments) -> SGMTokenizer:
     """A tokenizer with the vocabulary of the training split."""
+    logger.info("making the vocabulary of %s documents", f"{len(train):,}")
     return SGMTokenizer.train_from_texts(
         with_lines(train["text"], len(train), "Counting words"),
         vocab_size=data_args.vocab_size,
@@ -809,6 +811,7 @@ def build_trainer(
         if training_args.do_train:
             match_labels(model, data_args, model_args.add_labels)
         names = list(model.config.id2label.values())
+    logger.info("reading the documents")
     splits = arrange_splits(load_splits(data_args, names), data_args)
     if model is None:
         tokenizer = build_tokenizer(splits["train"], data_args)

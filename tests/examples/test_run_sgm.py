@@ -372,13 +372,17 @@ GOOD_GENERATION = [
 
 
 @pytest.mark.parametrize("settings", GOOD_GENERATION, ids=lambda value: str(value))
-def test_settings_that_pass_train_are_saved_and_predict_the_same_when_reloaded(tmp_path, settings):
+def test_settings_that_pass_train_are_saved_and_predict_the_same_when_reloaded(tmp_path, caplog, settings):
+    caplog.set_level("INFO", logger="run_sgm")
     options = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
     test_file = write_csv(tmp_path / "test.csv", 10, seed=1)
     common = ["--test_file", test_file, "--do_predict", "--disable_tqdm", "true"]
     train = ["--train_file", write_csv(tmp_path / "train.csv", 30), "--do_train", "--num_train_epochs", "1"]
     run_sgm.main([*train, *TINY, *common, *options, "--output_dir", str(tmp_path / "run")])
     run_sgm.main(["--model_name_or_path", str(tmp_path / "run"), *common, "--output_dir", str(tmp_path / "again")])
+    count = 27 - settings.get("threshold_split_size", 0)
+    phases = ("reading the documents", f"making the vocabulary of {count} documents", "encoding the documents")
+    assert [text for text in caplog.messages if text in phases] == [*phases, phases[0], phases[2]]
     first, again = (read_lines(tmp_path / folder / "predictions_test.jsonl") for folder in ("run", "again"))
     assert first == again
     saved = json.loads((tmp_path / "run" / "generation_config.json").read_text())
