@@ -165,11 +165,11 @@ def test_unknown_labels_of_a_test_file_are_an_error_or_counted_as_missed(trained
 
 def test_settings_of_a_json_file_are_overridden_by_options_after_it(tmp_path):
     settings = tmp_path / "settings.json"
-    settings.write_text(json.dumps({"dataset_name": "aapd", "seed": 1, "bf16": True, "label_mask": False}))
+    settings.write_text(json.dumps({"dataset_name": "aapd", "seed": 1, "weight_decay": 0.5, "label_mask": False}))
     model_args, data_args, training_args = run_sgm.parse_arguments(
         [str(settings), "--seed", "3", "--data_dir", "x", "--output_dir", str(tmp_path)]
     )
-    assert (training_args.seed, training_args.bf16, model_args.label_mask) == (3, True, False)
+    assert (training_args.seed, training_args.weight_decay, model_args.label_mask) == (3, 0.5, False)
     assert (data_args.dataset_name, data_args.data_dir) == ("aapd", "x")
 
 
