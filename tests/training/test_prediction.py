@@ -85,9 +85,11 @@ def test_predictions_hold_the_sets_of_each_decoding_whatever_the_models_own():
         generate_predictions(model, data, set_decoding="threshold")
 
 
-@pytest.mark.parametrize("arguments", [{"num_beams": 1}, {"num_beams": 4, "max_labels": 1}, {"required_labels": [2]}])
+@pytest.mark.parametrize(
+    "arguments", [{"num_beams": 1}, {"num_beams": 4, "min_labels": 1, "max_labels": 1}, {"required_labels": [2]}]
+)
 def test_predictions_under_arguments_of_generate_are_what_it_returns(arguments):
-    model, data = make_model().eval(), make_documents(20)  # undecided: larger sets would be expected to be better
+    model, data = make_model().eval(), make_documents(20)  # undecided: more labels would be better
     predictions = generate_predictions(model, data, **arguments)
     got = {
         decoding: predictions.label_sets(decoding, model.label_constraints(**arguments), 0.4)
