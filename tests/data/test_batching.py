@@ -46,6 +46,7 @@ def test_both_caps_may_be_reached_and_not_passed():
     assert cut_batches([2, 2, 3, 3, 3], max_tokens=8, max_documents=8) == [(0, 2), (2, 4), (4, 5)]
     assert cut_batches([1, 1, 1, 1], max_tokens=100, max_documents=2) == [(0, 2), (2, 4)]
     assert cut_batches([1, 9, 9], max_tokens=5, max_documents=2) == [(0, 1), (1, 2), (2, 3)]
+    assert cut_batches([9, 9], max_tokens=5, max_documents=2) == [(0, 1), (1, 2)]
     assert cut_batches([], max_tokens=5, max_documents=2) == []
 
 
