@@ -299,6 +299,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--sample", type=int, default=40, help="mutants of each file; 0: all")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--processes", type=int, default=2, help="mutants that are run at once")
+    parser.add_argument("--tests", nargs="+", default=TESTS, help="test files and folders that are run")
     parser.add_argument("--retry", action="store_true", help="run those again that survived before")
     return parser.parse_args(arguments)
 
@@ -317,7 +318,7 @@ def main() -> None:
     if waiting:
         with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
             workers = [Worker(Path(folder, str(i))) for i in range(given.processes)]
-            run_mutants(waiting, workers, record_tests(cache, workers[0]), results)
+            run_mutants(waiting, workers, record_tests(cache, workers[0], given.tests), results)
             for worker in workers:
                 worker.close()
     rows = [results.known[results.key(mutant)] for mutant in chosen]
@@ -328,13 +329,13 @@ def main() -> None:
     print(f"killed {tried['killed']}, survived {tried['survived']}: {score:.1%}")
 
 
-def record_tests(cache: Path, worker: Worker) -> Tests:
+def record_tests(cache: Path, worker: Worker, paths: Sequence[str]) -> Tests:
     """What the tests run, recorded anew when a source or a test has changed."""
-    path = cache / f"tests-{hash_files(python_files((*TARGETS, *TESTS, 'sgm_hf/metrics')))}.json"
+    path = cache / f"tests-{hash_files(python_files((*TARGETS, 'sgm_hf/metrics', *paths)))}.json"
     if not path.exists():
         left_out = [f"--ignore={name}" for name in LEFT_OUT]
         print("recording which test runs which line (minutes) …", flush=True)
-        recorded = worker.do(paths=[*TESTS, *left_out], limit=3600)
+        recorded = worker.do(paths=[*paths, *left_out], limit=3600)
         if "lines" not in recorded:
             raise RuntimeError(f"the tests could not be recorded: {recorded}")
         path.write_text(json.dumps(recorded), encoding="utf-8")
