@@ -88,9 +88,10 @@ class LabelConstraints(LogitsProcessor):
             self.allowed = torch.tensor(allowed)  # (L)
         required: set[int] = set()
         for label in _listed_ids(config, "required_labels", required_labels):
-            while label is not None and label not in required:
-                required.add(label)
-                label = parents.get(label)
+            above: int | None = label
+            while above is not None and above not in required:
+                required.add(above)
+                above = parents.get(above)
         self.required = torch.tensor(sorted(required), dtype=torch.long)  # (m)
         self._check_feasible()
 
@@ -156,7 +157,7 @@ class LabelConstraints(LogitsProcessor):
         needed = [*checked_thresholds(threshold, self.num_labels).tolist(), 0.0]  # the last in place of no parent
         for label in columns:  # one by one: a loop over depths is quadratic in a chain
             needed[label] = max(needed[label], needed[parents[label]])
-        thresholds = torch.tensor([needed[label] for label in columns], dtype=torch.double)  # (L)
+        thresholds = [needed[label] for label in columns]
         chosen = select_labels(
             label_scores[:, by_depth.to(label_scores.device)], thresholds, self.min_labels, self.max_labels
         )
