@@ -57,3 +57,19 @@ def test_a_reward_of_another_shape_or_without_a_number_is_refused():
         checked_reward(lambda predicted, gold: torch.zeros(3), predicted, gold)
     with pytest.raises(ValueError, match="not finite"):
         checked_reward(lambda predicted, gold: torch.full((3, 2), float("nan")), predicted, gold)
+
+
+def test_a_faulty_reward_is_named_also_where_it_has_no_name():
+    predicted, gold = random_sets(6).view(3, 2, 7), random_sets(3).view(3, 1, 7)
+    bad = partial(lambda predicted, gold: torch.full((3, 2), float("inf")))
+    with pytest.raises(ValueError, match=r"the reward functools.partial\(.* not finite"):
+        checked_reward(bad, predicted, gold)
+
+
+def test_rewards_are_floats_whatever_the_function_returns():
+    predicted, gold = random_sets(6).view(3, 2, 7), random_sets(3).view(3, 1, 7)
+    for kind in (torch.int64, torch.float64, torch.bfloat16):
+        rewards = checked_reward(lambda p, g, kind=kind: (p & g).sum(dim=-1).to(kind), predicted, gold)
+        assert rewards.dtype == torch.float32
+        assert torch.equal(rewards, (predicted & gold).sum(dim=-1).float())
+    assert checked_reward(lambda p, g: [[1, 2]] * 3, predicted, gold).tolist() == [[1.0, 2.0]] * 3

@@ -1,9 +1,13 @@
 import json
+import platform
+from types import SimpleNamespace
 
+import torch
 from tiny_training import make_documents, make_model
 
 from sgm_hf.training import SGMTrainer
 from sgm_hf.training.summary import (
+    describe_generation,
     describe_machine,
     describe_model,
     describe_training,
@@ -81,3 +85,84 @@ def test_both_files_hold_every_section(tmp_path):
     ):
         assert shown in text
     assert "training" not in text  # an empty section is left out
+
+
+def test_a_losss_mean_counts_each_update_once():
+    log = [
+        {"loss": 4.0, "step": 1},
+        {"loss": 1.0, "step": 4},
+        {"eval_micro_f1": 0.5, "step": 4, "epoch": 1.0},
+        {"loss": 3.0, "step": 6},
+        {"eval_micro_f1": 0.6, "step": 6},
+    ]
+    history = epoch_history(log)
+    assert [record["loss"] for record in history] == [(4.0 + 3 * 1.0) / 4, 3.0]
+    assert [(record["epoch"], record["step"]) for record in history] == [(1.0, 4), (None, 6)]
+
+
+def test_a_training_without_a_best_epoch_is_described_without_it():
+    state = SimpleNamespace(log_history=[], best_global_step=None, global_step=3, epoch=1.5, best_metric=None)
+    metrics = {
+        "train_runtime": 9.0,
+        "train_evaluation_seconds": 2.0,
+        "train_documents_per_second": 5.0,
+        "train_loss": 0.5,
+    }
+    assert describe_training(state, metrics) == {
+        "seconds": 9.0,
+        "evaluation_seconds": 2.0,
+        "documents_per_second": 5.0,
+        "updates": 3,
+        "epochs": 1.5,
+        "best_epoch": None,
+        "best_metric": None,
+        "loss": 0.5,
+    }
+
+
+def test_a_model_is_described_by_its_labels_its_own_fields_and_its_parameters():
+    model = make_model()
+    description = describe_model(model)
+    assert list(description)[0] == "labels" and list(description)[-1] == "parameters"
+    assert description["labels"] == 4 and description["embedding_size"] == 12 and description["dropout"] == 0.1
+    assert description["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    model.generation_config.num_beams, model.generation_config.label_threshold = 7, 0.25
+    generation = describe_generation(model)
+    assert (generation["num_beams"], generation["label_threshold"]) == (7, 0.25)
+    assert generation["set_decoding"] == "best_sequence"
+
+
+def test_a_summary_is_laid_out_in_columns():
+    summary = {
+        "model": {"labels": 4, "learning rate": 0.000123456, "name": None},
+        "history": [{"epoch": 1.0, "step": 3, "loss": 0.125, "eval_micro_f1": 0.5}],
+        "metrics_before": {"test": {"runtime": 2.0}},
+        "metrics": {"test": {"best_sequence_micro_f1": 0.25, "threshold_micro_f1": 0.75, "micro_f1": 0.75}},
+    }
+    lines = summary_text(summary).split("\n")
+    assert lines[:5] == ["model", "  labels         4", "  learning rate  0.00012346", "  name           -", ""]
+    assert lines[5] == "history"
+    titles, values = (line.split("  ") for line in lines[6:8])
+    assert [title.strip() for title in titles if title.strip()][:4] == ["epoch", "step", "loss", "eval loss"]
+    assert [value.strip() for value in values if value.strip()][:4] == ["1", "3", "0.125", "-"]
+    assert lines[6].endswith("       chosen F1") and lines[7].endswith("             0.5")
+    assert lines[8:11] == ["", "metrics before, test", "  runtime                              2"]
+    assert lines[11:13] == ["", "metrics, test"]
+    assert lines[13].split()[:2] == ["best_sequence", "threshold"]
+    assert lines[14].startswith("  micro_f1                          0.25            0.75")
+    assert lines[15:] == [""] and len(lines[13]) == len(lines[14])
+
+
+def test_the_machine_is_described(monkeypatch):
+    machine = describe_machine()
+    assert machine["threads"] == torch.get_num_threads() and machine["cores"] >= 1
+    assert machine["python"] == platform.python_version() and machine["system"] == platform.platform()
+    assert machine["cpu"] and "\n" not in machine["cpu"]
+    assert (
+        package_versions()["torch"] == torch.__version__.split("+")[0]
+        or package_versions()["torch"] == torch.__version__
+    )
+
+
+def test_a_run_without_anything_has_no_lines():
+    assert summary_text({"training": {}, "metrics": {}}) == "\n"
