@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import bench_generate
 import bench_latency
+import bench_many_labels
 import bench_training
 import harness
 import numpy as np
@@ -88,6 +89,23 @@ def test_a_benchmark_runs_its_arms_in_turns_and_keeps_what_came_out(tmp_path):
     assert [row["arm"] for row in rows] == ["limit_fp32", own]
     assert all(float(row["value"]) > 0 and int(row["peak_mib"]) > 100 for row in rows)
     assert f"| {own} | {rows[1]['value']} |" in run.stdout
+
+
+@pytest.mark.parametrize("case", bench_many_labels.CASES)
+def test_with_many_labels_every_case_makes_all_its_steps(monkeypatch, case):
+    monkeypatch.setattr(bench_many_labels.torch, "set_num_threads", lambda num_threads: None)
+    steps, make_model = [], bench_many_labels.make_model
+
+    def counting(num_labels):
+        model = make_model(num_labels)
+        step = model.decoder.step
+        model.decoder.step = lambda *args: steps.append(None) or step(*args)
+        return model
+
+    monkeypatch.setattr(bench_many_labels, "make_model", counting)
+    repeat = bench_many_labels.make_arm(SimpleNamespace(arm=f"{case}:40", documents=2, num_beams=3))
+    assert repeat()["milliseconds"] > 0
+    assert len(steps) == bench_many_labels.MAX_LABELS + 1
 
 
 def test_an_arm_that_fails_stops_the_benchmark():

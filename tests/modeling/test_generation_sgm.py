@@ -787,6 +787,15 @@ def test_what_beams_cannot_have_is_refused_with_them(texts, argument):
         model.generate(**texts, num_beams=3, **{argument: values[argument]})
 
 
+def test_greedy_search_goes_on_from_a_state_as_if_it_had_not_stopped(texts):
+    model = build_model(num_labels=6, seed=3)
+    first = model.generate(**texts, num_beams=1, max_new_tokens=1, return_dict_in_generate=True)
+    rest = model.generate(
+        **texts, num_beams=1, past_key_values=first.past_key_values, decoder_input_ids=first.sequences
+    )
+    assert torch.equal(rest, model.generate(**texts, num_beams=1))
+
+
 @pytest.mark.parametrize(
     "ids",
     [
