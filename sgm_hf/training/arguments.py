@@ -90,6 +90,10 @@ class SGMTrainingArguments(TrainingArguments):
     greater_is_better: bool | None = field(
         default=None, metadata={"help": "Whether that metric is to grow; default: unless its name ends in loss."}
     )
+    resume_from_checkpoint: str | None = field(
+        default=None,
+        metadata={"help": "A checkpoint folder to go on from, true for the last complete one, or false."},
+    )
     restore_callback_states_from_checkpoint: bool = field(
         default=True, metadata={"help": "Go on counting early stopping's patience on resume."}
     )
@@ -137,7 +141,7 @@ class SGMTrainingArguments(TrainingArguments):
         if not torch.accelerator.is_available():
             self.use_cpu = True
         self._choose_precision()
-        self.resume_from_checkpoint = chosen_checkpoint(self.resume_from_checkpoint) or None
+        self.resume_from_checkpoint = chosen_checkpoint(self.resume_from_checkpoint) or None  # type: ignore[assignment]
         if self.disable_tqdm is None:
             self.disable_tqdm = not sys.stderr.isatty()
         if self.eval_strategy == "no":

@@ -49,9 +49,9 @@ def hash_dataset(dataset: Dataset) -> str:
         for name in columns:
             values = block[name].combine_chunks()
             if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
-                digest.update(np.asarray(values.value_lengths(), dtype=np.int64))
+                digest.update(np.asarray(values.value_lengths(), dtype=np.int64).data)
                 values = values.flatten()
-            digest.update(np.asarray(values, dtype=np.int64))
+            digest.update(np.asarray(values, dtype=np.int64).data)
     return digest.hexdigest()
 
 

@@ -71,7 +71,7 @@ def exit_on_signals(command: Sequence[str], output_dir: str | Path | None = None
     Raises:
         Interrupted: At a signal.
     """
-    received = []
+    received: list[float] = []
 
     def end(number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
@@ -104,7 +104,7 @@ def run_to_its_end(command: Sequence[str], **streams: Any) -> int:
     Raises:
         Interrupted: After its end, if there was a signal.
     """
-    received = []
+    received: list[int] = []
     with subprocess.Popen(command, **streams) as process:
 
         def pass_on(number: int, frame: FrameType | None) -> None:

@@ -1,0 +1,77 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from sgm_hf.training.checkpoints import begin_checkpoint
+from sgm_hf.training.interruption import Interrupted, exit_on_signals, run_to_its_end, signals_handled_by
+
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+
+
+@pytest.mark.parametrize(("number", "status"), SIGNALS)
+def test_a_program_ends_at_a_signal_with_its_status_and_the_command_that_goes_on(number, status, tmp_path, capfd):
+    handler = signal.getsignal(number)
+    begin_checkpoint(tmp_path / "checkpoint-1")  # not complete: nothing to resume from
+    command = ["run sgm.py", "--hub_token", "secret", "--hub_token=secret", "--seed", "3"]
+    with pytest.raises(SystemExit) as ended, exit_on_signals(command, tmp_path):
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+    assert ended.value.code == status
+    assert signal.getsignal(number) == handler
+    expected = f"Ended by {signal.Signals(number).name}. This goes on:\n  python 'run sgm.py' --seed 3\n"
+    assert capfd.readouterr().err == expected
+
+
+def test_signals_that_are_ignored_stay_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with signals_handled_by(lambda number, frame: pytest.fail("an ignored signal was handled")):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_thread_that_is_not_the_main_one_leaves_signals_alone():
+    seen = []
+
+    def enter():
+        with signals_handled_by(lambda number, frame: None):
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert seen == [signal.getsignal(signal.SIGINT)]
+
+
+CHILD = """
+import signal, sys, time
+def end(number, frame):
+    time.sleep(0.5)  # as long as a checkpoint takes
+    open(sys.argv[1], "w").write("saved")
+    sys.exit(128 + number)
+signal.signal(signal.SIGTERM, end)
+open(sys.argv[1] + ".ready", "w").close()
+time.sleep(60)
+"""
+
+
+def test_a_program_passes_signals_on_and_waits_for_what_it_has_started(tmp_path):
+    file = tmp_path / "file"
+
+    def send():
+        while not (tmp_path / "file.ready").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=send).start()
+    with pytest.raises(Interrupted) as ended:
+        run_to_its_end([sys.executable, "-c", CHILD, str(file)], stderr=subprocess.DEVNULL)
+    assert (ended.value.code, file.read_text()) == (143, "saved")
+    assert run_to_its_end([sys.executable, "-c", "raise SystemExit(3)"]) == 3
