@@ -1,6 +1,8 @@
 import dataclasses
+import io
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,61 @@ def test_defaults_are_the_papers(tmp_path):
         True,
     )
     assert args.report_to == []
+
+
+def test_every_default_that_is_declared_here(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    args = SGMTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    expected = {
+        "per_device_train_batch_size": 64,
+        "per_device_eval_batch_size": 256,
+        "max_tokens_per_batch": 16384,
+        "max_tokens_per_eval_batch": 32768,
+        "num_train_epochs": 10.0,
+        "learning_rate": 1e-3,
+        "lr_scheduler_type": "constant",
+        "halve_from_epoch": None,
+        "max_grad_norm": 10.0,
+        "early_stopping_patience": None,
+        "generation_num_beams": None,
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+        "save_total_limit": 2,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "micro_f1",
+        "greater_is_better": True,
+        "restore_callback_states_from_checkpoint": True,
+        "precision": "fp32",
+        "bf16": False,
+        "disable_tqdm": True,
+        "do_eval": False,
+        "use_cache": True,
+        "logging_first_step": True,
+        "logging_steps": 100,
+        "logging_nan_inf_filter": False,
+        "report_to": [],
+    }
+    declared = {name for name in SGMTrainingArguments.__annotations__ if name in vars(SGMTrainingArguments)}
+    assert declared <= set(expected)
+    assert {name: getattr(args, name) for name in expected} == expected
+    assert args.accelerator_config.even_batches is False and args.label_smoothing_factor == 0.0
+
+
+def test_progress_bars_are_shown_on_a_terminal_unless_told_otherwise(tmp_path, monkeypatch):
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert not SGMTrainingArguments(output_dir=str(tmp_path)).disable_tqdm
+    assert SGMTrainingArguments(output_dir=str(tmp_path), disable_tqdm=True).disable_tqdm
+
+
+def test_the_least_value_of_a_setting_is_allowed(tmp_path):
+    least = dict.fromkeys(("max_tokens_per_batch", "max_tokens_per_eval_batch", "gradient_accumulation_steps"), 1)
+    least |= dict.fromkeys(("halve_from_epoch", "early_stopping_patience", "generation_num_beams"), 1)
+    args = SGMTrainingArguments(output_dir=str(tmp_path), label_smoothing_factor=0.0, **least)
+    assert {name: getattr(args, name) for name in least} == least
+    with pytest.raises(ValueError, match="label_smoothing_factor is -0.1"):
+        SGMTrainingArguments(output_dir=str(tmp_path), label_smoothing_factor=-0.1)
 
 
 def test_bfloat16_needs_no_gpu_but_a_device_that_runs_it(tmp_path):

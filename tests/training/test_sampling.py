@@ -377,6 +377,15 @@ def test_bad_settings_are_refused(tmp_path, settings, message):
         SamplingArguments(output_dir=str(tmp_path), **settings)
 
 
+def test_the_settings_of_sampling_default_to_plain_self_critical_training(tmp_path):
+    args = SamplingArguments(output_dir=str(tmp_path))
+    assert (args.learning_rate, args.num_samples, args.temperature) == (1e-5, 1, 1.0)
+    assert (args.reward, args.baseline) == ("f1", "greedy")
+    assert (args.dropout_in_sampling, args.likelihood_weight, args.entropy_weight) == (False, 0.0, 0.0)
+    two = SamplingArguments(output_dir=str(tmp_path), baseline="leave_one_out", num_samples=2, temperature=0.01)
+    assert (two.baseline, two.num_samples, two.temperature) == ("leave_one_out", 2, 0.01)
+
+
 def test_other_arguments_and_bad_rewards_are_refused(tmp_path):
     with pytest.raises(TypeError, match="SelfCriticalTrainer takes SamplingArguments, got SGMTrainingArguments"):
         SelfCriticalTrainer(make_model(), SGMTrainingArguments(str(tmp_path), eval_strategy="no"))
