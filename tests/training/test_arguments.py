@@ -54,6 +54,7 @@ def test_every_default_that_is_declared_here(tmp_path, monkeypatch):
         "logging_steps": 100,
         "logging_nan_inf_filter": False,
         "report_to": [],
+        "resume_from_checkpoint": None,
     }
     declared = {name for name in SGMTrainingArguments.__annotations__ if name in vars(SGMTrainingArguments)}
     assert declared <= set(expected)
