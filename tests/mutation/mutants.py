@@ -5,8 +5,8 @@ settings and their defaults), takes a module's name from its path (`modeling/` i
 its trampolines would travel with the source files that a saved model takes along. So only its operators are taken.
 
 Not mutated, because no test should pin them: annotations, docstrings, decorators, imports, `raise`, `warnings.warn`,
-what is logged, help texts, any other text of four words or more, `__all__`, and blocks for type checkers. Of a text
-one mutant is made ("XX" around it).
+what is logged, help texts, any other text of four words or more, `__all__`, blocks for type checkers, and `device=`,
+which no test on a CPU can see. Of a text one mutant is made ("XX" around it).
 """
 
 from collections.abc import Iterator
@@ -26,6 +26,8 @@ LEFT_ALONE = (
     | m.ImportFrom()
     | m.Call(func=m.Attribute(value=m.Name("logger") | m.Name("warnings")))
     | m.Arg(keyword=m.Name("metadata") | m.Name("help") | m.Name("desc") | m.Name("description"))
+    # The tests run on a CPU alone, where every tensor is on the one device.
+    | m.Arg(keyword=m.Name("device"))
     | m.If(test=m.Name("TYPE_CHECKING"))
     | m.Assign(targets=[m.AssignTarget(target=m.Name("__all__") | m.Name("logger"))])
     # `len(None)` and the like end in an error that every test of the line sees.
@@ -128,7 +130,7 @@ def is_prose(node: cst.CSTNode) -> bool:
 
 
 def drops_prose(node: cst.CSTNode, other: cst.CSTNode) -> bool:
-    """Whether a changed call differs in an argument that is left alone, such as a help text."""
+    """Whether a changed call differs in an argument that is left alone, such as a help text or a device."""
     if not isinstance(node, cst.Call) or not isinstance(other, cst.Call):
         return False
     kept = {id(argument) for argument in other.args}

@@ -19,7 +19,7 @@ def grow(value: int, by: float = 2.0) -> float:
     if value > LIMIT:
         raise ValueError(f"{value} is above {LIMIT}")
     logger.info("growing", value)
-    scale(value, "name", text="a text of many words")
+    scale(value, "name", text="a text of many words", device=value)
     return min(
         value * by,
         LIMIT,
@@ -40,11 +40,11 @@ def test_each_mutant_is_one_change_of_what_runs(mutants):
         "LIMIT: int = 4",
         "LIMIT: int = None",
         "value / by,",
-        'scale(value, "XXnameXX", text="a text of many words")',
+        'scale(value, "XXnameXX", text="a text of many words", device=value)',
     } <= (changes)
     assert {
         "def grow(value: int, by: float = 3.0) -> float:",
-        'scale(None, "name", text="a text of many words")',
+        'scale(None, "name", text="a text of many words", device=value)',
     } <= changes
     for mutant in mutants:
         assert ast.dump(ast.parse(mutant.source)) != ast.dump(ast.parse(SOURCE))
@@ -60,6 +60,7 @@ def test_texts_for_people_and_annotations_are_left_alone(mutants):
         'logger.info("growing"',
         "a text of many words",
         "-> float",
+        "device=value",
     ):
         assert all(kept in mutant.source for mutant in mutants), kept
 

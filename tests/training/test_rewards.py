@@ -29,7 +29,8 @@ def test_hand_computed_rewards():
     assert f1_reward(predicted, gold).item() == pytest.approx(2 / 5)
     assert hamming_reward(predicted, gold).item() == pytest.approx(1 / 4)
     assert REWARDS["f1_and_hamming"](predicted, gold).item() == pytest.approx((2 / 5 + 1 / 4) / 2)
-    assert cost_reward(predicted, gold).item() == -3
+    assert REWARDS["cost"](predicted, gold).item() == cost_reward(predicted, gold).item() == -3
+    assert (REWARDS["f1"], REWARDS["hamming"]) == (f1_reward, hamming_reward)
     assert partial(cost_reward, false_positive=10.0, false_negative=0.5)(predicted, gold).item() == -11
 
 

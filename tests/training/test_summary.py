@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import platform
 from pathlib import Path
@@ -6,8 +7,10 @@ from types import SimpleNamespace
 import torch
 from tiny_training import make_documents, make_model
 
-from sgm_hf.training import SGMTrainer
+from sgm_hf.training import SamplingArguments, SGMTrainer
 from sgm_hf.training.summary import (
+    GENERATION_FIELDS,
+    TRAINING_FIELDS,
     describe_generation,
     describe_machine,
     describe_model,
@@ -166,6 +169,12 @@ def test_the_machine_is_described(monkeypatch):
         package_versions()["torch"] == torch.__version__.split("+")[0]
         or package_versions()["torch"] == torch.__version__
     )
+
+
+def test_each_setting_that_is_shown_exists():
+    settings = {field.name for field in dataclasses.fields(SamplingArguments)}
+    assert set(TRAINING_FIELDS) - settings == {"method"}  # of run_sgm.py
+    assert all(hasattr(make_model().generation_config, name) for name in GENERATION_FIELDS[:3])
 
 
 def test_a_run_without_anything_has_no_lines():
