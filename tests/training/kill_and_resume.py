@@ -31,7 +31,7 @@ from sgm_hf.data.labels import label_sets_of, order_label_names
 from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration, SGMTokenizer
 from sgm_hf.training import SGMTrainer, SGMTrainingArguments
 
-# Of every four kills two come while a checkpoint is saved, and one each while the model is evaluated or trained.
+# In this order, as planned: a phase may be over before the signal comes.
 PHASES = ("saving", "evaluating", "saving", "evaluating", "training")
 
 
@@ -179,9 +179,17 @@ def kill(child: Child, phase: str, update: int, delay: float) -> tuple[str, str]
     return phase, update_reached
 
 
-def run_one(number: int, data: Any, folder: Path, whole: dict[str, Any], durations: dict[str, Any]) -> list[str]:
+def next_phase(number: int, counts: Counter[str], kills: int) -> str | None:
+    """The phase for the next kill; None when there were enough, a quarter of them while saving and while evaluating."""
+    if number < kills:
+        return PHASES[number % len(PHASES)]
+    return next((phase for phase in ("saving", "evaluating") if counts[phase] < kills // 4), None)
+
+
+def run_one(
+    number: int, planned: str, data: Any, folder: Path, whole: dict[str, Any], durations: dict[str, Any]
+) -> list[str]:
     """One kill and what became of it: number, phase, update, resumed from, outcome."""
-    planned = PHASES[number % len(PHASES)]
     update, seconds = random.choice(durations[planned])
     run, log = folder / f"run-{number}", folder / f"run-{number}.log"
     phase, reached = kill(Child(partial(train, data, run, False), log), planned, update, random.uniform(0, seconds))
@@ -218,11 +226,12 @@ def main() -> int:
         durations = durations_of(phases)
         rows = []
         print(f"{'kill':>4}  {'phase':<12}{'update':>6}  {'resumed':<10} result")
-        for number in range(parsed.kills):
-            rows.append(run_one(number, data, folder, whole, durations))
+        counts: Counter[str] = Counter()
+        while (planned := next_phase(len(rows), counts, parsed.kills)) is not None:
+            rows.append(run_one(len(rows), planned, data, folder, whole, durations))
+            counts[rows[-1][1]] += 1
             number_, phase, reached, start, outcome = rows[-1]
             print(f"{number_:>4}  {phase:<12}{reached:>6}  {start:<10} {outcome}", flush=True)
-    counts = Counter(row[1] for row in rows)
     failed = [row for row in rows if not row[4].startswith("same")]
     print(f"\n{len(rows)} kills ({', '.join(f'{counts[phase]} {phase}' for phase in counts)}): {len(failed)} differ")
     return 1 if failed else 0
