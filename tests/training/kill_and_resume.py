@@ -180,7 +180,7 @@ def kill(child: Child, phase: str, update: int, delay: float) -> tuple[str, str]
 
 
 def next_phase(number: int, counts: Counter[str], kills: int) -> str | None:
-    """The phase for the next kill; None when there were enough, a quarter of them while saving and while evaluating."""
+    """The phase for the next kill; None after enough, a quarter each while saving and evaluating."""
     if number < kills:
         return PHASES[number % len(PHASES)]
     return next((phase for phase in ("saving", "evaluating") if counts[phase] < kills // 4), None)
