@@ -296,10 +296,10 @@ def test_the_reward_logged_is_the_mean_since_the_last_log(tmp_path):
     def reward(predicted, gold):
         return torch.full(predicted.shape[:-1], next(values))
 
-    settings = {"baseline": "leave_one_out", "num_samples": 2, "num_train_epochs": 1, "logging_steps": 2}
+    settings = {"baseline": "leave_one_out", "num_samples": 2, "num_train_epochs": 1, "logging_steps": 1}
     trainer = make_trainer(tmp_path, reward=reward, per_device_train_batch_size=2, **settings)
     trainer.train()
-    assert [entry["reward"] for entry in trainer.state.log_history if "reward" in entry] == [2.0, 6.0]
+    assert [entry["reward"] for entry in trainer.state.log_history if "reward" in entry] == [1.0, 3.0, 5.0, 7.0]
 
 
 def test_likelihood_is_mixed_in_with_its_weight(tmp_path):
