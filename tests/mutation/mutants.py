@@ -32,6 +32,7 @@ LEFT_ALONE = (
     | m.Assign(targets=[m.AssignTarget(target=m.Name("__all__") | m.Name("logger"))])
     # `len(None)` and the like end in an error that every test of the line sees.
     | m.Call(func=m.Name("len") | m.Name("isinstance"))
+    | m.Call(func=m.Name("TypeVar"))
 )
 
 
