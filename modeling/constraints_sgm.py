@@ -64,7 +64,8 @@ class LabelConstraints(LogitsProcessor):
         self.max_labels = self.num_labels if max_labels is None else _count("max_labels", max_labels)
         self.max_length = max_length
         hierarchy = label_hierarchy or {}
-        parents = dict(zip(label_ids(config, hierarchy), label_ids(config, hierarchy.values()), strict=True))
+        children = (_key_as_label(config, key) for key in hierarchy)
+        parents = dict(zip(label_ids(config, children), label_ids(config, hierarchy.values()), strict=True))
         num_ancestors = _count_ancestors(parents, self.names)
         self.parents: torch.Tensor | None = None  # (L), L for none
         self.num_ancestors: torch.Tensor | None = None  # (L)
@@ -304,6 +305,11 @@ def label_ids(config: SGMConfig, labels: Iterable[Label]) -> list[int]:
             raise ValueError(f"The model has no label {label!r}. Its {len(shown)} labels are: {some}")
         found.append(number)
     return found
+
+
+def _key_as_label(config: SGMConfig, key: Label) -> Label:
+    """The label that a key of the hierarchy means: a stored generation config is JSON, whose keys are always texts."""
+    return int(key) if isinstance(key, str) and key not in config.label2id and key.isdecimal() else key
 
 
 def _listed_ids(config: SGMConfig, name: str, labels: Sequence[Label] | None) -> list[int]:

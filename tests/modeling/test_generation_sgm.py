@@ -457,6 +457,16 @@ def test_a_threshold_for_each_label_is_kept_in_the_generation_config(texts, tmp_
         assert set(labels) == {i for i, score in enumerate(scores) if score >= thresholds[i]}
 
 
+def test_a_hierarchy_of_ids_is_the_same_after_saving_and_loading(texts, tmp_path):
+    model = build_model(seed=4)
+    model.generation_config.label_hierarchy = {1: 2, 0: 1}
+    expected = model.generate(**texts, required_labels=[0])
+    model.save_pretrained(tmp_path)
+    loaded = SGMForMultiLabelGeneration.from_pretrained(tmp_path)
+    assert torch.equal(loaded.generate(**texts, required_labels=[0]), expected)
+    assert expected[:, 1:4].tolist() == [[2, 1, 0]] * len(expected)
+
+
 def test_a_threshold_in_the_generation_config_does_no_harm_under_other_decodings(texts):
     model = build_model(seed=4)
     model.generation_config.label_threshold = 0.3
