@@ -74,6 +74,7 @@ def exit_on_signals(command: Sequence[str], output_dir: str | Path | None = None
     received: list[float] = []
 
     def end(number: int, frame: FrameType | None) -> None:
+        """End, unless a launcher has passed on what this process also got itself."""
         now = time.monotonic()
         if not received or now - received[0] > SAME_SIGNAL_SECONDS:
             received.append(now)
@@ -84,9 +85,9 @@ def exit_on_signals(command: Sequence[str], output_dir: str | Path | None = None
             yield
     except Interrupted as interrupted:
         if os.environ.get("RANK", "0") == "0":
-            again = without_token([*command])
+            again = without_option("--hub_token", command)  # a log should not keep it
             if output_dir is not None and has_complete_checkpoint(output_dir):
-                again += ["--resume_from_checkpoint", "true"]
+                again = [*without_option("--resume_from_checkpoint", again), "--resume_from_checkpoint", "true"]
             write_line(f"Ended by {interrupted.signal_name}. This goes on:\n  python {shlex.join(again)}")
         raise
 
@@ -118,13 +119,13 @@ def run_to_its_end(command: Sequence[str], **streams: Any) -> int:
     return status
 
 
-def without_token(command: Sequence[str]) -> list[str]:
-    """A command without the Hub's token, which a log should not keep."""
-    shown = []
+def without_option(option: str, command: Sequence[str]) -> list[str]:
+    """A command without an option and its value."""
+    kept = []
     for previous, word in zip(["", *command], command, strict=False):
-        if word != "--hub_token" and previous != "--hub_token" and not word.startswith("--hub_token="):
-            shown.append(word)
-    return shown
+        if option not in (word, previous) and not word.startswith(f"{option}="):
+            kept.append(word)
+    return kept
 
 
 class InterruptionCallback(TrainerCallback):

@@ -7,10 +7,20 @@ import time
 
 import pytest
 
+from sgm_hf.training import interruption
 from sgm_hf.training.checkpoints import begin_checkpoint
 from sgm_hf.training.interruption import Interrupted, exit_on_signals, run_to_its_end, signals_handled_by
 
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+
+
+def test_a_resumed_program_goes_on_by_the_same_command(monkeypatch, tmp_path, capfd):
+    monkeypatch.setattr(interruption, "has_complete_checkpoint", lambda folder: True)
+    command = ["run_sgm.py", "--resume_from_checkpoint", "runs/checkpoint-1", "--seed", "3"]
+    with pytest.raises(SystemExit), exit_on_signals(command, tmp_path):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+    assert capfd.readouterr().err.endswith("python run_sgm.py --seed 3 --resume_from_checkpoint true\n")
 
 
 @pytest.mark.parametrize(("number", "status"), SIGNALS)
