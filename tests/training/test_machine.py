@@ -35,6 +35,17 @@ def test_auto_is_bf16_only_where_it_works_and_has_instructions(monkeypatch):
         machine.choose_precision("half", "cpu")
 
 
+@pytest.mark.parametrize(("rank", "count"), [("0", 1), ("1", 0)])
+def test_the_first_process_of_a_machine_alone_warns_and_once(monkeypatch, caplog, rank, count):
+    monkeypatch.setattr(machine, "bf16_fault", lambda device_type: "no such instruction")
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    machine._warn_once.cache_clear()
+    for _ in range(2):
+        assert machine.choose_precision("bf16", "cpu") == "fp32"
+    assert ["no such instruction" in message for message in caplog.messages] == [True] * count
+    machine._warn_once.cache_clear()
+
+
 def test_the_probe_of_bfloat16_draws_no_random_numbers_and_works_without_gradients():
     machine.bf16_fault.cache_clear()
     state = torch.get_rng_state()

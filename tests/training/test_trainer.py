@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -356,6 +357,11 @@ def test_the_evaluation_loss_is_the_mean_over_target_tokens(arguments):
     model.train()
     assert trainer.evaluate()["eval_loss"] == pytest.approx(losses / tokens, rel=1e-5)
     assert model.training
+
+
+def test_documents_without_words_have_no_evaluation_loss(arguments):
+    empty = make_documents(2).map(lambda document: {"input_ids": [], "length": 0})
+    assert math.isnan(SGMTrainer(make_model(), arguments(), eval_dataset=empty).evaluate()["eval_loss"])
 
 
 def test_the_evaluation_loss_of_shuffled_labels_depends_on_no_draw(arguments):
