@@ -181,6 +181,13 @@ def test_a_damaged_note_of_datasets_is_named(tmp_path):
         load_files(tmp_path / "t.parquet")
 
 
+def test_a_part_of_a_parquet_file_that_cannot_be_read_is_reported_with_its_first_row(tmp_path):
+    texts = pa.array([b"a"] * 1000 + [b"\xff"]).view(pa.string())  # read 1,000 rows at a time
+    pq.write_table(pa.table({"text": texts, "labels": [["x"]] * 1001}), tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match="t.parquet, row 1001: cannot be read"):
+        load_files(tmp_path / "t.parquet")
+
+
 def test_given_label_names_take_the_place_of_the_training_files(write):
     path = write("t.csv", "text,labels\na,x\n")
     assert load_files(test_file=path, label_names=["z", "x"])["test"]["labels"] == [[1]]
@@ -415,6 +422,13 @@ def test_a_faulty_json_line_is_reported_with_file_and_line(write, line, message)
     path = write("t.jsonl", '{"text": "a", "labels": ["x"]}\n\n' + line + "\n")
     with pytest.raises(ValueError, match=f"t.jsonl, line 3: .*{message}"):
         load_files(path)
+
+
+@pytest.mark.parametrize(("line", "cause"), [("[" * 100_000, RecursionError), ("{", json.JSONDecodeError)])
+def test_the_json_readers_own_error_stays_the_cause(write, line, cause):
+    with pytest.raises(ValueError, match="line 1: ") as error:
+        load_files(write("t.jsonl", line + "\n"))
+    assert isinstance(error.value.__cause__, cause)
 
 
 def test_labels_that_begin_after_the_first_record_are_reported(write):

@@ -76,6 +76,7 @@ def test_one_single_label_is_allowed_and_warned_of_once():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         order_label_names([["spam"], []], ["spam", "ham"], "frequency")
+        assert not caught
         assert order_label_names([["spam"], []], ["spam"], "frequency") == ["spam"]
         target_sequence([0], "frequency")
         reference_matrix([["spam"], []], ["spam"])

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from sgm_hf.training import SGMTrainingArguments, machine
 from sgm_hf.training.machine import bf16_fault
@@ -109,6 +110,17 @@ def test_the_precision_is_the_one_asked_for_where_it_works(tmp_path, monkeypatch
 def test_half_precision_on_a_cpu_is_refused(tmp_path):
     with pytest.raises(ValueError, match="fp16 is True.*precision to 'auto'"):
         SGMTrainingArguments(output_dir=str(tmp_path), fp16=True, use_cpu=True)
+
+
+def test_half_precision_is_the_precision_of_an_accelerator_that_is_asked_for_it(tmp_path, monkeypatch):
+    args = SGMTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    args.fp16, args.use_cpu = True, False
+    args._choose_precision()
+    assert args.precision == "fp16"
+    args.use_cpu = True
+    with pytest.raises(ValueError, match="a CPU does not train in it"):
+        args._choose_precision()
 
 
 def test_every_configuration_leaves_the_precision_to_the_machine():

@@ -6,7 +6,7 @@ from tiny_training import NUM_LABELS, make_decided_model, make_documents, make_m
 
 from sgm_hf.modeling import LabelConstraints, SGMConfig, label_sets_from_sequences
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
-from sgm_hf.training import prediction
+from sgm_hf.training import prediction, progress
 from sgm_hf.training.machine import bf16_fault
 from sgm_hf.training.prediction import LabelPredictions, generate_predictions
 
@@ -50,6 +50,16 @@ def test_generation_does_not_touch_random_state_or_mode():
     generate_predictions(model, data)
     assert torch.equal(torch.get_rng_state(), before)
     assert model.training
+
+
+def test_predictions_show_how_far_they_are_only_if_asked(monkeypatch, capfd):
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
+    model, data = make_decided_model(), make_documents(5)
+    predictions = generate_predictions(model, data)
+    assert predictions.label_scores.dtype == np.float32
+    assert capfd.readouterr().err == ""
+    generate_predictions(model, data, show_lines=True, description="Searching")
+    assert capfd.readouterr().err.startswith("Searching: 5 of 5 documents")
 
 
 def test_threshold_takes_the_labels_that_reach_the_threshold_best_first():

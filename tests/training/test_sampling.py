@@ -1,5 +1,7 @@
 import itertools
+import time
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -300,6 +302,26 @@ def test_the_reward_logged_is_the_mean_since_the_last_log(tmp_path):
     trainer = make_trainer(tmp_path, reward=reward, per_device_train_batch_size=2, **settings)
     trainer.train()
     assert [entry["reward"] for entry in trainer.state.log_history if "reward" in entry] == [1.0, 3.0, 5.0, 7.0]
+
+
+@pytest.mark.parametrize(("processes", "averaged", "counted"), [(2, True, 12), (2, False, 5), (1, True, 5)])
+def test_the_documents_of_an_update_are_counted_where_the_model_is_on_all_processes(processes, averaged, counted):
+    trainer = SimpleNamespace(
+        args=SimpleNamespace(average_tokens_across_devices=averaged, world_size=processes),
+        accelerator=SimpleNamespace(gather=lambda count: torch.stack([count, count + 2])),
+    )
+    batches = [{"labels": torch.zeros(2, 4)}, {"labels": torch.zeros(3, 6)}]
+    count = SelfCriticalTrainer._get_num_items_in_batch(trainer, batches, torch.device("cpu"))
+    assert count == counted
+    trainer.accelerator.gather = lambda count: count.expand(2)
+    assert SelfCriticalTrainer._get_num_items_in_batch(trainer, batches, torch.device("meta")).is_meta
+
+
+def test_a_log_with_its_time_of_start_tells_the_speed(tmp_path):
+    trainer = make_trainer(tmp_path, include_num_input_tokens_seen="all")
+    trainer._initial_num_input_tokens_seen = 0  # as train() sets it
+    trainer.log({"train_loss": 1.0}, start_time=time.time() - 1)
+    assert 1 <= trainer.state.log_history[-1]["train_runtime"] < 60
 
 
 def test_likelihood_is_mixed_in_with_its_weight(tmp_path):

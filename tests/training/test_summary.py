@@ -139,12 +139,15 @@ def test_a_model_is_described_by_its_labels_its_own_fields_and_its_parameters():
 def test_a_summary_is_laid_out_in_columns():
     summary = {
         "model": {"labels": 4, "learning rate": 0.000123456, "name": None},
+        "machine": {"cores": 2},
         "history": [{"epoch": 1.0, "step": 3, "loss": 0.125, "eval_micro_f1": 0.5}],
         "metrics_before": {"test": {"runtime": 2.0}},
         "metrics": {"test": {"best_sequence_micro_f1": 0.25, "threshold_micro_f1": 0.75, "micro_f1": 0.75}},
     }
     lines = summary_text(summary).split("\n")
     assert lines[:5] == ["model", "  labels         4", "  learning rate  0.00012346", "  name           -", ""]
+    assert lines[5:8] == ["machine", "  cores  2", ""]
+    del lines[5:8]
     assert lines[5] == "history"
     titles, values = (line.split("  ") for line in lines[6:8])
     assert [title.strip() for title in titles if title.strip()][:4] == ["epoch", "step", "loss", "eval loss"]
