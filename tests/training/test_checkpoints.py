@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from sgm_hf.training import checkpoints
 from sgm_hf.training.checkpoints import (
     LOCK,
     alone_in,
@@ -18,6 +19,7 @@ from sgm_hf.training.checkpoints import (
     find_checkpoint,
     finish_checkpoint,
     has_complete_checkpoint,
+    is_unused,
     last_complete_checkpoint,
     leftovers,
     remove_leftovers,
@@ -166,6 +168,29 @@ def test_what_a_kill_left_is_removed_and_nothing_else(tmp_path):
     assert len(leftovers(tmp_path)) == 4
     remove_leftovers(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+def test_a_checkpoint_whose_record_is_damaged_is_no_leftover(tmp_path):
+    checkpoint = make_checkpoint(tmp_path, 5)
+    (checkpoint / "checkpoint.json").write_text('{"files"')
+    remove_leftovers(tmp_path)
+    assert "checkpoint.json cannot be read" in fault_of(checkpoint)
+
+
+def test_a_leftover_that_is_gone_already_is_no_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "leftovers", lambda folder: [Path(folder, "_gone.part"), Path(folder, "_x.part")])
+    (tmp_path / "_x.part").write_text("")
+    remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_unused_if_it_holds_nothing_that_someone_would_miss(tmp_path):
+    assert is_unused(tmp_path) and is_unused(tmp_path / "never made")
+    with alone_in(tmp_path / "deep" / "run") as _, alone_in(tmp_path):
+        begin_checkpoint(tmp_path / "deep" / "run" / "checkpoint-5")
+        assert is_unused(tmp_path / "deep" / "run") and not is_unused(tmp_path)
+    make_checkpoint(tmp_path / "deep" / "run", 5)
+    assert not is_unused(tmp_path / "deep" / "run")
 
 
 def test_a_folder_in_use_by_another_process_is_refused_until_that_process_is_killed(tmp_path):

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -35,6 +36,37 @@ def test_a_program_ends_at_a_signal_with_its_status_and_the_command_that_goes_on
     assert signal.getsignal(number) == handler
     expected = f"Ended by {signal.Signals(number).name}. This goes on:\n  python 'run sgm.py' --seed 3\n"
     assert capfd.readouterr().err == expected
+
+
+def test_a_signal_that_a_launcher_passes_on_does_not_disturb_the_end_of_a_program(monkeypatch):
+    now = [50.0]
+    monkeypatch.setattr(interruption, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    seen = []
+    with pytest.raises(Interrupted) as ended, exit_on_signals(["run_sgm.py"]):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            now[0] += 0.9
+            signal.raise_signal(signal.SIGTERM)  # the same one once more
+            seen.append("cleaned up")
+            now[0] += 0.2
+            signal.raise_signal(signal.SIGINT)
+            seen.append("not reached")
+    assert (ended.value.code, seen) == (130, ["cleaned up"])
+
+
+@pytest.mark.parametrize(("rank", "lines"), [("0", 2), ("1", 0)])
+def test_one_process_of_a_training_alone_says_how_to_go_on(monkeypatch, capfd, rank, lines):
+    monkeypatch.setenv("RANK", rank)
+    with pytest.raises(Interrupted), exit_on_signals(["run_sgm.py"]):
+        signal.raise_signal(signal.SIGTERM)
+    assert len(capfd.readouterr().err.splitlines()) == lines
+
+
+def test_the_output_of_a_program_that_is_started_goes_where_it_is_sent(tmp_path):
+    with open(tmp_path / "log", "w") as log:
+        assert run_to_its_end([sys.executable, "-S", "-c", "print(1)"], stdout=log) == 0
+    assert (tmp_path / "log").read_text() == "1\n"
 
 
 def test_signals_that_are_ignored_stay_ignored():

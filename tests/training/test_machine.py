@@ -4,6 +4,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -54,6 +55,27 @@ def test_the_probe_of_bfloat16_draws_no_random_numbers_and_works_without_gradien
     assert torch.equal(torch.get_rng_state(), state)
     machine.bf16_fault.cache_clear()
     assert machine.bf16_fault("cpu") == within
+
+
+def test_the_probe_of_bfloat16_finds_a_fault_just_where_an_lstm_fails():
+    machine.bf16_fault.cache_clear()
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.nn.LSTM(4, 4)(torch.zeros(1, 1, 4))[0].float().sum().backward()
+    except RuntimeError:
+        assert machine.bf16_fault("cpu") is not None
+    else:
+        assert machine.bf16_fault("cpu") is None
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_a_gpu_multiplies_bfloat16_where_it_does_not_emulate_it_and_other_devices_do_not(monkeypatch, supported):
+    def is_supported(including_emulation=True):
+        return supported or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    assert machine.multiplies_bf16("cuda") == supported
+    assert not machine.multiplies_bf16("mps")
 
 
 def test_without_native_bfloat16_all_runs_in_fp32_with_one_warning(tmp_path):
@@ -126,6 +148,17 @@ print(faults() - before)
     )
     assert given_back > 10_000
     assert kept < 100
+
+
+@pytest.mark.parametrize("answer", [1, 0])
+def test_memory_is_kept_by_three_settings_of_the_c_library(monkeypatch, answer):
+    given = []
+    library = SimpleNamespace(mallopt=lambda *setting: given.append(setting) or answer)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    assert machine.keep_freed_memory() == bool(answer)
+    # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX; a trim threshold of -1 means never.
+    assert sorted(given) == [(-8, 1), (-3, 32 * 2**20), (-1, -1)]
 
 
 @pytest.mark.parametrize(("system", "library"), [("win32", object()), ("linux", object())])

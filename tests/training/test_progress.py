@@ -1,11 +1,14 @@
+import io
 import re
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tiny_training import make_documents, make_model
 
 from sgm_hf.training import SGMTrainer, progress
-from sgm_hf.training.progress import ProgressLines, duration, format_log, with_lines
+from sgm_hf.training.progress import BarCallback, LineCallback, ProgressLines, duration, format_log, with_lines
 
 LINE = re.compile(r"step (\d+)/(\d+)  epoch (\S+)  loss (\S+).*  (\S+) documents/s  (\d+:\d\d:\d\d) left")
 
@@ -34,6 +37,51 @@ def test_the_first_update_of_a_training_is_shown_with_speed_and_time_left(argume
     assert len(lines) == 1
     step, steps, epoch, loss, rate, _ = lines[0].groups()
     assert (step, steps) == ("1", "12") and 0 < float(epoch) < 1 and float(loss) > 0 and float(rate) > 0
+
+
+def test_a_quick_training_has_no_lines_but_those_of_its_logs(arguments, capsys):
+    trainer = train(arguments, "run", eval_strategy="no", logging_steps=1000)
+    shown = [int(found[1]) for found in map(LINE.match, capsys.readouterr().err.splitlines()) if found]
+    assert shown == [record["step"] for record in trainer.state.log_history if "loss" in record]
+
+
+@pytest.mark.parametrize(
+    ("step", "epoch", "speed"),
+    [
+        (20, 2.0, ""),
+        (21, 2.1, "  2.0 documents/s  0:25:00 left"),
+        (26, 2.6, "  12.0 documents/s  0:02:47 left"),
+        (36, 3.6, "  32.0 documents/s  0:00:00 left"),
+    ],
+)
+def test_speed_and_time_left_are_those_since_the_training_was_resumed(capsys, monkeypatch, step, epoch, speed):
+    monkeypatch.setattr(progress, "time", Clock(100.0))
+    # Half of the 100 seconds of the test went to evaluation.
+    training = SimpleNamespace(is_in_train=True, train_dataset=range(1000), evaluation_seconds=50.0)
+    state = SimpleNamespace(global_step=20, epoch=2.0, max_steps=36, is_world_process_zero=True)
+    lines = LineCallback(training)
+    lines.on_train_begin(None, state, None)
+    state.global_step, state.epoch = step, epoch
+    lines.on_log(None, state, None, logs={"loss": 1.0})
+    assert capsys.readouterr().err == f"step {step}/36  loss 1{speed}\n"
+
+
+def test_a_line_is_written_at_once(monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(raw))
+    progress.write_line("step 1/2")
+    assert raw.getvalue() == b"step 1/2\n"
+
+
+def test_a_bar_has_a_line_a_log_above_it():
+    written = []
+    callback = BarCallback()
+    callback.training_bar = SimpleNamespace(write=lambda line, file: written.append((line, file)))
+    for first in (True, False):
+        state = SimpleNamespace(is_world_process_zero=first, global_step=7)
+        callback.on_log(None, state, None, logs={"loss": 0.5})
+        callback.on_log(None, state, None, logs={})
+    assert written == [("step 7  loss 0.5", sys.stderr)]
 
 
 def test_a_training_without_a_bar_is_never_silent_for_long(arguments, capsys, monkeypatch):
@@ -75,6 +123,8 @@ def test_an_evaluation_without_a_bar_is_never_silent_for_long(arguments, capsys,
     trainer.evaluate()
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Evaluating: ")]
     assert len(lines) == 4 and lines[1].startswith("Evaluating: 8 of 16 documents, ")
+    trainer.fit_label_threshold(make_documents(4))
+    assert capsys.readouterr().err.startswith("Fitting threshold: 4 of 4 documents, ")
 
 
 def test_short_work_and_counted_texts_are_silent_and_unchanged(capsys):
@@ -93,3 +143,4 @@ def test_a_line_of_documents_tells_speed_and_time_left(capsys, monkeypatch):
 def test_a_log_line_shows_what_matters_with_few_digits():
     line = format_log({"epoch": 1.0, "loss": 0.123456789, "eval_micro_f1": 0.5, "total_flos": 1e15})
     assert line == "epoch 1  loss 0.1235  micro_f1 0.5"
+    assert format_log({"loss": 1.0, "eval_loss": 2.0}) == "loss 1  eval_loss 2"  # else there were two of one name

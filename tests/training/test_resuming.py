@@ -15,6 +15,7 @@ from sgm_hf.modeling import SGMTokenizer
 from sgm_hf.training import SamplingArguments, SelfCriticalTrainer, SGMTrainer
 from sgm_hf.training.checkpoints import alone_in, begin_checkpoint, is_complete
 from sgm_hf.training.interruption import Interrupted
+from sgm_hf.training.resuming import set_learning_rate
 
 WORDS = " ".join(f"w{letter}" for letter in "abcdefghijklmnopqrstuvwxyzäö")
 LOSSES = ("loss", "grad_norm", "learning_rate", "step", "epoch")
@@ -181,6 +182,35 @@ def test_a_resumed_training_takes_a_changed_learning_rate_and_says_so(trainer, c
     assert again.resumptions == [*resumed.resumptions, {"update": 15, "changed": {}}]
 
 
+@pytest.mark.parametrize("optimizer_class", [torch.optim.SGD, torch.optim.AdamW])
+def test_a_changed_rate_is_in_optimizer_and_schedule_as_if_it_had_always_been(optimizer_class):
+    def after_updates(rate):
+        optimizer = optimizer_class([{"params": [torch.nn.Parameter(torch.ones(1))]} for _ in range(2)], lr=rate)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: 0.5**update)
+        for _ in range(3):
+            optimizer.step()
+            schedule.step()
+        return optimizer, schedule
+
+    def rates_of(optimizer, schedule):
+        groups = [(group["lr"], group["initial_lr"]) for group in optimizer.param_groups]
+        return groups, schedule.base_lrs, schedule.get_last_lr()
+
+    changed = after_updates(0.1)
+    set_learning_rate(*changed, 0.8)
+    assert rates_of(*changed) == rates_of(*after_updates(0.8))
+    other = torch.optim.lr_scheduler.ReduceLROnPlateau(changed[0])
+    with pytest.raises(ValueError, match="cannot change on resume under ReduceLROnPlateau"):
+        set_learning_rate(changed[0], other, 0.8)
+
+
+def test_steps_given_as_a_share_of_the_training_hold_when_it_is_resumed(trainer, stopped):
+    resumed = trainer(logging_steps=0.2)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.logging_steps == 3
+    assert {6, 9, 12} <= {record["step"] for record in resumed.state.log_history if "loss" in record}
+
+
 def test_a_longer_training_is_resumed_where_its_rates_stay_and_refused_where_they_would_not(trainer):
     whole = trainer("whole", num_train_epochs=3)
     whole.train()
@@ -277,6 +307,18 @@ def test_a_token_is_never_written_to_disk(trainer, tmp_path):
     assert len(files) > 20
     assert not [path for path in files if token.encode() in path.read_bytes()]
     assert "model.safetensors" in seen and "training_args.bin" not in seen  # not for a moment
+
+
+def test_a_model_is_written_where_it_is_to_be_before_it_replaces_the_old_one(trainer, tmp_path, monkeypatch):
+    # From another disk, such as that of temporary files, nothing can be moved into place at once.
+    saved, moved, replace = trainer(), [], os.replace
+    monkeypatch.setattr(os, "replace", lambda source, target: (moved.append(Path(source)), replace(source, target)))
+    output_dir = Path(saved.args.output_dir)
+    for target, inside in ((output_dir, output_dir), (output_dir / "best", output_dir), (tmp_path / "other",) * 2):
+        moved.clear()
+        saved.save_model(str(target))
+        assert "model.safetensors" in {path.name for path in moved}
+        assert {path.parent.parent for path in moved if path.name == "model.safetensors"} == {inside}
 
 
 def test_two_trainings_in_one_folder_are_refused(trainer, tmp_path):

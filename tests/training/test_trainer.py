@@ -395,7 +395,12 @@ def test_what_evaluation_reports_is_what_a_metric_may_be(arguments):
 
 @pytest.mark.parametrize(
     ("metric", "hint"),
-    [("micro_F1", "did you mean micro_f1"), ("f1_micro", "micro_f1"), ("eval_los", "did you mean loss")],
+    [
+        ("micro_F1", "did you mean micro_f1"),
+        ("f1_micro", "micro_f1"),
+        ("eval_los", "did you mean loss"),
+        ("eval_run", "did you mean runtime"),
+    ],
 )
 def test_a_metric_that_evaluation_does_not_report_is_refused_before_training(arguments, metric, hint):
     args = arguments(metric_for_best_model=metric)
@@ -497,6 +502,27 @@ def test_evaluation_takes_its_own_beam_width(arguments):
     scores = trainer.predict(data).predictions.label_scores
     assert set(np.unique(scores)) <= {0.0, 1.0}  # greedy search knows one hypothesis
     assert model.generation_config.num_beams == 5
+
+
+def test_callbacks_hear_of_a_prediction_with_its_metrics_and_the_control(arguments):
+    heard = []
+
+    class Listener(TrainerCallback):
+        def on_predict(self, args, state, control, metrics, **keywords):
+            heard.append((control, metrics))
+
+    trainer = SGMTrainer(make_model(), arguments(eval_strategy="no"), callbacks=[Listener()])
+    control = trainer.control
+    output = trainer.predict(make_documents(3))
+    assert heard == [(control, output.metrics)] and trainer.control is control
+
+
+def test_training_keeps_no_decoder_state(arguments):
+    data = make_documents(4)
+    trainer = SGMTrainer(make_model(), arguments(eval_strategy="no"), data)
+    batch = trainer.data_collator([data[row] for row in range(4)])
+    _, outputs = trainer.compute_loss(trainer.model, batch, return_outputs=True)
+    assert outputs.past_key_values is None
 
 
 def test_data_that_is_not_encoded_is_refused_with_the_remedy(arguments):
