@@ -164,6 +164,11 @@ def test_a_stored_configuration_that_would_be_read_wrongly_is_refused(change, me
         SGMConfig.from_dict(stored | change)
 
 
+def test_its_code_goes_with_a_saved_configuration(tmp_path):
+    SGMConfig(num_labels=2).save_pretrained(tmp_path)
+    assert "class SGMConfig" in (tmp_path / "configuration_sgm.py").read_text(encoding="utf-8")
+
+
 def test_names_that_transformers_asks_for_are_those_of_the_sizes():
     config = SGMConfig(decoder_hidden_size=34, encoder_layers=3)
     assert (config.hidden_size, config.num_hidden_layers) == (34, 3)

@@ -196,6 +196,24 @@ def test_a_bare_label_is_not_read_as_a_list(name, labels):
         LabelConstraints(SGMConfig(num_labels=3), **{name: labels})
 
 
+def test_an_unknown_label_is_refused_with_some_of_the_labels_there_are():
+    some = "LABEL_0, .*, LABEL_9"
+    for num_labels, shown in ((3, "LABEL_0, LABEL_1, LABEL_2"), (10, some), (11, f"{some}, …")):
+        for label in (num_labels, -1, "LABEL_11"):
+            with pytest.raises(ValueError, match=rf"no label {label!r}\. Its {num_labels} labels are: {shown}$"):
+                LabelConstraints(SGMConfig(num_labels=num_labels), required_labels=[0, label])
+
+
+def test_untrained_labels_are_forbidden_and_cannot_be_required():
+    config = SGMConfig(num_labels=4, num_untrained_labels=2)
+    constraints = LabelConstraints(config)
+    assert constraints.most_labels == 2
+    allowed = constraints(torch.tensor([[config.bos_label_id]]), torch.zeros(1, 5)).isfinite()
+    assert allowed.tolist() == [[True, True, False, False, True]]
+    with pytest.raises(ValueError, match=r"asks for \['LABEL_2'\].* not been trained"):
+        LabelConstraints(config, required_labels=[1, 2])
+
+
 @pytest.mark.parametrize("label", [True, 1.0, None, np.bool_(True), torch.tensor(True), torch.tensor(1.0)], ids=repr)
 def test_label_ids_are_integers(label):
     for arguments in ({"allowed_labels": [label]}, {"required_labels": [label]}, {"label_hierarchy": {0: label}}):

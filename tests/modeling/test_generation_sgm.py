@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 from tiny_models import NUM_LABELS, build_model
-from transformers import CompileConfig
+from transformers import CompileConfig, GenerationConfig
 
 from sgm_hf.modeling import (
     LabelConstraints,
@@ -777,8 +777,38 @@ def test_every_unsupported_argument_is_tried():
 )
 @pytest.mark.parametrize("argument", UNSUPPORTED)
 def test_an_argument_that_cannot_work_is_refused_by_its_name(texts, argument, settings):
-    with pytest.raises(ValueError, match=rf"generate\(\) does not support {argument}: .* Leave it out\."):
+    with pytest.raises(ValueError, match=rf"generate\(\) does not support {argument}: (\S+ ){{3}}.*Leave it out\."):
         build_model().generate(**texts, **settings, **{argument: UNSUPPORTED[argument]})
+
+
+def test_a_generation_config_that_is_given_counts_before_the_models_own_and_stays_as_it_is(texts):
+    model = build_model(num_labels=6, seed=3)
+    settings = {"num_beams": 1, "max_new_tokens": 4, "required_labels": [5], "max_labels": 3}
+    given = GenerationConfig(**settings)
+    before = given.to_dict()
+    expected = model.generate(**texts, **settings)
+    assert torch.equal(model.generate(**texts, generation_config=given), expected)
+    assert not torch.equal(model.generate(**texts), expected)
+    assert given.to_dict() == before
+    for name, value in settings.items():
+        setattr(model.generation_config, name, value)
+    assert torch.equal(model.generate(**texts), expected)
+
+
+def test_padding_is_found_by_its_id_where_no_mask_is_given(texts):
+    model, input_ids = build_model(), texts["input_ids"]
+    assert (input_ids == 0).any()
+    for mode in ("greedy", "beam"):
+        expected = model.generate(**texts, **MODES[mode])
+        assert torch.equal(model.generate(input_ids, **MODES[mode]), expected)
+        assert torch.equal(model.generate(input_ids=input_ids, **MODES[mode]), expected)
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_scores_and_hypotheses_are_returned_only_where_they_are_asked_for(texts, num_beams):
+    output = build_model().generate(**texts, num_beams=num_beams, return_dict_in_generate=True)
+    for name in ("label_scores", "hypotheses", "hypothesis_log_probs"):
+        assert getattr(output, name) is None
 
 
 def test_an_unsupported_setting_of_the_generation_config_is_refused_too(texts):

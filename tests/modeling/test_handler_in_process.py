@@ -25,8 +25,8 @@ def test_a_request_reaches_the_pipeline_of_the_repository(endpoint):
     assert handler.EndpointHandler()({"inputs": "a"})[1]["model"] == ""
 
 
-def test_the_parameters_that_pass_are_those_of_labels_and_beams():
-    assert set(handler.PARAMETERS) == {
+def test_the_parameters_that_pass_are_those_of_labels_and_beams(endpoint):
+    names = {
         "top_k",
         "return_attention",
         "num_beams",
@@ -39,6 +39,8 @@ def test_the_parameters_that_pass_are_those_of_labels_and_beams():
         "required_labels",
         "label_hierarchy",
     }
+    assert endpoint({"inputs": "a", "parameters": dict.fromkeys(names, 1)})[3] == dict.fromkeys(names, 1)
+    assert set(handler.PARAMETERS) == names
 
 
 @pytest.mark.parametrize("num_beams", [1, 2, 64])

@@ -674,6 +674,15 @@ def test_parameters_have_the_names_and_shapes_of_every_checkpoint(attention, lab
 # ---- initial weights ----
 
 
+def test_weights_that_were_loaded_are_not_drawn_again():
+    model = build_model(label_feedback="global_embedding")
+    for parameter in model.parameters():
+        parameter.data.fill_(0.375)
+        parameter._is_hf_initialized = True  # as Transformers marks them
+    model.apply(model._init_weights)
+    assert all(parameter.eq(0.375).all() for parameter in model.parameters())
+
+
 def test_initial_weights_are_those_of_the_field():
     torch.manual_seed(0)
     sizes = {"vocab_size": 2000, "embedding_size": 60, "encoder_hidden_size": 50, "decoder_hidden_size": 80}

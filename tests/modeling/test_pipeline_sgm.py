@@ -1,11 +1,12 @@
 import json
 import warnings
+from itertools import islice
 
 import datasets
 import pytest
 import torch
-from torch.utils.data import IterableDataset
-from transformers import BertConfig, BertForSequenceClassification, pipeline
+from torch.utils.data import Dataset, IterableDataset
+from transformers import BertConfig, BertForSequenceClassification, pipeline, tokenization_utils_base
 from transformers.pipelines.pt_utils import KeyDataset
 
 from sgm_hf.modeling.configuration_sgm import SGMConfig
@@ -301,6 +302,37 @@ def test_texts_are_cut_at_model_max_length_unless_told_otherwise(pipe):
     finally:
         pipe.tokenizer.model_max_length = before
     assert words == [4, 20]
+
+
+def test_a_long_text_that_is_not_to_be_cut_gives_no_warning(pipe, monkeypatch):
+    pipe = MultiLabelGenerationPipeline(model=pipe.model, tokenizer=pipe.tokenizer, device="cpu")
+    warned = []
+    monkeypatch.setattr(pipe.tokenizer, "model_max_length", 4)
+    monkeypatch.setattr(pipe.tokenizer, "deprecation_warnings", {})  # Transformers warns once only
+    monkeypatch.setattr(tokenization_utils_base.logger, "warning", lambda *message: warned.append(message))
+    assert pipe(TEXTS[1], truncation=False)
+    assert not warned
+    pipe.tokenizer(TEXTS[1])
+    assert warned
+
+
+def test_an_encoded_text_has_its_words_and_on_request_their_places(pipe):
+    assert set(pipe.preprocess("gold")) == {"text", "input_ids"}
+    assert set(pipe.preprocess("gold", return_offsets=True)) == {"text", "input_ids", "offset_mapping"}
+
+
+class Repeated(Dataset):
+    """Texts at every index, also behind the length."""
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        return TEXTS[index % len(TEXTS)]
+
+
+def test_a_dataset_is_read_as_far_as_its_length(pipe):
+    assert_same(islice(pipe(Repeated(), batch_size=2), 6), pipe(TEXTS[:5]))
 
 
 @pytest.mark.parametrize("options", [{}, {"top_k": None}, {"return_attention": True}])

@@ -1,4 +1,5 @@
 import gzip
+import itertools
 import json
 import os
 import subprocess
@@ -255,3 +256,17 @@ def test_sizes_not_given_are_those_of_the_paper():
     tokenizer = SGMTokenizer.train_from_texts(texts)
     assert len(texts) > 30_000 == len(tokenizer)
     assert tokenizer.model_max_length == 500
+
+
+def test_a_vocabulary_has_the_papers_size_where_none_is_given():
+    words = map("".join, itertools.product("abcdefghijklmnopqrstuvwxyz", repeat=4))
+    assert len(SGMTokenizer.train_from_texts([" ".join(itertools.islice(words, 30_100))])) == 30_000
+
+
+def test_a_token_added_as_special_is_special():
+    tokenizer = SGMTokenizer.train_from_texts(["a b"])
+    tokenizer.add_tokens(["<mark>"], special_tokens=True)
+    tokenizer.add_tokens(["word"])
+    special = {token.content: token.special for token in tokenizer.added_tokens_decoder.values()}
+    assert special["<mark>"] and not special["word"]
+    assert tokenizer.decode(tokenizer("a word")["input_ids"], skip_special_tokens=True).split() == ["a", "word"]
