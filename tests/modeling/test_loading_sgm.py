@@ -220,9 +220,7 @@ def test_a_file_named_by_its_hash_must_have_it(tmp_path):
 
 def test_messages_name_some_of_many_weights():
     shapes = {("b", (2, 3), (4, 5)), ("a", (1,), (2,))}
-    message = (
-        r"2 weights of x do not .*; a: stored \(1,\), expected \(2,\)\. .*, or give ignore_mismatched_sizes=True"
-    )
+    message = r"2 weights of x do not .*; a: stored \(1,\), expected \(2,\)\. .*, or give ignore_mismatched_sizes=True"
     with pytest.raises(RuntimeError, match=message):
         check_shapes("x", shapes)
     with pytest.raises(ValueError, match=r"3 \(a, b, c\) missing, 4 \(d, e, f, …\) not expected"):

@@ -172,7 +172,7 @@ def test_auto_tokenizer_loads_it_where_sgm_hf_is_not_imported(tokenizer, tmp_pat
     ("texts", "options", "message"),
     [
         ([], {}, "No texts"),
-        (["", " \n\t"], {}, "2 texts hold no word"),
+        (["", " \n\t"], {}, "The 2 texts hold no word"),
         (["a b"], {"min_frequency": 2}, "at least 2 times"),
         (["a"], {"vocab_size": 2}, "vocab_size is 2"),
         (["a"], {"model_max_length": 0}, "model_max_length is 0"),
