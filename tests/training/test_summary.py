@@ -1,9 +1,11 @@
 import dataclasses
 import json
+import os
 import platform
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 import torch
 from tiny_training import make_documents, make_model
 
@@ -172,6 +174,13 @@ def test_the_machine_is_described(monkeypatch):
         package_versions()["torch"] == torch.__version__.split("+")[0]
         or package_versions()["torch"] == torch.__version__
     )
+
+
+@pytest.mark.parametrize(("counted", "cores"), [(6, 6), (None, 1)])
+def test_cores_are_counted_where_a_system_does_not_say_which_may_be_used(monkeypatch, counted, cores):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: counted)
+    assert describe_machine()["cores"] == cores
 
 
 def test_each_setting_that_is_shown_exists():
