@@ -296,7 +296,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         "files", nargs="*", default=[], help="files to mutate; default all of modeling, training, data"
     )
-    parser.add_argument("--sample", type=int, default=15, help="mutants of each file; 0: all")
+    parser.add_argument("--sample", type=int, default=10, help="mutants of each file; 0: all")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--processes", type=int, default=2, help="mutants that are run at once")
     parser.add_argument("--tests", nargs="+", default=TESTS, help="test files and folders that are run")
