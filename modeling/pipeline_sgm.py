@@ -120,7 +120,8 @@ class MultiLabelGenerationPipeline(Pipeline):
             generate_kwargs["return_attention"] = return_attention
         if truncation is not None:
             preprocess_params["truncation"] = truncation
-        self._check_names(generate_kwargs)
+        if generate_kwargs:  # most calls have none, and making the list of names takes time
+            self._check_names(generate_kwargs)
         num_sets = generate_kwargs.get("num_return_sequences", 1)
         if num_sets != 1:
             raise ValueError(
