@@ -19,6 +19,7 @@ import harness
 import torch
 
 from sgm_hf import SGMConfig, SGMForMultiLabelGeneration
+from sgm_hf.tables import markdown_table
 
 NUM_LABELS = (10_000, 20_000, 50_000, 100_000)
 CASES = ("no_constraint", "max_labels", "required_label", "hierarchy")
@@ -101,10 +102,11 @@ def main() -> None:
             before = runs[-1]["before_mib"]
             time_each, memory_each = 1e6 * row["value"] / num_labels, 1024 * (row["peak_mib"] - before) / num_labels
             case = arm.partition(":")[0]
-            lines.append((num_labels, case, row["value"], time_each, before, row["peak_mib"], memory_each))
-    print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|")
-    for labels, case, value, time_each, before, peak, memory_each in lines:
-        print(f"| {labels:,} | {case} | {value:.0f} | {time_each:.0f} | {before:.0f} | {peak} | {memory_each:.1f} |")
+            lines.append(
+                (f"{num_labels:,}", case, f"{row['value']:.0f}", f"{time_each:.0f}", f"{before:.0f}")
+                + (row["peak_mib"], f"{memory_each:.1f}")
+            )
+    print(markdown_table(COLUMNS, lines))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ own; the processes take turns, repetition by repetition, so that whatever else t
 """
 
 import argparse
-import csv
 import json
 import platform
 import resource
@@ -25,6 +24,7 @@ from datasets import Dataset
 
 from sgm_hf import SGMConfig, SGMTokenizer, encode_dataset
 from sgm_hf.datasets_scripts import load
+from sgm_hf.tables import markdown_table, write_csv
 from sgm_hf.training.machine import choose_precision, prepare_cpu
 from sgm_hf.training.summary import describe_machine
 
@@ -405,12 +405,7 @@ def summarise(
 
 def keep(rows: list[dict[str, Any]]) -> None:
     """Append rows to speed.csv, which is made where it is missing."""
-    is_new = not SPEEDS.exists()
-    with SPEEDS.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerows(rows)
+    write_csv(rows, SPEEDS, COLUMNS, append=True)
 
 
 def show(rows: list[dict[str, Any]]) -> None:
@@ -425,7 +420,4 @@ def show(rows: list[dict[str, Any]]) -> None:
         first["unit"],
     )
     print("\n" + ", ".join(setting) + "\n")
-    print("| " + " | ".join(columns) + " |")
-    print("|" + "---|" * len(columns))
-    for row in rows:
-        print("| " + " | ".join(str(row[column]) for column in columns) + " |")
+    print(markdown_table(columns, ([row[column] for column in columns] for row in rows)))

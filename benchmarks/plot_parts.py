@@ -8,7 +8,6 @@ SVG) and its numbers (CSV).
 """
 
 import argparse
-import csv
 import json
 import re
 import subprocess
@@ -20,6 +19,8 @@ import bench_training
 import torch
 from matplotlib import pyplot
 from torch.profiler import ProfilerActivity, profile
+
+from sgm_hf.tables import write_csv
 
 ARMS = ("textbook_unpacked", "ours_fp32", "ours_bf16", "limit_fp32", "limit_bf16")
 # The parts, and the names of the operations of PyTorch that belong to each (regular expressions).
@@ -64,11 +65,10 @@ def draw(measured: dict[str, dict[str, float]], title: str, output: Path) -> Non
         title: Of the picture.
         output: Path without an ending.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.with_suffix(".csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["arm", *PARTS, REST])
-        writer.writerows([arm, *(round(value, 3) for value in parts.values())] for arm, parts in measured.items())
+    write_csv(
+        [{"arm": arm} | {part: round(value, 3) for part, value in parts.items()} for arm, parts in measured.items()],
+        output.with_suffix(".csv"),
+    )
     figure, axes = pyplot.subplots(figsize=(9, 0.6 * len(measured) + 1.6), layout="constrained")
     arms = list(measured)[::-1]
     left = [0.0] * len(arms)

@@ -16,6 +16,8 @@ import subprocess
 from datetime import date
 from pathlib import Path
 
+from sgm_hf.tables import markdown_table, write_csv
+
 RESULTS = Path(__file__).with_name("results.csv")
 METRICS = (
     "micro_f1",
@@ -75,12 +77,7 @@ def rows_of_run(run: Path, config: str) -> list[dict]:
 
 def add(run: Path, config: str) -> None:
     """Append a run's rows to results.csv, which is made where it is missing."""
-    is_new = not RESULTS.exists()
-    with RESULTS.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerows(rows_of_run(run, config))
+    write_csv(rows_of_run(run, config), RESULTS, COLUMNS, append=True)
 
 
 def table() -> str:
@@ -93,14 +90,14 @@ def table() -> str:
         groups.setdefault(key, []).append(row)
     columns = ["Configuration", "Precision", "Split", "Set decoding", "Seeds", "micro-F1", "P", "R", "macro-F1"]
     columns += ["Hamming loss", "0/1 loss", "Minutes"]
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines = []
     for (config, precision, split, set_decoding), runs in groups.items():
         decimals = {name: 4 if name == "hamming_loss" else 3 for name in SHOWN}
         figures = [mean_and_spread([float(run[name]) for run in runs], decimals[name]) for name in SHOWN]
         minutes = statistics.mean(float(run["training_minutes"]) for run in runs)
         cells = [f"`{Path(config).name}`", precision, split, f"`{set_decoding}`", str(len(runs)), *figures]
-        lines.append("| " + " | ".join([*cells, f"{minutes:.0f}"]) + " |")
-    return "\n".join(lines)
+        lines.append([*cells, f"{minutes:.0f}"])
+    return markdown_table(columns, lines)
 
 
 def mean_and_spread(values: list[float], decimals: int) -> str:

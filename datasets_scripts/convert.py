@@ -18,6 +18,7 @@ from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCard
 
 from sgm_hf.programs import run_main
+from sgm_hf.tables import markdown_table
 
 from . import CORPORA, load_builder
 from ._corpus import prepare
@@ -154,31 +155,33 @@ def _batches(folder: Path, pattern: str) -> Iterator[tuple[list[str], np.ndarray
 def _statistics_table(builder: datasets.GeneratorBasedBuilder, statistics: dict[str, SplitStatistics]) -> str:
     """The counts of every split as a Markdown table, beside the documents of the complete published files."""
     expected = getattr(builder.config, "expected_documents", {})
-    rows = [
-        f"Configuration `{builder.config.name}`, counted in the files here"
-        + (". Expected are the documents of the complete published files." if expected else "."),
-        "",
-        "| split | documents | expected | labels in use | labels per document | words per document |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = []
     for split, counts in statistics.items():
         documents = max(counts.documents, 1)  # an empty split has means of 0
         rows.append(
-            f"| {split} | {counts.documents:,} | {f'{expected[split]:,}' if split in expected else '–'} "
-            f"| {np.count_nonzero(counts.label_counts)} of {len(counts.label_counts)} "
-            f"| {counts.label_counts.sum() / documents:.2f} | {counts.words / documents:.1f} |"
+            (
+                split,
+                f"{counts.documents:,}",
+                f"{expected[split]:,}" if split in expected else "–",
+                f"{np.count_nonzero(counts.label_counts)} of {len(counts.label_counts)}",
+                f"{counts.label_counts.sum() / documents:.2f}",
+                f"{counts.words / documents:.1f}",
+            )
         )
-    return "\n".join(rows)
+    titles = ("split", "documents", "expected", "labels in use", "labels per document", "words per document")
+    counted = f"Configuration `{builder.config.name}`, counted in the files here."
+    counted += " Expected are the documents of the complete published files." if expected else ""
+    return f"{counted}\n\n{markdown_table(titles, rows)}"
 
 
 def _labels_table(builder: datasets.GeneratorBasedBuilder, statistics: dict[str, SplitStatistics]) -> str:
     """The documents of each label in each split as a Markdown table."""
     names = (builder.info.features or {})["labels"].feature.names
-    rows = [f"| documents with the label | {' | '.join(statistics)} |", "|---|" + "---|" * len(statistics)]
-    for label, name in enumerate(names):
-        counts = (f"{split.label_counts[label]:,}" for split in statistics.values())
-        rows.append(f"| `{name}` | {' | '.join(counts)} |")
-    return "\n".join(rows)
+    rows = (
+        (f"`{name}`", *(f"{split.label_counts[label]:,}" for split in statistics.values()))
+        for label, name in enumerate(names)
+    )
+    return markdown_table(("documents with the label", *statistics), rows)
 
 
 def _size_category(documents: int) -> str:

@@ -8,7 +8,6 @@ MODEL is a folder or a model on the Hub. The page needs no network. `make_space.
 """
 
 import argparse
-import csv
 import html
 import json
 import os
@@ -30,6 +29,7 @@ from transformers import pipeline
 from sgm_hf import MultiLabelGenerationPipeline, load_files
 from sgm_hf.analysis.attention import ATTENTION_CSS, attention_html, attention_page
 from sgm_hf.programs import run_main
+from sgm_hf.tables import write_csv
 
 HERE = Path(__file__).parent
 FILE_TYPES = [".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet"]
@@ -203,12 +203,9 @@ def write_predictions(documents: Sequence[Document], predictions: Sequence[Predi
     jsonl, table = folder / "predictions.jsonl", folder / "predictions.csv"
     with jsonl.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    with table.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["id", "text", "labels", "scores"], lineterminator="\n")
-        writer.writeheader()
-        for record in records:
-            joined = {name: "|".join(map(str, record[name])) for name in ("labels", "scores")}
-            writer.writerow(record | joined)
+    joined = ({name: "|".join(map(str, record[name])) for name in ("labels", "scores")} for record in records)
+    rows = [record | cells for record, cells in zip(records, joined, strict=True)]
+    write_csv(rows, table, ["id", "text", "labels", "scores"])
     return [str(jsonl), str(table)]
 
 

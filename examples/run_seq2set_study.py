@@ -24,6 +24,7 @@ import logging
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,12 @@ from sgm_hf.datasets_scripts.generated import default_process
 from sgm_hf.metrics import compute_metrics
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 from sgm_hf.programs import run_main
+from sgm_hf.tables import markdown_table, write_csv
 from sgm_hf.training.checkpoints import has_complete_checkpoint, write_text_atomically
 from sgm_hf.training.interruption import exit_on_signals, run_to_its_end
 
+# The numbers of the CSV files have six significant digits.
+write_rows = partial(write_csv, float_format=".6g")
 logger = logging.getLogger("run_seq2set_study")
 
 EXAMPLES = Path(__file__).parent
@@ -158,12 +162,6 @@ def identity(run: dict[str, Any]) -> dict[str, Any]:
     return {name: run[name] for name in ("order", "system", "seed")}
 
 
-def markdown(titles: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
-    """A Markdown table of titles and rows of cells."""
-    lines = [titles, ["---"] * len(titles), *rows]
-    return "".join(f"| {' | '.join(map(str, cells))} |\n" for cells in lines)
-
-
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Tables 1 and 2 as one Markdown table: mean ± standard deviation, and the harm of shuffling in per cent."""
     titles = ["Labels in training", "System", "Seeds", "HL", "0/1 loss", "micro-F1", "P", "R", "micro-F1 of threshold"]
@@ -184,7 +182,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
                 cell += f" ({abs(harm):.1%} {'worse' if harm > 0 else 'better'})"
             cells.append(cell)
         lines.append(cells)
-    return markdown(titles, lines)
+    return markdown_table(titles, lines)
 
 
 def climb(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -235,7 +233,7 @@ def search_table(rows: Sequence[dict[str, Any]]) -> str:
     titles = ["Order", "Method", "Learning rate", "Samples", "Baseline", "Dropout", "Likelihood", "Epochs"]
     titles += ["micro-F1 before", "after", "0/1 loss before", "after"]
     measured = [name for name in rows[0] if name not in ("order", *SEARCHED)]
-    return markdown(
+    return markdown_table(
         titles,
         (
             [row["order"], row["method"], f"{row['learning_rate']:g}", row["num_samples"], row["baseline"]]
@@ -291,22 +289,22 @@ def report(study: Path, output: Path, set_decoding: str = "best_sequence") -> st
         top += [identity(run) | {"removed": k, "micro_f1": f1} for k, f1 in zip(removed, values, strict=True)]
         frequency.append(identity(run) | studies.by_frequency(*matrices))
     corpus = runs[0]["summary"]["data"]["name"]
-    figures.write_rows(metrics, output / "table.csv")
+    write_rows(metrics, output / "table.csv")
     text = table(metrics)
-    write_text_atomically(output / "table.md", text)
-    figures.write_rows(top, output / "without_top_labels.csv")
+    write_text_atomically(output / "table.md", text + "\n")
+    write_rows(top, output / "without_top_labels.csv")
     figures.plot_without_top_labels(
         top, output / "without_top_labels", f"{corpus}, test: the k most frequent left out"
     )
-    figures.write_rows(frequency, output / "by_frequency.csv")
+    write_rows(frequency, output / "by_frequency.csv")
     figures.plot_by_frequency(frequency, output / "by_frequency", f"{corpus}, test: first and last 10 % of the labels")
     points = climb(runs)
-    figures.write_rows(points, output / "climb.csv")
+    write_rows(points, output / "climb.csv")
     figures.plot_climb(points, output / "climb", f"{corpus}: training and fine-tuning", optimum_of(runs))
     searched = search_rows(study)
     if searched:
-        figures.write_rows(searched, output / "search.csv")
-        write_text_atomically(output / "search.md", search_table(searched))
+        write_rows(searched, output / "search.csv")
+        write_text_atomically(output / "search.md", search_table(searched) + "\n")
     return text
 
 

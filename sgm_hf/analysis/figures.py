@@ -1,6 +1,5 @@
 """Figures as PNG and SVG, and their numbers as CSV; needs matplotlib (`pip install sgm_hf[figures]`)."""
 
-import csv
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,24 +27,6 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     with pyplot.rc_context({"svg.hashsalt": "sgm_hf"}):
         figure.savefig(path.with_name(f"{path.name}.svg"), metadata={"Date": None})
     pyplot.close(figure)
-
-
-def write_rows(rows: Rows, path: str | Path) -> None:
-    """Write rows of the same columns as CSV, numbers with six significant digits.
-
-    Args:
-        rows: At least one.
-        path: The file.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow(
-                {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()}
-            )
 
 
 def plot_without_top_labels(rows: Rows, path: str | Path, title: str) -> None:

@@ -1,4 +1,3 @@
-import csv
 import xml.dom.minidom
 
 import pytest
@@ -36,12 +35,6 @@ def test_a_figure_is_written_as_picture_and_as_drawing(tmp_path):
     assert image.imread(tmp_path / "new" / "a.figure.png").shape[2] == 4
     assert xml.dom.minidom.parse(str(tmp_path / "new" / "a.figure.svg")).documentElement.tagName == "svg"
     assert pyplot.get_fignums() == []
-
-
-def test_rows_are_written_and_read_back(tmp_path):
-    figures.write_rows([{"system": "a", "f1": 1 / 3}, {"system": "b, c", "f1": 2.0}], tmp_path / "rows.csv")
-    with (tmp_path / "rows.csv").open(newline="") as file:
-        assert list(csv.DictReader(file)) == [{"system": "a", "f1": "0.333333"}, {"system": "b, c", "f1": "2"}]
 
 
 def test_left_out_labels_are_drawn_as_means_and_as_gains(drawn):

@@ -22,6 +22,8 @@ from pathlib import Path
 import transformers
 from obtain import IndexUnreachable, obtain_suite
 
+from sgm_hf.tables import markdown_table
+
 HERE = Path(__file__).parent
 REPORT = HERE.parents[1] / "docs" / "conformance.md"
 
@@ -141,14 +143,13 @@ def write_report(comparison: Comparison) -> str:
         "`tests`, hence the suites of `generate()` and of exporting; `tests/modeling` tests generation. A few of the",
         "tests find nothing to check in our model (it ties no weights and has no buffers), and pass.",
         "",
-        "| | Run | Passed | Not applicable | Failed |",
-        "|---|---|---|---|---|",
     ]
+    rows = []
     for name in [*classes, None]:
         passed = [test for test in comparison.passed if name in (None, test.split("::")[0])]
         other = [t for reason in comparison.reasons for t in reason.matched if name in (None, t.split("::")[0])]
-        row = (len(passed) + len(other), len(passed), len(other), 0)
-        lines.append(f"| {'All' if name is None else f'`{name}`'} | {' | '.join(map(str, row))} |")
+        rows.append(("All" if name is None else f"`{name}`", len(passed) + len(other), len(passed), len(other), 0))
+    lines.append(markdown_table(("Class", "Run", "Passed", "Not applicable", "Failed"), rows))
     if comparison.faults:
         lines += ["", "**The comparison found faults:**", "", *(f"- {fault}" for fault in comparison.faults)]
     lines += ["", f"## Not applicable: {listed} tests, {len(comparison.reasons)} reasons"]

@@ -12,7 +12,6 @@ killed if one of them fails, or takes far longer than without it.
 """
 
 import argparse
-import csv
 import hashlib
 import json
 import os
@@ -30,6 +29,8 @@ from queue import Empty, Queue
 from typing import Any
 
 from mutants import Mutant, find_mutants
+
+from sgm_hf.tables import markdown_table, write_csv
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -258,17 +259,18 @@ def report(rows: Sequence[dict[str, Any]], counts: dict[str, int]) -> str:
         # of a sample without replacement; add-one, so that a file with no survivor has an error, too
         smooth = (outcomes["killed"] + 1) / (tried + 2)
         variance += (count / total) ** 2 * smooth * (1 - smooth) / tried * (1 - tried / count)
-        lines.append(f"| `{file}` | {count} | {tried} | {outcomes['killed']} | {outcomes['survived']} | {score:.1%} |")
+        lines.append((f"`{file}`", count, tried, outcomes["killed"], outcomes["survived"], f"{score:.1%}"))
     killed = sum(row["outcome"] == "killed" for row in rows)
     tried = sum(row["outcome"] in ("killed", "survived") for row in rows)
-    lines.append(f"| all | {total} | {tried} | {killed} | {tried - killed} | {killed / max(tried, 1):.1%} |")
+    lines.append(("all", total, tried, killed, tried - killed, f"{killed / max(tried, 1):.1%}"))
+    table = markdown_table(("file", "mutants", "tried", "killed", "survived", "score"), lines)
     survivors = [row for row in rows if row["outcome"] == "survived"]
     known = [reasons.get((row["file"], row["before"], row["after"])) for row in survivors]
     pairs = sorted(zip(survivors, known, strict=True), key=lambda pair: (pair[0]["file"], pair[0]["line"]))
     shown = [survivor_lines(row, reason) for row, reason in pairs]
     template = (HERE / "report.md").read_text(encoding="utf-8")
     error = 1.96 * variance**0.5
-    fields = {"table": "\n".join(lines), "score": f"{share:.1%}", "error": f"{100 * error:.1f}"}
+    fields = {"table": table, "score": f"{share:.1%}", "error": f"{100 * error:.1f}"}
     fields |= {"survivors": "\n".join(shown), "equivalent": str(sum(reason is not None for reason in known))}
     fields |= {"tried": str(tried), "total": f"{total:,}", "count": str(len(survivors))}
     return template.format(**fields)
@@ -284,10 +286,8 @@ def survivor_lines(row: dict[str, Any], reason: str | None) -> str:
 def write_report(rows: Sequence[dict[str, Any]], counts: dict[str, int]) -> None:
     """Write docs/mutants.md, and docs/mutants.csv with every mutant of the sample."""
     (ROOT / "docs" / "mutants.md").write_text(report(rows, counts), encoding="utf-8")
-    with open(ROOT / "docs" / "mutants.csv", "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(sorted(rows, key=lambda row: (row["file"], row["line"], row["before"], row["after"])))
+    rows = sorted(rows, key=lambda row: (row["file"], row["line"], row["before"], row["after"]))
+    write_csv(rows, ROOT / "docs" / "mutants.csv", COLUMNS)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

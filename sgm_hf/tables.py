@@ -1,0 +1,39 @@
+"""Tables as Markdown and as CSV."""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def markdown_table(titles: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
+    """A Markdown table without a line break at its end; "|" in a cell is escaped."""
+    lines = ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |" for cells in (titles, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(titles), *lines[1:]])
+
+
+def write_csv(
+    rows: Sequence[Mapping[str, Any]],
+    path: str | Path,
+    columns: Sequence[str] | None = None,
+    float_format: str = "",
+    append: bool = False,
+) -> None:
+    """Write rows as CSV.
+
+    Args:
+        rows: At least one if `columns` is not given.
+        path: The file; its folder is made where it is missing.
+        columns: The entries of a row that are written; by default all of the first row.
+        float_format: How numbers are written, e.g. ".6g".
+        append: Whether the rows are added to the end of the file if it exists.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    has_header = append and path.exists()
+    with path.open("a" if append else "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns or list(rows[0]), extrasaction="ignore", lineterminator="\n")
+        if not has_header:
+            writer.writeheader()
+        for row in rows:
+            writer.writerow({k: format(v, float_format) if isinstance(v, float) else v for k, v in row.items()})

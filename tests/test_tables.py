@@ -1,0 +1,29 @@
+import csv
+
+import pytest
+
+from sgm_hf.tables import markdown_table, write_csv
+
+
+def test_a_markdown_table_has_a_line_per_row_and_shows_what_looks_like_a_column_border():
+    table = markdown_table(("name", "value"), [("a|b", 0.5), ("c", None)])
+    assert table == "| name | value |\n|---|---|\n| a\\|b | 0.5 |\n| c | None |"
+
+
+def test_rows_are_written_and_read_back(tmp_path):
+    rows = [{"system": "a", "f1": 1 / 3}, {"system": 'b, "c"\nd', "f1": 2.0}]
+    write_csv(rows, tmp_path / "new" / "rows.csv", float_format=".6g")
+    with (tmp_path / "new" / "rows.csv").open(encoding="utf-8", newline="") as file:
+        assert list(csv.DictReader(file)) == [{"system": "a", "f1": "0.333333"}, {"system": 'b, "c"\nd', "f1": "2"}]
+
+
+@pytest.mark.parametrize("append", [True, False])
+def test_rows_are_added_under_one_header_or_replace_the_file(tmp_path, append):
+    for number in (1, 2):
+        write_csv([{"b": 0.1, "a": number, "c": None}], tmp_path / "rows.csv", ["a", "b"], append=append)
+    assert (tmp_path / "rows.csv").read_bytes() == (b"a,b\n1,0.1\n2,0.1\n" if append else b"a,b\n2,0.1\n")
+
+
+def test_columns_without_rows_give_the_header_alone(tmp_path):
+    write_csv([], tmp_path / "rows.csv", ["a", "b"])
+    assert (tmp_path / "rows.csv").read_bytes() == b"a,b\n"
