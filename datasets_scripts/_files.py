@@ -1,4 +1,4 @@
-"""Finding and reading source files, plain or gzip, with errors that name the file and the line."""
+"""Finding and reading source files, plain or packed, with errors that name the file."""
 
 import gzip
 import hashlib
@@ -83,35 +83,3 @@ def read_bytes(path: Path) -> bytes:
     """
     with naming_damage(path):
         return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-
-
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    r"""Read a UTF-8 text file line by line, decompressing `.gz`.
-
-    Only "\n" ends a line: other separators that Unicode knows are part of the text.
-
-    Args:
-        path: the file.
-
-    Yields:
-        The line number, from 1, and the line without its end.
-
-    Raises:
-        ValueError: a line is not UTF-8 or holds a carriage return, or the gzip file is empty, truncated or damaged.
-    """
-    opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
-    with naming_damage(path), opened as stream:
-        for number, line in enumerate(stream, 1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise ValueError(
-                    f"{path}, line {number}: byte {error.object[error.start]:#04x} is not UTF-8; "
-                    "convert the file to UTF-8 or fetch it again"
-                ) from error
-            if "\r" in text:  # an end of line of old Macs: several documents would be read as one
-                raise ValueError(
-                    f"{path}, line {number}: a carriage return within the line; convert the ends of lines to \\n, or "
-                    "fetch the file again"
-                )
-            yield number, text

@@ -5,8 +5,9 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from sgm_hf.data.lines import read_lines
+
 from ._corpus import CorpusBuilder, CorpusConfig, RepeatedLabels, check_labels, check_text
-from ._files import read_lines
 
 # The corpus comes without a label list. This order is ours: descending number of documents in the official training
 # labels (53,840 documents), ties by name.

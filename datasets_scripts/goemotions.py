@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sgm_hf.data.lines import read_lines
+
 from ._corpus import CorpusBuilder, CorpusConfig, check_distinct, check_text
-from ._files import read_lines
 
 # The order of emotions.txt, to which the data's indices refer.
 LABEL_NAMES = tuple(

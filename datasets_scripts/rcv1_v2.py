@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from sgm_hf.data.lines import read_lines
+
 from ._corpus import CorpusBuilder, CorpusConfig, check_distinct, check_labels
-from ._files import find_file, naming_damage, read_lines
+from ._files import find_file, naming_damage
 
 logger = logging.getLogger(__name__)
 

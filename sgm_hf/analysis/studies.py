@@ -4,13 +4,13 @@ All label matrices here are boolean, of shape (N, L), and their columns go from 
 the training split. That is the order of the label ids of a model trained with `label_order` "frequency" or "shuffled".
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from sgm_hf.data.labels import label_matrix
+from sgm_hf.data.lines import read_json_lines
 from sgm_hf.metrics import compute_metrics
 
 # Columns of the paper's Table 1, by the names of our metrics.
@@ -32,20 +32,17 @@ def read_predictions(
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        ValueError: If a line is no JSON, has no gold labels, or has a label that is not among the names.
+        ValueError: If a line is not JSON, has no gold labels, or has a label that is not among the names.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"the predictions {path} do not exist; run run_sgm.py with --do_predict true first.")
     columns = {name: column for column, name in enumerate(label_names)}
     gold, predicted = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, record in read_json_lines(path):
         try:
-            record = json.loads(line)
             gold.append([columns[label] for label in record["gold"]])
             predicted.append([columns[label] for label in record[set_decoding]])
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number}: not JSON ({error.msg}); write the predictions again.") from error
         except KeyError as error:
             raise ValueError(
                 f"{path}, line {number}: {error.args[0]!r} is missing: it is either a field the line lacks or a label "

@@ -4,14 +4,10 @@ Every fault is reported with its file and line (in Parquet: row), counted from 1
 """
 
 import csv
-import gzip
-import json
 import reprlib
 import unicodedata
 import uuid
 import warnings
-import zlib
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -23,6 +19,7 @@ import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
 from .labels import check_label_names, encode_labels
+from .lines import read_json_lines, read_lines
 
 # A record of a file, with its line or row. All three formats are read as a list of columns and an iterator of these.
 _Records = Iterator[tuple[int, Mapping[str, Any]]]
@@ -30,7 +27,6 @@ _Records = Iterator[tuple[int, Mapping[str, Any]]]
 _EXTENSIONS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 _TYPED_TAB = ("\\t", "\t")  # a shell passes a backslash and a t on as they are
 _RIVAL_SEPARATORS = (",", ";", "|", "\t")
-_JSON_EXAMPLE = '{"text": "…", "labels": ["…", "…"]}'
 _SHOWN_COLUMNS = 20
 # repr() for errors: a value that is huge or deeply nested has a short one too.
 _REPR = reprlib.Repr()
@@ -333,7 +329,8 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """The rows of a CSV file that are not blank, each with the line in which it starts."""
     if len(delimiter) != 1:
         raise ValueError(f"The delimiter must be one character, got {delimiter!r}. Set --delimiter.")
-    reader = csv.reader(_lines(path), delimiter=delimiter, strict=True)
+    lines = (line for _, line in read_lines(path, keep_ends=True))
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     limit = csv.field_size_limit(_MAX_CSV_CELL)
     try:
         while True:
@@ -364,43 +361,11 @@ def _check_delimiter(path: Path, header: Sequence[str], wanted: Sequence[str]) -
 
 
 def _jsonl_records(path: Path) -> tuple[list[str], _Records]:
-    records = _jsonl_rows(path)
+    records = read_json_lines(path)
     first = next(records, None)
     if first is None:
         _no_documents(path)
     return list(first[1]), chain([first], records)
-
-
-def _jsonl_rows(path: Path) -> _Records:
-    """The objects of a JSON Lines file."""
-    for number, line in enumerate(_lines(path), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = _JSON.decode(line.strip())
-            if "\\u" in line:
-                json.dumps(record, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
-        except RecursionError as error:
-            _fault(path, number, f"nested too deeply. Expected an object a line, e.g. {_JSON_EXAMPLE}.", error)
-        except ValueError as error:
-            # The place in a JSON error counts lines from the start of this line, which would confuse.
-            what = f"{error.msg} at character {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-            _fault(path, number, f"not valid JSON ({what}). Expected an object a line, e.g. {_JSON_EXAMPLE}.", error)
-        if not isinstance(record, dict):
-            _fault(path, number, f"a JSON {type(record).__name__}. Expected an object a line, e.g. {_JSON_EXAMPLE}.")
-        yield number, record
-
-
-def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a JSON object; a key given twice is refused, since only one of its values would be read."""
-    record = dict(pairs)
-    if len(record) < len(pairs):
-        ((key, count),) = Counter(key for key, _ in pairs).most_common(1)
-        raise ValueError(f"the key {_shortened(key)} is given {count} times")
-    return record
-
-
-_JSON = json.JSONDecoder(object_pairs_hook=_json_object)
 
 
 def _parquet_records(path: Path, layout: _Layout) -> tuple[list[str], _Records]:
@@ -455,20 +420,6 @@ def _names_of_ids(path: Path, row: int, ids: list[int | None], names: Sequence[s
                 path, row, f"expected label ids from 0 to {len(names) - 1}, but {label} is none. Correct the labels."
             )
     return [names[label] for label in ids if label is not None]
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """The lines of a plain or gzipped UTF-8 file, with their line ends and without a byte order mark."""
-    number = 0
-    opener = gzip.open if path.name.lower().endswith(".gz") else open
-    try:
-        with opener(path, "rb") as stream:
-            for number, line in enumerate(stream, start=1):
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        _fault(path, number, f"not UTF-8 ({error}). Save the file as UTF-8.", error)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        _fault(path, number + 1, f"the gzip stream breaks off or is damaged ({error}). Copy the file anew.", error)
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ def test_predictions_are_read_into_the_columns_of_the_names(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"best_sequence": [], "gold": []}\n{"best"', "line 2: not JSON"),
+        ('{"best_sequence": [], "gold": []}\n{"best"', "line 2: not valid JSON"),
         ('{"best_sequence": ["sport"]}\n', "line 1: 'gold' is missing"),
         ('{"best_sequence": ["chess"], "gold": []}\n', "line 1: 'chess' is missing"),
     ],

@@ -393,8 +393,8 @@ def test_a_label_id_outside_its_names_is_reported_with_its_row(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"text": "a", "lab', "not valid JSON .Unterminated string .* at character 15.*Expected an object a line"),
-        ('["a", "x"]', "a JSON list. Expected an object a line"),
+        ('{"text": "a", "lab', "not valid JSON .Unterminated string .* at character 15.*Expected one object per line"),
+        ('["a", "x"]', "a JSON list. Expected one object per line"),
         ('{"text": "\\ud83d", "labels": []}', "not valid JSON .*surrogates"),
         ('{"labels": ["x"]}', "expected a text in 'text', got nothing .the record has 'labels'."),
         ('{"text": null, "labels": []}', "expected a text in 'text', got NoneType None"),
@@ -408,9 +408,9 @@ def test_a_label_id_outside_its_names_is_reported_with_its_row(tmp_path):
         ('{"text": "a", "labels": ["x", "x"]}', "the label 'x' occurs twice"),
         ('{"text": "a", "labels": "x|y|x"}', "the label 'x' occurs twice"),
         ('{"text": "a", "labels": [], "id": null}', "text or an integer in 'id', got NoneType None"),
-        ('{"text": "a", "text": "b", "labels": []}', "not valid JSON .the key 'text' is given 2 times.* Expected an"),
+        ('{"text": "a", "text": "b", "labels": []}', "not valid JSON .the key 'text' is given 2 times.* Expected one"),
         ('{"text": "a", "labels": ["x"], "more": {"n": 1, "n": 1}}', "the key 'n' is given 2 times"),
-        ("[" * 100_000, "nested too deeply. Expected an object a line"),
+        ("[" * 100_000, "nested too deeply. Expected one object per line"),
         ('{"text": "a", "labels": [], "more": ' + '{"n":' * 100_000, "nested too deeply"),
         ('{"text": "a", "labels": [' + "[" * 900 + "]" * 900 + "]}", r"but \[+...\]+ is none"),
         ('{"text": 5' + "0" * 5_000 + "}", "not valid JSON .*limit .4300 digits."),
@@ -499,7 +499,7 @@ def test_a_column_twice_is_an_error(write):
 
 # --- messages, word by word ------------------------------------------------------------------------------------------
 
-AN_OBJECT = 'Expected an object a line, e.g. {"text": "…", "labels": ["…", "…"]}.'
+AN_OBJECT = 'Expected one object per line, e.g. {"text": "…", "labels": ["…", "…"]}.'
 NAME_IT = (
     "a CSV file must name its columns in its first line and use the delimiter given by --delimiter."  # of one line
 )
