@@ -19,6 +19,7 @@ RUNTIME = [
     "huggingface_hub>=1.31.0,<=2.4.0",
     "safetensors==0.8.0",
     "filelock>=4.0.0,<=4.2.11",
+    "jinja2>=3.1.2,<=3.1.6",
     "numpy>=2.0.2,<=2.4.6",
     "pyarrow>=21.0.0,<=26.0.1",
     "tqdm>=4.66.3,<=4.70.1",
@@ -63,7 +64,7 @@ setup(
     packages=find_packages(include=["sgm_hf", "sgm_hf.*"]) + list(MAPPED),
     package_dir=MAPPED,
     package_data={
-        "sgm_hf": ["py.typed"],
+        "sgm_hf": ["py.typed", "model_card_template.md"],
         "sgm_hf.metrics": ["multilabel_metrics/*"],
         "sgm_hf.datasets_scripts": ["cards/*.md"],
     },

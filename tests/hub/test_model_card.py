@@ -68,6 +68,16 @@ def test_names_that_yaml_cares_about_give_a_valid_card(facts, name):
     assert (data.model_name, data.eval_results[0].dataset_name, data.tags[-1]) == (name, name, name)
 
 
+@pytest.mark.parametrize("name", ["{{ 7 * 7 }}", "{% if %}", "{# hidden #}", "{{ facts.license }}"])
+def test_what_looks_like_a_template_in_a_name_is_text(facts, name):
+    facts.name, facts.repository, facts.dataset_names, facts.labels = name, name, [name], [name]
+    facts.data, facts.trainer = {name: name}, name
+    card = make_model_card(facts)
+    assert ModelCard(str(card)).data.model_name == name
+    assert card.text.count(name) == 9
+    assert f"| {name} | {name} |" in card.text
+
+
 def test_a_model_that_was_neither_trained_nor_evaluated_here_says_so(facts):
     facts.data, facts.results, facts.trainer, facts.dataset_names, facts.dataset_ids = {}, {}, None, [], []
     card = make_model_card(facts)
