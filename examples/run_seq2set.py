@@ -22,6 +22,17 @@ import run_sgm
 
 from sgm_hf import SGMConfig
 from sgm_hf.programs import run_main
+from sgm_hf.programs.checks import check_label_threshold, check_settings
+from sgm_hf.programs.models import check_contradictions
+from sgm_hf.programs.results import publish, report, score_splits
+from sgm_hf.programs.settings import (
+    WORD_OPTIONS,
+    DataArguments,
+    ModelArguments,
+    is_given,
+    model_settings,
+    parse_arguments,
+)
 from sgm_hf.training import OrderFreeTrainer, SamplingArguments, SelfCriticalTrainer
 from sgm_hf.training.checkpoints import has_complete_checkpoint
 from sgm_hf.training.interruption import exit_on_signals
@@ -29,8 +40,8 @@ from sgm_hf.training.interruption import exit_on_signals
 TRAINERS = {"self_critical": SelfCriticalTrainer, "order_free": OrderFreeTrainer}
 # Both trainings see the same documents. These settings of data are the likelihood training's own: how words are made,
 # and what is done beside the training.
-OWN = {*run_sgm.WORD_OPTIONS, "max_length", "threshold_split_size", "attention_figures"}
-DOCUMENTS = tuple(f.name for f in fields(run_sgm.DataArguments) if f.name not in OWN)
+OWN = {*WORD_OPTIONS, "max_length", "threshold_split_size", "attention_figures"}
+DOCUMENTS = tuple(f.name for f in fields(DataArguments) if f.name not in OWN)
 OF_THE_REWARD = ("reward", "baseline", "entropy_weight")
 SHOWN = (
     *("best_sequence_micro_f1", "best_sequence_micro_precision", "best_sequence_micro_recall"),
@@ -69,9 +80,7 @@ def comparison(before: dict[str, dict], after: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
-def pretrain(
-    folder: Path, asked: run_sgm.ModelArguments, data_args: run_sgm.DataArguments, training_args: Seq2SetArguments
-) -> None:
+def pretrain(folder: Path, asked: ModelArguments, data_args: DataArguments, training_args: Seq2SetArguments) -> None:
     """Train the checkpoint to start from by likelihood, unless that is done; go on with it where it was cut off.
 
     Args:
@@ -85,10 +94,10 @@ def pretrain(
     options = ["--output_dir", str(folder), "--do_train", "true", "--precision", training_args.precision]
     if has_complete_checkpoint(folder):
         options += ["--resume_from_checkpoint", "true"]
-    model_args, own_data_args, likelihood_args = run_sgm.parse_arguments([training_args.pretrain_config, *options])
-    config = SGMConfig(**run_sgm.model_settings(model_args))
-    run_sgm.check_contradictions(asked, config, f"--pretrain_config {training_args.pretrain_config}")
-    run_sgm.check_label_threshold(asked, asked.set_decoding or model_args.set_decoding)
+    model_args, own_data_args, likelihood_args = parse_arguments([training_args.pretrain_config, *options])
+    config = SGMConfig(**model_settings(model_args))
+    check_contradictions(asked, config, f"--pretrain_config {training_args.pretrain_config}")
+    check_label_threshold(asked, asked.set_decoding or model_args.set_decoding)
     documents = {name: getattr(data_args, name) for name in DOCUMENTS}
     run_sgm.run(model_args, replace(own_data_args, **documents), likelihood_args)
 
@@ -106,14 +115,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict]:
         ValueError: If there is not one checkpoint to start from, or its labels are not those of the data.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    parsed = run_sgm.parse_arguments(arguments, Seq2SetArguments, __doc__)
+    parsed = parse_arguments(arguments, Seq2SetArguments, __doc__)
     with exit_on_signals([sys.argv[0], *arguments], parsed[2].output_dir):
         return run(*parsed)
 
 
-def run(
-    model_args: run_sgm.ModelArguments, data_args: run_sgm.DataArguments, training_args: Seq2SetArguments
-) -> dict[str, dict]:
+def run(model_args: ModelArguments, data_args: DataArguments, training_args: Seq2SetArguments) -> dict[str, dict]:
     """Train by likelihood where that is asked for, then on samples, and compare.
 
     Returns:
@@ -131,22 +138,22 @@ def run(
     if training_args.pretrain_config is not None:
         checkpoint = Path(f"{Path(training_args.output_dir)}_likelihood")
         model_args.model_name_or_path = str(checkpoint)
-        run_sgm.check_settings(*parsed)  # before a long training, not after it
+        check_settings(*parsed)  # before a long training, not after it
         pretrain(checkpoint, model_args, data_args, training_args)
     run_sgm.prepare(*parsed)
     if training_args.method == "order_free":
-        given = [f"--{name}" for name in OF_THE_REWARD if run_sgm.is_given(name, training_args)]
+        given = [f"--{name}" for name in OF_THE_REWARD if is_given(name, training_args)]
         if given:
             run_sgm.logger.warning("%s: no effect with --method order_free, which has no reward", ", ".join(given))
     with run_sgm.one_run_in(training_args):
         trainer, splits, encoded = run_sgm.build_trainer(parsed, TRAINERS[training_args.method])
-        before = run_sgm.score_splits(trainer, splits, encoded, write=False)
+        before = score_splits(trainer, splits, encoded, write=False)
         train_metrics = run_sgm.train(trainer)
-        after = run_sgm.score_splits(trainer, splits, encoded, write=True)
-        run_sgm.report(parsed, trainer, splits, encoded, train_metrics, after, before)
+        after = score_splits(trainer, splits, encoded, write=True)
+        report(parsed, trainer, splits, encoded, train_metrics, after, before)
         if trainer.is_world_process_zero():
             print(comparison(before, after))
-        run_sgm.publish(trainer, data_args)
+        publish(trainer, data_args)
         trainer.accelerator.wait_for_everyone()
         trainer.accelerator.end_training()
     return after

@@ -30,7 +30,6 @@ from typing import Any
 
 import numpy as np
 from run_seq2set import TRAINERS, Seq2SetArguments
-from run_sgm import read_settings
 from tqdm import tqdm
 
 from sgm_hf import SGMConfig, load_corpus
@@ -40,6 +39,7 @@ from sgm_hf.datasets_scripts.generated import default_process
 from sgm_hf.metrics import compute_metrics
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 from sgm_hf.programs import run_main
+from sgm_hf.programs.settings import read_settings
 from sgm_hf.tables import markdown_table, write_csv
 from sgm_hf.training.checkpoints import has_complete_checkpoint, write_text_atomically
 from sgm_hf.training.interruption import exit_on_signals, run_to_its_end

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import run_seq2set
-import run_sgm
 from transformers import HfArgumentParser
+
+from sgm_hf.programs.settings import DataArguments, ModelArguments
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("sgm_hf", "modeling", "datasets_scripts", "examples", "benchmarks")
@@ -20,7 +21,7 @@ OF_OTHERS = {"repo-type", "private"}
 
 def options() -> set[str]:
     """The options of all programs; a word of Transformers' parser may have - for _."""
-    classes = (run_sgm.ModelArguments, run_sgm.DataArguments, run_seq2set.Seq2SetArguments)
+    classes = (ModelArguments, DataArguments, run_seq2set.Seq2SetArguments)
     of_parser = {name for action in HfArgumentParser(classes)._actions for name in action.option_strings}
     own = {name for path in FILES for name in ADDED.findall(path.read_text(encoding="utf-8"))}
     return own | {name.removeprefix("--") for name in of_parser}

@@ -6,6 +6,8 @@ import run_seq2set
 import run_sgm
 from test_run_sgm import EXAMPLES, TINY, write_csv
 
+from sgm_hf.programs.settings import parse_arguments
+
 SETTINGS = [
     *("--do_eval", "true", "--do_predict", "true", "--num_train_epochs", "2", "--learning_rate", "0.003"),
     *("--num_samples", "4", "--baseline", "leave_one_out", "--per_device_train_batch_size", "8"),
@@ -134,6 +136,6 @@ def test_both_trainings_share_all_settings_of_the_documents(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("path", sorted((EXAMPLES / "configs").glob("*seq2set.json")), ids=lambda path: path.stem)
 def test_settings_files_are_read(path, tmp_path):
-    _, data_args, training_args = run_sgm.parse_arguments([str(path)], run_seq2set.Seq2SetArguments)
+    _, data_args, training_args = parse_arguments([str(path)], run_seq2set.Seq2SetArguments)
     assert (training_args.method, training_args.reward, training_args.learning_rate) == ("self_critical", "f1", 1e-5)
     assert data_args.dataset_name in Path(path).stem

@@ -1,5 +1,4 @@
 import csv
-import importlib.util
 import json
 import os
 import random
@@ -12,12 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import run_sgm
 import torch
 from datasets import ClassLabel, Dataset, Features, List, Value
 
 from sgm_hf.metrics import compute_metrics
-from sgm_hf.modeling import SGMForMultiLabelGeneration
+from sgm_hf.modeling import SGMForMultiLabelGeneration, SGMTokenizer
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
+from sgm_hf.programs.checks import check_settings, complete_settings
+from sgm_hf.programs.models import build_model, build_tokenizer, load_checkpoint, set_generation
+from sgm_hf.programs.settings import parse_arguments
 from sgm_hf.training.checkpoints import begin_checkpoint
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -27,16 +30,6 @@ TINY = [
     *("--dropout", "0.0", "--learning_rate", "0.02", "--per_device_train_batch_size", "8", "--num_beams", "3"),
     *("--disable_tqdm", "true"),
 ]
-
-
-def load_program():
-    specification = importlib.util.spec_from_file_location("run_sgm", EXAMPLES / "run_sgm.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-run_sgm = load_program()
 
 
 def write_csv(path, count, seed=0, topics=TOPICS):
@@ -163,16 +156,6 @@ def test_unknown_labels_of_a_test_file_are_an_error_or_counted_as_missed(trained
     assert metrics["test"]["micro_recall"] == pytest.approx(metrics_of(lines, "labels")["micro_recall"])
 
 
-def test_settings_of_a_json_file_are_overridden_by_options_after_it(tmp_path):
-    settings = tmp_path / "settings.json"
-    settings.write_text(json.dumps({"dataset_name": "aapd", "seed": 1, "weight_decay": 0.5, "label_mask": False}))
-    model_args, data_args, training_args = run_sgm.parse_arguments(
-        [str(settings), "--seed", "3", "--data_dir", "x", "--output_dir", str(tmp_path)]
-    )
-    assert (training_args.seed, training_args.weight_decay, model_args.label_mask) == (3, 0.5, False)
-    assert (data_args.dataset_name, data_args.data_dir) == ("aapd", "x")
-
-
 def test_a_training_is_never_started_over_what_a_folder_holds(trained, tmp_path):
     folder, _ = trained
     run = tmp_path / "run"
@@ -270,9 +253,9 @@ def test_the_former_name_of_a_set_decoding_is_taken_and_not_kept(trained, tmp_pa
     settings = tmp_path / "former.json"
     settings.write_text(json.dumps({"set_decoding": "max_f1"}))
     for given in (["--set_decoding", "max_f1"], [str(settings)]):
-        model_args, *_ = run_sgm.parse_arguments([*given, "--output_dir", str(tmp_path / "unused")])
+        model_args, *_ = parse_arguments([*given, "--output_dir", str(tmp_path / "unused")])
         with pytest.warns(FutureWarning, match="'max_f1' is now called 'threshold'"):
-            run_sgm.set_generation(model, model_args)
+            set_generation(model, model_args)
         assert model.generation_config.set_decoding == "threshold"
 
 
@@ -289,13 +272,13 @@ def test_a_checkpoint_learns_new_labels_when_asked_to(trained, tmp_path):
     folder, _ = trained
     topics = {"law": TOPICS["zoë"], "sport": TOPICS["sport"]}
     file = write_csv(tmp_path / "more.csv", 160, seed=1, topics=topics)
-    known, _ = run_sgm.load_checkpoint(str(folder / "run"))
+    known, _ = load_checkpoint(str(folder / "run"))
     metrics = run_sgm.main(
         ["--model_name_or_path", str(folder / "run"), "--train_file", file, "--do_train", "--do_predict"]
         + ["--add_labels", "true", "--test_file", write_csv(tmp_path / "test.csv", 40, seed=2, topics=topics)]
         + ["--freeze_encoder", "true", "--output_dir", str(tmp_path / "out"), "--num_train_epochs", "8", *TINY]
     )
-    model, _ = run_sgm.load_checkpoint(str(tmp_path / "out"))
+    model, _ = load_checkpoint(str(tmp_path / "out"))
     assert list(model.config.id2label.values()) == [*known.config.id2label.values(), "law"]
     for name, value in known.encoder.state_dict().items():
         assert torch.equal(model.encoder.state_dict()[name], value)
@@ -308,14 +291,9 @@ def test_a_checkpoint_whose_tokenizer_is_another_models_is_refused(trained, tmp_
     folder, _ = trained
     run = tmp_path / "run"
     shutil.copytree(folder / "run", run)
-    run_sgm.SGMTokenizer.train_from_texts(["only three words"]).save_pretrained(run)
+    SGMTokenizer.train_from_texts(["only three words"]).save_pretrained(run)
     with pytest.raises(ValueError, match="tokenizer of .*run has 5 words, its model"):
-        run_sgm.load_checkpoint(str(run))
-
-
-def test_a_missing_checkpoint_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        run_sgm.load_checkpoint(str(tmp_path / "nowhere"))
+        load_checkpoint(str(run))
 
 
 @pytest.mark.parametrize(
@@ -355,14 +333,6 @@ def test_what_saving_or_generating_would_refuse_is_refused_before_training(tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unknown_set_decoding_is_refused_on_the_command_line_and_in_a_file(tmp_path, capsys):
-    (tmp_path / "settings.json").write_text(json.dumps({"set_decoding": "best"}))
-    for arguments in (["--set_decoding", "best"], [str(tmp_path / "settings.json")]):
-        with pytest.raises(SystemExit):
-            run_sgm.parse_arguments(arguments)
-        assert "invalid choice: 'best'" in capsys.readouterr().err
-
-
 GOOD_GENERATION = [
     {"num_beams": 1},
     {"num_beams": 1, "set_decoding": "threshold", "threshold_split_size": 5},
@@ -373,7 +343,7 @@ GOOD_GENERATION = [
 
 @pytest.mark.parametrize("settings", GOOD_GENERATION, ids=lambda value: str(value))
 def test_settings_that_pass_train_are_saved_and_predict_the_same_when_reloaded(tmp_path, caplog, settings):
-    caplog.set_level("INFO", logger="run_sgm")
+    caplog.set_level("INFO")
     options = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
     test_file = write_csv(tmp_path / "test.csv", 10, seed=1)
     common = ["--test_file", test_file, "--do_predict", "--disable_tqdm", "true"]
@@ -388,16 +358,6 @@ def test_settings_that_pass_train_are_saved_and_predict_the_same_when_reloaded(t
     saved = json.loads((tmp_path / "run" / "generation_config.json").read_text())
     assert saved.items() >= {name: settings[name] for name in settings if name in saved}.items()
     assert saved["num_beams"] == settings.get("num_beams", 3)
-
-
-@pytest.mark.parametrize(
-    ("options", "name"),
-    [([], "generated"), (["--model_name_or_path", "x"], None), (["--test_file", "x.csv"], None)],
-)
-def test_the_generated_corpus_is_taken_where_neither_data_nor_checkpoint_is_named(tmp_path, options, name):
-    model_args, data_args, _ = run_sgm.parse_arguments([*options, "--output_dir", str(tmp_path)])
-    run_sgm.choose_data(model_args, data_args)
-    assert data_args.dataset_name == name
 
 
 @pytest.mark.parametrize(
@@ -430,102 +390,15 @@ def test_a_checkpoint_is_not_evaluated_on_a_training_file_unasked(trained, tmp_p
         run_sgm.main([*options[:2], "--test_file", test_file, "--do_eval", *options[4:]])
 
 
-IDLE = {
-    "--text_column x --id_column y --delimiter ;": "--dataset_name generated",
-    "--dataset_config lyrl2004 --data_dir x": "--train_file x.csv",
-    "--vocab_size 10 --min_frequency 2 --lowercase false --mask_numbers false": "--model_name_or_path x --test_file y",
-    "--attention_size 7": "--attention none",
-    "--mixture_lambda 0.3": "--label_feedback global_embedding",
-    "--gate_activation sigmoid": "--label_feedback fixed_mixture",
-    "--threshold_split_size 0.1": "--set_decoding best_sequence",
-    "--label_threshold 0.4": "--set_decoding threshold --threshold_split_size 0.1",
-    "--hub_model_id me/mine": "--push_to_hub false",
-    "--lr_scheduler_type linear": "--halve_from_epoch 2",
-    "--dataloader_drop_last true --eval_accumulation_steps 3": "",
-}
-
-
-@pytest.mark.parametrize("idle", IDLE)
-def test_options_without_effect_are_named(tmp_path, caplog, idle):
-    def told(options):
-        caplog.clear()
-        parsed = run_sgm.parse_arguments([*options.split(), "--output_dir", str(tmp_path / "out")])
-        run_sgm.choose_tasks(parsed[0], parsed[2])
-        run_sgm.choose_data(*parsed[:2])
-        run_sgm.check_settings(*parsed)
-        return [record.getMessage() for record in caplog.records if "no effect" in record.getMessage()]
-
-    names = [word for word in idle.split() if word.startswith("--")]
-    (line,) = told(f"{IDLE[idle]} {idle}")
-    assert line.startswith(f"{', '.join(names)}: no effect ")
-    assert told(IDLE[idle].replace("--threshold_split_size 0.1", "")) == []
-
-
-def test_cuts_and_splits_that_are_not_made_are_named(caplog):
-    data = Dataset.from_dict({"text": ["a", "b", "c"]})
-    arguments = run_sgm.DataArguments(validation_split_size=0.5, max_predict_samples=2, max_train_samples=2)
-    arranged = run_sgm.arrange_splits({"train": data, "validation": data}, arguments)
-    assert len(arranged["train"]) == 2
-    assert "--validation_split_size has no effect" in caplog.text and "no test split" in caplog.text
-
-
-def test_a_delimiter_and_an_id_column_of_ones_own_are_read(tmp_path):
-    (tmp_path / "test.csv").write_text("name;text\none;ball, goal\n")
-    _, arguments, _ = run_sgm.parse_arguments(
-        ["--test_file", str(tmp_path / "test.csv"), "--delimiter", ";", "--id_column", "name"]
-    )
-    with pytest.warns(UserWarning, match="no column 'labels'"):
-        splits = run_sgm.load_splits(arguments, ["sport"])
-    assert splits["test"][:] == {"id": ["one"], "text": ["ball, goal"]}
-
-
-def test_types_of_a_settings_file_are_those_of_the_command_line(tmp_path, capsys):
-    file = tmp_path / "settings.json"
-    file.write_text(json.dumps({"num_beams": 2.5}))
-    with pytest.raises(SystemExit):
-        run_sgm.parse_arguments([str(file)])
-    assert len(capsys.readouterr().err.splitlines()) == 2  # a short usage, and what is wrong
-    file.write_text(json.dumps({"save_total_limit": None, "label_mask": False, "learning_rate": 1e-05}))
-    model_args, _, training_args = run_sgm.parse_arguments([str(file)])
-    assert (model_args.label_mask, training_args.save_total_limit, training_args.learning_rate) == (False, None, 1e-5)
-
-
-def test_a_faulty_settings_file_is_named_with_its_fault(tmp_path):
-    with pytest.raises(FileNotFoundError, match="missing.json"):
-        run_sgm.parse_arguments([str(tmp_path / "missing.json")])
-    broken = tmp_path / "broken.json"
-    broken.write_text('{"seed": 1,\n}')
-    with pytest.raises(ValueError, match="broken.json, line 2"):
-        run_sgm.parse_arguments([str(broken)])
-    unknown = tmp_path / "unknown.json"
-    unknown.write_text('{"seed": 1, "beam_width": 3}')
-    with pytest.raises(ValueError, match="unknown.json sets beam_width"):
-        run_sgm.parse_arguments([str(unknown)])
-
-
-def test_a_split_takes_what_is_asked_and_leaves_the_rest_in_order():
-    data = Dataset.from_dict({"text": [str(row) for row in range(40)]})
-    rest, part = run_sgm.split_off(data, 0.25, seed=0, name="validation_split_size")
-    assert (len(rest), len(part)) == (30, 10)
-    assert sorted([*rest["text"], *part["text"]], key=int) == data["text"][:]
-    assert rest["text"][:] == sorted(rest["text"], key=int)
-    assert (
-        run_sgm.split_off(data, 7, seed=0, name="x")[1]["text"][:] != run_sgm.split_off(data, 7, 1, "x")[1]["text"][:]
-    )
-    for size in (40, 0, -1):
-        with pytest.raises(ValueError, match=f"--validation_split_size {size} takes"):
-            run_sgm.split_off(data, size, seed=0, name="validation_split_size")
-
-
 @pytest.mark.parametrize("config", sorted(EXAMPLES.glob("configs/*sgm*.json")), ids=lambda path: path.stem)
 def test_every_shipped_configuration_is_accepted(config, tmp_path):
-    model_args, data_args, training_args = run_sgm.parse_arguments([str(config), "--output_dir", str(tmp_path)])
-    run_sgm.choose_tasks(model_args, training_args)
-    run_sgm.check_settings(model_args, data_args, training_args)
+    model_args, data_args, training_args = parse_arguments([str(config), "--output_dir", str(tmp_path)])
+    complete_settings(model_args, data_args, training_args)
+    check_settings(model_args, data_args, training_args)
     features = Features({"text": Value("string"), "labels": List(ClassLabel(names=["x", "y"]))})
     train = Dataset.from_dict({"text": ["a b"], "labels": [[0]]}, features=features)
-    tokenizer = run_sgm.build_tokenizer(train, data_args)
-    model = run_sgm.build_model(train, tokenizer, model_args)
+    tokenizer = build_tokenizer(train, data_args)
+    model = build_model(train, tokenizer, model_args)
     assert model.config.label_feedback == model_args.label_feedback
     assert ("_ge" in config.stem) == (model.config.label_feedback == "global_embedding")
 

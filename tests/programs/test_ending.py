@@ -10,7 +10,7 @@ import pytest
 from sgm_hf import load_files
 from sgm_hf.programs import run_main
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROGRAMS = {
     "run_sgm": (["--train_file", "{missing}.csv", "--output_dir", "{out}"], "{missing}.csv does not exist"),
     "run_seq2set": (["--train_file", "x.csv", "--output_dir", "{out}"], "give --model_name_or_path"),

@@ -1,0 +1,132 @@
+"""The model of a run and its tokenizer: a checkpoint's, or new ones for the training documents."""
+
+import logging
+from dataclasses import fields, replace
+
+from datasets import Dataset
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from sgm_hf.data.labels import label_sets_of, order_label_names
+from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration, SGMTokenizer
+from sgm_hf.programs.checks import check_label_threshold
+from sgm_hf.programs.settings import WORD_OPTIONS, DataArguments, GenerationOptions, ModelArguments, model_settings
+from sgm_hf.programs.splits import load_splits
+from sgm_hf.training.progress import with_lines
+
+logger = logging.getLogger(__name__)
+
+
+def load_checkpoint(name: str) -> tuple[SGMForMultiLabelGeneration, PreTrainedTokenizerBase]:
+    """Load a checkpoint's model and tokenizer.
+
+    Raises:
+        FileNotFoundError: If there is no such checkpoint.
+        ValueError: If tokenizer and model do not have the same number of words.
+    """
+    try:
+        model = SGMForMultiLabelGeneration.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"--model_name_or_path {name} is neither a folder with a model and its tokenizer nor a model on the Hub "
+            f"that can be reached: {error}"
+        ) from error
+    if len(tokenizer) != model.config.vocab_size:
+        raise ValueError(
+            f"the tokenizer of {name} has {len(tokenizer)} words, its model {model.config.vocab_size}; "
+            "take both from the same training."
+        )
+    return model, tokenizer
+
+
+def build_tokenizer(train: Dataset, data_args: DataArguments) -> SGMTokenizer:
+    """A tokenizer with the vocabulary of the training split."""
+    logger.info("making the vocabulary of %s documents", f"{len(train):,}")
+    return SGMTokenizer.train_from_texts(
+        with_lines(train["text"], len(train), "Counting words"),
+        model_max_length=data_args.max_length,
+        **{name: getattr(data_args, name) for name in WORD_OPTIONS},
+    )
+
+
+def build_model(
+    train: Dataset, tokenizer: PreTrainedTokenizerBase, model_args: ModelArguments
+) -> SGMForMultiLabelGeneration:
+    """A new model for the labels of the training split.
+
+    Raises:
+        ValueError: If `SGMConfig` refuses the settings.
+    """
+    label_order = model_args.label_order or SGMConfig.label_order
+    names = order_label_names(label_sets_of(train), train.features["labels"].feature.names, label_order)
+    try:
+        config = SGMConfig(
+            **model_settings(model_args),
+            vocab_size=len(tokenizer),
+            pad_token_id=tokenizer.pad_token_id,
+            id2label=dict(enumerate(names)),
+        )
+    except StrictDataclassError as error:
+        raise ValueError(f"the model cannot be made with these settings: {' '.join(str(error).split())}") from error
+    return SGMForMultiLabelGeneration(config)
+
+
+def check_contradictions(model_args: ModelArguments, config: SGMConfig, source: str) -> None:
+    """Refuse settings that a model does not have.
+
+    Args:
+        model_args: The settings given.
+        config: The model's.
+        source: Where the model is from, for the error.
+
+    Raises:
+        ValueError: If there are any.
+    """
+    other = {name: value for name, value in model_settings(model_args).items() if getattr(config, name) != value}
+    if other:
+        listed = ", ".join(f"--{name} {value} (it has {getattr(config, name)})" for name, value in other.items())
+        raise ValueError(
+            f"the model of {source} is not made with {listed}; leave these options out, or train a new model."
+        )
+
+
+def match_labels(model: SGMForMultiLabelGeneration, data_args: DataArguments, add_labels: bool) -> None:
+    """Add the training data's new labels to a checkpoint's model, most frequent first, or refuse them.
+
+    Raises:
+        ValueError: If there are any and they are not to be added.
+    """
+    train = load_splits(replace(data_args, validation_file=None, test_file=None), None)["train"]
+    names = order_label_names(label_sets_of(train), train.features["labels"].feature.names, "frequency")
+    unknown = [name for name in names if name not in model.config.label2id]
+    if unknown and not add_labels:
+        raise ValueError(
+            f"the training data has {len(unknown)} label(s) that the model of --model_name_or_path does not have, "
+            f"first {min(unknown)!r}; add them with --add_labels true, or train a new model by leaving "
+            "--model_name_or_path out."
+        )
+    if unknown:
+        model.add_labels(unknown)
+        logger.info("labels added to the model: %s", ", ".join(unknown))
+
+
+def set_generation(model: SGMForMultiLabelGeneration, model_args: ModelArguments) -> None:
+    """Keep the generation settings given on the command line in the model's generation config.
+
+    Raises:
+        ValueError: If the model cannot generate so.
+    """
+    if model_args.max_labels is not None and model_args.max_labels > model.config.num_labels:
+        raise ValueError(
+            f"--max_labels is {model_args.max_labels}, but there are {model.config.num_labels} labels; give no "
+            "more, or leave it out."
+        )
+    for name in (f.name for f in fields(GenerationOptions)):
+        value = getattr(model_args, name)
+        if value is not None:
+            setattr(model.generation_config, name, value)
+    check_label_threshold(model_args, model.generation_config.set_decoding)
+    if model.generation_config.num_beams == 1:
+        model.generation_config.length_penalty = None  # no beams, no penalty: a config that has one cannot be saved
+    model.rename_set_decoding()

@@ -1,0 +1,207 @@
+"""What a run leaves behind: metrics and predictions of its splits, summary, attention maps, model card."""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from huggingface_hub import DatasetCard
+
+from sgm_hf.analysis.attention import attention_page, label_attention, plot_attention
+from sgm_hf.data.labels import label_sets_of
+from sgm_hf.datasets_scripts.convert import CARDS
+from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
+from sgm_hf.programs.settings import DataArguments, ModelArguments
+from sgm_hf.training import SGMPredictionOutput, SGMTrainer, SGMTrainingArguments
+from sgm_hf.training.checkpoints import write_text_atomically
+from sgm_hf.training.summary import (
+    TRAINING_FIELDS,
+    describe_generation,
+    describe_machine,
+    describe_model,
+    describe_training,
+    epoch_history,
+    package_versions,
+    summary_text,
+    write_summary,
+)
+
+logger = logging.getLogger(__name__)
+
+Arguments = tuple[ModelArguments, DataArguments, SGMTrainingArguments]
+
+
+def score_splits(
+    trainer: SGMTrainer, raw: dict[str, Dataset], encoded: dict[str, Dataset], write: bool
+) -> dict[str, dict]:
+    """Evaluate the validation split (--do_eval) and predict the test split (--do_predict), else the validation split.
+
+    Args:
+        trainer: Has the model.
+        raw: The splits as loaded.
+        encoded: The splits as encoded.
+        write: Whether to write `predictions_<split>.jsonl`, where --do_predict asks for them.
+
+    Returns:
+        The metrics of each split, without a prefix.
+    """
+    wanted = {"validation": trainer.args.do_eval, "test": False}
+    wanted["test" if "test" in encoded else "validation"] |= trainer.args.do_predict
+    names = [trainer.model.config.id2label[label] for label in range(trainer.model.config.num_labels)]
+    metrics = {}
+    for split in (split for split in wanted if wanted[split] and split in encoded):
+        output = trainer.predict(encoded[split], metric_key_prefix=split)
+        metrics[split] = {name.removeprefix(f"{split}_"): value for name, value in output.metrics.items()}
+        if write and trainer.args.do_predict and trainer.is_world_process_zero():
+            path = Path(trainer.args.output_dir, f"predictions_{split}.jsonl")
+            write_predictions(path, raw[split], output, trainer, names)
+            logger.info("predictions written to %s", path)
+    return metrics
+
+
+def write_predictions(
+    path: Path, dataset: Dataset, output: SGMPredictionOutput, trainer: SGMTrainer, names: Sequence[str]
+) -> None:
+    """Write one JSON line per document: id, chosen labels with their scores, gold labels, those of each decoding.
+
+    Args:
+        path: The file.
+        dataset: The documents as they were before encoding.
+        output: Their predictions.
+        trainer: The trainer that made them.
+        names: Label names by id.
+    """
+    decodings = {decoding: trainer.label_sets(output.predictions, decoding) for decoding in SET_DECODINGS}
+    gold = label_sets_of(dataset) if "labels" in dataset.column_names else None
+    ids = dataset["id"] if "id" in dataset.column_names else range(len(dataset))
+    lines = []
+    for row, document in enumerate(ids):
+        labels = output.label_sets[row]
+        scores = output.predictions.label_scores[row]
+        record = {
+            "id": document,
+            "labels": [names[label] for label in labels],
+            "scores": [round(float(scores[label]), 6) for label in labels],
+            **({"gold": gold[row]} if gold is not None else {}),
+            **{decoding: [names[label] for label in sets[row]] for decoding, sets in decodings.items()},
+        }
+        lines.append(json.dumps(record, ensure_ascii=False))
+    write_text_atomically(path, "\n".join(lines) + "\n")
+
+
+def draw_attention(trainer: SGMTrainer, splits: dict[str, Dataset], data_args: DataArguments) -> None:
+    """Draw the attention of the first predicted documents into `attention_<split>`: `1.html`, `1.png`, `1.svg`, …
+
+    Args:
+        trainer: The trainer that wrote the predictions.
+        splits: The splits as loaded.
+        data_args: Number of documents, and length at which they were cut.
+    """
+    split = "test" if "test" in splits else "validation"
+    output_dir = Path(trainer.args.output_dir)
+    folder = output_dir / f"attention_{split}"
+    folder.mkdir(exist_ok=True)
+    lines = (output_dir / f"predictions_{split}.jsonl").read_text(encoding="utf-8").split("\n")
+    count = min(data_args.attention_figures, len(splits[split]))
+    for number, (text, line) in enumerate(zip(splits[split]["text"][:count], lines[:count], strict=True), start=1):
+        record = json.loads(line)
+        label_ids = [trainer.model.config.label2id[label] for label in record["labels"]]
+        attention = label_attention(trainer.model, trainer.tokenizer, text, label_ids, data_args.max_length)
+        entries = zip(record["labels"], record["scores"], attention, strict=True)
+        prediction = [{"label": label, "score": score, "attention": words} for label, score, words in entries]
+        title = f"Document {record['id']}"
+        if "gold" in record:
+            title += f", true labels: {', '.join(record['gold']) or 'none'}"
+        write_text_atomically(folder / f"{number}.html", attention_page(text, prediction, title))
+        if any(attention):
+            plot_attention(prediction, folder / str(number), title)
+    logger.info("attention of %d documents drawn into %s", count, folder)
+
+
+def summarise(
+    arguments: Arguments,
+    trainer: SGMTrainer,
+    splits: dict[str, Dataset],
+    train_metrics: dict[str, float],
+    metrics: dict[str, dict],
+) -> dict[str, Any]:
+    """Everything worth keeping of a run, in sections."""
+    model_args, data_args, training_args = arguments
+    given = {**vars(model_args), **vars(data_args)}
+    trained = training_args.to_dict() if training_args.do_train else {}
+    return {
+        "data": {
+            "name": data_args.dataset_name or data_args.train_file or data_args.test_file or data_args.validation_file,
+            **{f"{split}_documents": len(dataset) for split, dataset in splits.items()},
+        },
+        "model": describe_model(trainer.model),
+        "generation": describe_generation(trainer.model),
+        "settings": {name: value for name, value in given.items() if value is not None}
+        | {"precision": training_args.precision}
+        | {name: value for name, value in trained.items() if name in TRAINING_FIELDS},
+        "training": describe_training(trainer.state, train_metrics, trainer.resumptions),
+        "machine": describe_machine(),
+        "versions": package_versions(),
+        "metrics": metrics,
+        "history": epoch_history(trainer.state.log_history),
+    }
+
+
+def report(
+    arguments: Arguments,
+    trainer: SGMTrainer,
+    splits: dict[str, Dataset],
+    encoded: dict[str, Dataset],
+    train_metrics: dict[str, float],
+    metrics: dict[str, dict],
+    before: dict[str, dict] | None = None,
+) -> None:
+    """On the main process, write results and summary, draw the attention if asked, and print the summary.
+
+    The files are `all_results.json` (flat, as Transformers' examples write it), `summary.json` and `summary.txt`.
+
+    Args:
+        arguments: The settings.
+        trainer: The trainer, which has trained and predicted.
+        splits: The splits as loaded.
+        encoded: The splits as encoded.
+        train_metrics: What training gave.
+        metrics: The metrics of each split.
+        before: Those of the checkpoint that training went on from; default None, they were not measured.
+    """
+    if not trainer.is_world_process_zero():
+        return
+    summary = summarise(arguments, trainer, encoded, train_metrics, metrics)
+    if before is not None:
+        summary["metrics_before"] = before
+        metrics = {f"before_{split}": values for split, values in before.items()} | metrics
+    flat = dict(train_metrics)
+    for split, values in metrics.items():
+        flat |= {f"{split}_{name}": value for name, value in values.items()}
+    output_dir, data_args = Path(trainer.args.output_dir), arguments[1]
+    write_text_atomically(output_dir / "all_results.json", json.dumps(flat, indent=2) + "\n")
+    write_summary(summary, output_dir)
+    if data_args.attention_figures:
+        draw_attention(trainer, splits, data_args)
+    print(summary_text(summary))
+
+
+def publish(trainer: SGMTrainer, data_args: DataArguments) -> None:
+    """Write the model card of a trained model; with --push_to_hub send it, the model and the results to the Hub.
+
+    The card names a corpus by its title, and the user's data by the name of their file.
+    """
+    if not (trainer.args.push_to_hub or trainer.args.do_train):
+        return
+    if data_args.dataset_name is None:
+        file = data_args.train_file or data_args.test_file or data_args.validation_file
+        data: dict[str, Any] = {"dataset": Path(str(file)).stem}
+    else:
+        card = DatasetCard.load(CARDS / f"{data_args.dataset_name}.md").data
+        data = {"dataset": card.pretty_name, "language": card.language, "dataset_args": data_args.dataset_config}
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub(**data)
+    else:
+        trainer.create_model_card(**data)

@@ -1,0 +1,206 @@
+"""The settings of the programs that train: options of the command line, and names in a JSON file.
+
+What a model is made of has its options from `SGMConfig`: a new field or kind there is an option here.
+"""
+
+import inspect
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, field, fields, make_dataclass
+from pathlib import Path
+from typing import Any, Literal, Optional, get_args, get_origin
+
+from transformers import HfArgumentParser
+
+from sgm_hf.datasets_scripts import CORPORA
+from sgm_hf.modeling import SGMConfig
+from sgm_hf.modeling.label_sets_sgm import FORMER_SET_DECODINGS, SET_DECODINGS
+from sgm_hf.training import SGMTrainingArguments
+
+# Fields of SGMConfig that the data or the library set.
+NOT_OPTIONS = {
+    *("vocab_size", "num_untrained_labels", "pad_token_id"),
+    *("use_cache", "is_encoder_decoder", "tie_word_embeddings"),
+}
+FILE_OPTIONS = ("text_column", "labels_column", "label_separator", "id_column", "delimiter")
+WORD_OPTIONS = ("vocab_size", "min_frequency", "lowercase", "mask_numbers")
+
+
+def option(help_text: str, default: Any = None, **metadata: Any) -> Any:
+    """A dataclass field that is a command-line option."""
+    return field(default=default, metadata={"help": help_text, **metadata})
+
+
+# ---- options of SGMConfig ----
+
+
+def option_type(kind: Any) -> Any:
+    """The type of the option that gives a field's value or leaves it out; None for what no option can write."""
+    kinds = (kind,) if get_origin(kind) is Literal else get_args(kind) or (kind,)
+    for member in kinds:
+        if get_origin(member) is Literal:
+            return Optional[member]  # noqa: UP045 (a Literal held by a variable)
+    # A field that takes whole numbers and fractions gets the wider of both.
+    return next((scalar | None for scalar in (bool, str, float, int) if scalar in kinds), None)
+
+
+def argument_texts(documented: type) -> dict[str, str]:
+    """What a class's docstring says of each of its arguments, by name, each text on one line."""
+    section = re.search(r"\nArgs:\n(.*?)(?:\n\S|\Z)", inspect.getdoc(documented) or "", re.DOTALL)
+    entries = re.findall(
+        r"^ {4}(\w+)(?: \(.*\))?:(.*(?:\n(?: {8}.*)?$)*)", section[1] if section else "", re.MULTILINE
+    )
+    return {name: " ".join(text.split()) for name, text in entries}
+
+
+def config_options(config_class: type = SGMConfig) -> list[tuple[str, Any, Any]]:
+    """Name, type and dataclass field of an option for each field that a configuration adds to Transformers' own."""
+    texts, options = argument_texts(config_class), []
+    for name, annotation in config_class.__annotations__.items():
+        kind = option_type(annotation)
+        if name not in NOT_OPTIONS and kind is not None:
+            default = getattr(config_class, name, None)
+            told = "" if default is None else f" A new model has {default}."
+            # Per cent signs are argparse's.
+            options.append((name, kind, option((texts.get(name, "") + told).strip().replace("%", "%%"))))
+    return options
+
+
+# For type checkers Any: what is made here has no fields that they could know.
+ConfigOptions: Any = make_dataclass("ConfigOptions", config_options())
+
+
+def model_settings(model_args: Any) -> dict[str, Any]:
+    """The fields of `SGMConfig` that were given."""
+    names = [f.name for f in fields(ConfigOptions)]
+    return {name: getattr(model_args, name) for name in names if getattr(model_args, name) is not None}
+
+
+# ---- all settings ----
+
+
+@dataclass
+class GenerationOptions:
+    """What is kept in the model's generation config."""
+
+    num_beams: int | None = option("Beam width, kept in the model's generation config.")
+    set_decoding: str | None = option(
+        "How the label set is chosen, kept in the generation config.", choices=[*SET_DECODINGS, *FORMER_SET_DECODINGS]
+    )
+    label_threshold: float | None = option(
+        "Score from which the decoding threshold takes a label, where it is not fitted."
+    )
+    max_labels: int | None = option("Most labels of a document, kept in the generation config.")
+
+
+@dataclass
+class ModelArguments(GenerationOptions, ConfigOptions):
+    """The model: a checkpoint to start from, or settings of `SGMConfig` for a new one, and how it generates."""
+
+    model_name_or_path: str | None = option("Checkpoint to start from or to evaluate; default: a new model.")
+    add_labels: bool = option(
+        "Whether the model of --model_name_or_path gets the labels of the training data that it does not have.", False
+    )
+    freeze_encoder: bool = option("Whether the encoder of --model_name_or_path stays as it is in training.", False)
+
+
+@dataclass
+class DataArguments:
+    """The data and its words."""
+
+    dataset_name: str | None = option(
+        "A named corpus; without any data and any checkpoint, the generated one.", choices=list(CORPORA)
+    )
+    dataset_config: str | None = option("Its variant, where it has several (rcv1_v2: lyrl2004, …).")
+    data_dir: str | None = option("Folder or archive of the corpus' published files.")
+    train_file: str | None = option("Your training documents: .csv, .tsv, .jsonl, .json or .parquet.")
+    validation_file: str | None = option("Your validation documents; default: split off the training documents.")
+    test_file: str | None = option("Your test documents.")
+    text_column: str = option("Column of the text in your files.", "text")
+    labels_column: str = option("Column of the labels in your files.", "labels")
+    label_separator: str = option("What separates labels in one cell.", "|")
+    id_column: str = option(
+        "Column of the ids in your files; documents without one are called after their line.", "id"
+    )
+    delimiter: str | None = option("What separates cells in your .csv and .tsv files; default a comma, a tab.")
+    validation_split_size: float = option(
+        "Part (below 1) or number of training documents to validate on, where there is no validation split.", 0.1
+    )
+    threshold_split_size: float = option(
+        "Part (below 1) or number of training documents to fit the label threshold on.", 0.0
+    )
+    split_seed: int = option("Seed of both splits; kept apart from --seed so that runs are comparable.", 0)
+    max_train_samples: int | None = option("Use this many training documents only.")
+    max_eval_samples: int | None = option("Use this many validation documents only.")
+    max_predict_samples: int | None = option("Use this many test documents only.")
+    vocab_size: int = option("Words in the vocabulary, from the training split alone.", 30000)
+    min_frequency: int = option("Occurrences a word needs to be in the vocabulary.", 1)
+    max_length: int = option("Words after which a text is cut.", 500)
+    lowercase: bool = option("Whether texts are lower-cased.", True)
+    mask_numbers: bool = option("Whether digits of numbers are masked.", True)
+    unknown_labels: str = option(
+        "A label in evaluation data that the model does not know: an error, or counted as missed.",
+        "error",
+        choices=["error", "count"],
+    )
+    num_threads: int | None = option("Threads of PyTorch; default as it chooses.")
+    attention_figures: int = option(
+        "Draw what each predicted label looked at in this many of the first predicted documents.", 0
+    )
+
+
+def parse_arguments(
+    arguments: Sequence[str],
+    training_class: type[SGMTrainingArguments] = SGMTrainingArguments,
+    description: str | None = None,
+) -> tuple[ModelArguments, DataArguments, SGMTrainingArguments]:
+    """Read the settings from an optional JSON file and the options after it.
+
+    Args:
+        arguments: The command line without the program's name.
+        training_class: The class of the training settings.
+        description: What --help says first.
+
+    Raises:
+        FileNotFoundError: If the JSON file does not exist.
+        ValueError: If it is not JSON or names a setting that does not exist, or a setting is out of its range.
+    """
+    classes = (ModelArguments, DataArguments, training_class)
+    parser = HfArgumentParser(classes, description=description, usage="%(prog)s [SETTINGS.json] [--NAME value …]")
+    arguments = list(arguments)
+    if arguments and arguments[0].endswith(".json"):
+        settings = read_settings(Path(arguments.pop(0)), {f.name for c in classes for f in fields(c)})
+        # As options, so that their types and choices are checked; lists and nulls cannot be written as one.
+        options = {name: value for name, value in settings.items() if isinstance(value, str | int | float)}
+        parser.set_defaults(**{name: value for name, value in settings.items() if name not in options})
+        arguments = [f"--{name}={value}" for name, value in options.items()] + arguments
+    try:
+        model_args, data_args, training_args = parser.parse_args_into_dataclasses(args=arguments)
+    except ValueError as error:  # raised by Transformers for its own settings: for the user to correct, as ours are
+        raise ValueError(str(error)) from error
+    return model_args, data_args, training_args
+
+
+def read_settings(path: Path, known: set[str]) -> dict[str, Any]:
+    """The settings of a JSON file by name, all of them among the known ones."""
+    if not path.is_file():
+        raise FileNotFoundError(f"the settings file {path} does not exist; give the path of a JSON file.")
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {error.lineno}: not JSON ({error.msg}); correct the file.") from error
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        raise ValueError(f"{path} sets {', '.join(unknown)}, which this program does not know; see its --help.")
+    return settings
+
+
+def is_given(name: str, *arguments: Any) -> bool:
+    """Whether a setting differs from its default in the dataclass that has it."""
+    for part in arguments:
+        if name in part.__dataclass_fields__:
+            default = part.__dataclass_fields__[name]
+            value = default.default if default.default_factory is MISSING else default.default_factory()
+            return getattr(part, name) != value
+    return False

@@ -1,0 +1,44 @@
+import pytest
+
+from sgm_hf.programs.checks import check_settings, complete_settings
+from sgm_hf.programs.settings import parse_arguments
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [([], "generated"), (["--model_name_or_path", "x"], None), (["--test_file", "x.csv"], None)],
+)
+def test_the_generated_corpus_is_taken_where_neither_data_nor_checkpoint_is_named(tmp_path, options, name):
+    model_args, data_args, training_args = parse_arguments([*options, "--output_dir", str(tmp_path)])
+    complete_settings(model_args, data_args, training_args)
+    assert data_args.dataset_name == name
+
+
+IDLE = {
+    "--text_column x --id_column y --delimiter ;": "--dataset_name generated",
+    "--dataset_config lyrl2004 --data_dir x": "--train_file x.csv",
+    "--vocab_size 10 --min_frequency 2 --lowercase false --mask_numbers false": "--model_name_or_path x --test_file y",
+    "--attention_size 7": "--attention none",
+    "--mixture_lambda 0.3": "--label_feedback global_embedding",
+    "--gate_activation sigmoid": "--label_feedback fixed_mixture",
+    "--threshold_split_size 0.1": "--set_decoding best_sequence",
+    "--label_threshold 0.4": "--set_decoding threshold --threshold_split_size 0.1",
+    "--hub_model_id me/mine": "--push_to_hub false",
+    "--lr_scheduler_type linear": "--halve_from_epoch 2",
+    "--dataloader_drop_last true --eval_accumulation_steps 3": "",
+}
+
+
+@pytest.mark.parametrize("idle", IDLE)
+def test_options_without_effect_are_named(tmp_path, caplog, idle):
+    def told(options):
+        caplog.clear()
+        parsed = parse_arguments([*options.split(), "--output_dir", str(tmp_path / "out")])
+        complete_settings(*parsed)
+        check_settings(*parsed)
+        return [record.getMessage() for record in caplog.records if "no effect" in record.getMessage()]
+
+    names = [word for word in idle.split() if word.startswith("--")]
+    (line,) = told(f"{IDLE[idle]} {idle}")
+    assert line.startswith(f"{', '.join(names)}: no effect ")
+    assert told(IDLE[idle].replace("--threshold_split_size 0.1", "")) == []
