@@ -3,7 +3,7 @@
 
     python benchmarks/plot_parts.py --size aapd --data_dir data/aapd --output docs/figures/training_parts
 
-Each arm of bench_training.py runs in a process of its own under PyTorch's profiler. Written are the picture (PNG and
+Each arm of bench_training.py runs in a process of its own under PyTorch's profiler. The output is the picture (PNG and
 SVG) and its numbers (CSV).
 """
 
@@ -20,10 +20,11 @@ import torch
 from matplotlib import pyplot
 from torch.profiler import ProfilerActivity, profile
 
+from sgm_hf.analysis.figures import save_figure
 from sgm_hf.tables import write_csv
 
 ARMS = ("textbook_unpacked", "ours_fp32", "ours_bf16", "limit_fp32", "limit_bf16")
-# The parts, and the names of the operations of PyTorch that belong to each (regular expressions).
+# Regular expressions for the names of the PyTorch operations of each part.
 PARTS = {
     "LSTM layers": r".*rnn_layer.*",
     "other matrix products": r"(add|b)?mm",
@@ -41,7 +42,7 @@ def part_of(operation: str) -> str:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, float]:
-    """Milliseconds a document of each part of one arm, after one repetition to warm up."""
+    """Milliseconds per document of each part of one arm, after one repetition to warm up."""
     repeat = bench_training.make_arm(arguments)
     repeat()
     start = time.perf_counter()
@@ -52,7 +53,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     parts = dict.fromkeys([*PARTS, REST], 0.0)
     for event in profiler.key_averages():
         parts[part_of(event.key)] += event.self_cpu_time_total
-    # The profiler costs time: its shares are those of the repetition without it.
+    # The profiler costs time, so only the shares of the parts are taken from it.
     total = sum(parts.values())
     return {part: 1000 * seconds / num_documents * microseconds / total for part, microseconds in parts.items()}
 
@@ -61,7 +62,7 @@ def draw(measured: dict[str, dict[str, float]], title: str, output: Path) -> Non
     """Write the picture and its numbers.
 
     Args:
-        measured: Milliseconds a document of each part of each arm.
+        measured: Milliseconds per document of each part of each arm.
         title: Of the picture.
         output: Path without an ending.
     """
@@ -78,20 +79,19 @@ def draw(measured: dict[str, dict[str, float]], title: str, output: Path) -> Non
         left = [start + width for start, width in zip(left, widths, strict=True)]
     for arm, end in zip(arms, left, strict=True):
         axes.text(end, arm, f" {end:.1f}", va="center")
-    axes.set_xlabel("milliseconds a document")
+    axes.set_xlabel("milliseconds per document")
     axes.set_xlim(0, 1.08 * max(left))
     axes.set_title(title)
     axes.legend(loc="lower right", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    for ending in (".png", ".svg"):
-        figure.savefig(output.with_suffix(ending), dpi=150)
+    save_figure(figure, output)
 
 
 def main() -> None:
-    """Measure each arm in a process of its own, and draw."""
+    """Measure each arm in a process of its own and draw the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=sorted(bench_training.harness.SIZES), default="aapd")
-    parser.add_argument("--data_dir", help="folder or archive of the corpus; by default texts are drawn")
+    parser.add_argument("--data_dir", help="folder or archive of the corpus; by default random texts are drawn")
     parser.add_argument("--documents", type=int, default=256)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.set_defaults(device="cpu", batch_size=None)

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Keep what trainings reached as data, and make the README's table from it.
+"""Keep the results of trainings as data, and make the README's table from them.
 
     python benchmarks/results.py add runs/reuters21578_sgm_ge --config examples/configs/reuters21578_sgm_ge.json
     python benchmarks/results.py table
 
-`add` reads the run's summary.json and appends one row a split and set decoding to results.csv; `commit` is the one
-checked out at that moment.
+`add` reads the run's summary.json and appends one row per split and set decoding to results.csv; `commit` is the one
+that is checked out then.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import subprocess
 from datetime import date
 from pathlib import Path
 
-from sgm_hf.tables import markdown_table, write_csv
+from sgm_hf.tables import markdown_table, mean_and_deviation, write_csv
 
 RESULTS = Path(__file__).with_name("results.csv")
 METRICS = (
@@ -41,11 +41,11 @@ COLUMNS = (
 
 
 def rows_of_run(run: Path, config: str) -> list[dict]:
-    """One row a split and set decoding of a finished run.
+    """The rows of a finished run, one per split and set decoding.
 
     Args:
         run: The output folder of examples/run_sgm.py.
-        config: The configuration file it was started with.
+        config: The configuration file of the run.
     """
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
@@ -76,12 +76,12 @@ def rows_of_run(run: Path, config: str) -> list[dict]:
 
 
 def add(run: Path, config: str) -> None:
-    """Append a run's rows to results.csv, which is made where it is missing."""
+    """Append the rows of a run to results.csv."""
     write_csv(rows_of_run(run, config), RESULTS, COLUMNS, append=True)
 
 
 def table() -> str:
-    """The results as a Markdown table: a line a configuration, precision, split and decoding, mean over the seeds."""
+    """The mean results over the seeds in Markdown: one line per configuration, precision, split and set decoding."""
     with RESULTS.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     groups: dict[tuple[str, ...], list[dict]] = {}
@@ -93,17 +93,11 @@ def table() -> str:
     lines = []
     for (config, precision, split, set_decoding), runs in groups.items():
         decimals = {name: 4 if name == "hamming_loss" else 3 for name in SHOWN}
-        figures = [mean_and_spread([float(run[name]) for run in runs], decimals[name]) for name in SHOWN]
+        figures = [mean_and_deviation([float(run[name]) for run in runs], decimals[name]) for name in SHOWN]
         minutes = statistics.mean(float(run["training_minutes"]) for run in runs)
         cells = [f"`{Path(config).name}`", precision, split, f"`{set_decoding}`", str(len(runs)), *figures]
         lines.append([*cells, f"{minutes:.0f}"])
     return markdown_table(columns, lines)
-
-
-def mean_and_spread(values: list[float], decimals: int) -> str:
-    """The mean, and the standard deviation where there are several values, with as many decimals."""
-    mean = f"{statistics.mean(values):.{decimals}f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{decimals}f}"
 
 
 def main() -> None:

@@ -5,12 +5,12 @@
     python examples/run_seq2set.py examples/configs/reuters21578_seq2set.json --model_name_or_path runs/mle \\
         --data_dir DIR --output_dir runs/seq2set
 
-In place of a checkpoint, `--pretrain_config examples/configs/reuters21578_sgm_ge.json` first trains one by likelihood,
-beside the output folder, and takes it up again when the program is started again.
+Without a checkpoint, `--pretrain_config examples/configs/reuters21578_sgm_ge.json` first trains one by likelihood in a
+folder next to the output folder; started again, the program resumes that training.
 
 `--method self_critical` is the reinforcement learning of Yang et al. 2019, `--method order_free` a supervised loss.
-The metrics before and after are printed and kept in all_results.json. All settings of run_sgm.py work but those of a
-new model, which must be the checkpoint's; take the same corpus and splits as there.
+The metrics before and after are printed and written to all_results.json. All settings of run_sgm.py work, but those of
+a new model must be the checkpoint's. Use the corpus and splits of the checkpoint.
 """
 
 import sys
@@ -38,8 +38,7 @@ from sgm_hf.training.checkpoints import has_complete_checkpoint
 from sgm_hf.training.interruption import exit_on_signals
 
 TRAINERS = {"self_critical": SelfCriticalTrainer, "order_free": OrderFreeTrainer}
-# Both trainings see the same documents. These settings of data are the likelihood training's own: how words are made,
-# and what is done beside the training.
+# Both trainings see the same documents, but these settings of data are the likelihood training's own.
 OWN = {*WORD_OPTIONS, "max_length", "threshold_split_size", "attention_figures"}
 DOCUMENTS = tuple(f.name for f in fields(DataArguments) if f.name not in OWN)
 OF_THE_REWARD = ("reward", "baseline", "entropy_weight")
@@ -54,8 +53,9 @@ class Seq2SetArguments(SamplingArguments):
     """The settings of training on samples.
 
     Args:
-        method: "self_critical" (default) or "order_free".
-        pretrain_config: Settings of run_sgm.py that make the checkpoint to start from; default None, it is given.
+        method: "self_critical" or "order_free".
+        pretrain_config: Settings of run_sgm.py for the training by likelihood that comes first; None if the checkpoint
+            is given.
     """
 
     method: str = field(default="self_critical", metadata={"help": "The loss.", "choices": list(TRAINERS)})
@@ -66,12 +66,7 @@ class Seq2SetArguments(SamplingArguments):
 
 
 def comparison(before: dict[str, dict], after: dict[str, dict]) -> str:
-    """A table of each split's metrics before and after: of the best sequences, and the micro-F1 of `threshold`.
-
-    Args:
-        before: Metrics of each split of the checkpoint.
-        after: Those of the fine-tuned model.
-    """
+    """A table of the metrics of each split before and after fine-tuning."""
     lines = [f"{'':<40}{'before':>10}{'after':>10}"]
     for split in after:
         for name in SHOWN:
@@ -81,13 +76,13 @@ def comparison(before: dict[str, dict], after: dict[str, dict]) -> str:
 
 
 def pretrain(folder: Path, asked: ModelArguments, data_args: DataArguments, training_args: Seq2SetArguments) -> None:
-    """Train the checkpoint to start from by likelihood, unless that is done; go on with it where it was cut off.
+    """Train the checkpoint to start from by likelihood, unless it is finished; resume an interrupted training.
 
     Args:
-        folder: Where the checkpoint goes.
+        folder: Where the checkpoint is written.
         asked: The model settings of fine-tuning, which must not contradict those of the checkpoint.
-        data_args: The data settings, which say what documents there are.
-        training_args: Its `pretrain_config` has the other settings; the precision is the same for both trainings.
+        data_args: The data settings, for the documents.
+        training_args: Its `pretrain_config` names the other settings; both trainings have its precision.
     """
     if (folder / "summary.json").exists():
         return
@@ -106,13 +101,13 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict]:
     """Run the program.
 
     Args:
-        arguments: The command line without the program's name; default the process' own.
+        arguments: The command line without the program's name; default that of the process.
 
     Returns:
         The metrics of each split after fine-tuning.
 
     Raises:
-        ValueError: If there is not one checkpoint to start from, or its labels are not those of the data.
+        ValueError: If there is not exactly one checkpoint to start from, or its labels are not those of the data.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     parsed = parse_arguments(arguments, Seq2SetArguments, __doc__)
@@ -121,11 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict]:
 
 
 def run(model_args: ModelArguments, data_args: DataArguments, training_args: Seq2SetArguments) -> dict[str, dict]:
-    """Train by likelihood where that is asked for, then on samples, and compare.
-
-    Returns:
-        The metrics of each split after fine-tuning.
-    """
+    """Train by likelihood if there is a `pretrain_config`, then on samples; return the metrics of each split."""
     parsed = (model_args, data_args, training_args)
     if (model_args.model_name_or_path is None) == (training_args.pretrain_config is None):
         raise ValueError(

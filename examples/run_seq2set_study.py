@@ -6,16 +6,16 @@
     python examples/run_seq2set_study.py report runs/study_reuters21578 --output docs/studies/reuters21578
 
 `train` trains, for each order of the labels and each seed, a model by likelihood and from it one by each other system
-of the configuration; `likelihood_continued`, a control, only trains longer. What is finished is left alone, what was
-cut off is resumed. `search` tries the settings listed under "search" from the likelihood models of the first seed and
+of the configuration; `likelihood_continued`, a control, only trains longer. Finished runs are skipped, interrupted
+ones are resumed. `search` tries the settings listed under "search" from the likelihood models of the first seed and
 compares them on the validation split. `report` writes from the predictions
 
-- `table.csv`, `table.md`: the metrics on the test split, the micro-F1 of decoding `threshold` beside, and how much
+- `table.csv`, `table.md`: the metrics on the test split, also the micro-F1 of decoding `threshold`, and how much
   shuffled orders harm (Tables 1 and 2);
 - `without_top_labels.{csv,png,svg}`: without the k most frequent labels (Figure 1);
 - `by_frequency.{csv,png,svg}`: on the top and the last 10 % of the labels (Figure 2);
-- `climb.{csv,png,svg}`: validation over the epochs;
-- `search.csv`, `search.md`: the settings tried, with what they gave.
+- `climb.{csv,png,svg}`: micro-F1 on the validation split over the epochs;
+- `search.csv`, `search.md`: the settings tried and their metrics.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from sgm_hf.metrics import compute_metrics
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 from sgm_hf.programs import run_main
 from sgm_hf.programs.settings import read_settings
-from sgm_hf.tables import markdown_table, write_csv
+from sgm_hf.tables import markdown_table, mean_and_deviation, write_csv
 from sgm_hf.training.checkpoints import has_complete_checkpoint, write_text_atomically
 from sgm_hf.training.interruption import exit_on_signals, run_to_its_end
 
@@ -63,12 +63,12 @@ SEARCHED = (
 
 
 def run_program(system: str, settings: dict[str, Any], output_dir: Path) -> None:
-    """Run one training in a process of its own, unless it is finished; resume it where it was cut off.
+    """Run one training in a process of its own, unless it is finished; resume it if it was interrupted.
 
     Args:
         system: One of SYSTEMS.
         settings: Of run_sgm.py or run_seq2set.py.
-        output_dir: Its folder; beside it lie its settings and its log.
+        output_dir: Folder of the run; its settings and its log are files next to it.
 
     Raises:
         RuntimeError: If the training fails.
@@ -91,14 +91,14 @@ def run_program(system: str, settings: dict[str, Any], output_dir: Path) -> None
 
 
 def run_folder(output_dir: Path, order: str, seed: int, system: str) -> Path:
-    """Where a run of the study lies."""
+    """The folder of a run of the study."""
     return output_dir / order / f"seed_{seed}" / system
 
 
 def settings_of(
     system: str, order: str, seed: int, config: dict[str, Any], arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    """The settings of one training of a system, from its likelihood model where it needs one."""
+    """The settings of one training of a system; all but "likelihood" start from the likelihood model."""
     settings = (
         config["common"] | config[system] | {"seed": seed, "do_train": True, "do_eval": True, "do_predict": True}
     )
@@ -147,7 +147,7 @@ def search(arguments: argparse.Namespace, config: dict[str, Any]) -> None:
 
 
 def finished_runs(output_dir: Path) -> list[dict[str, Any]]:
-    """The finished runs of a study: order, seed, system, folder and summary, in the order of SYSTEMS and seeds."""
+    """Order, seed, system, folder and summary of each finished run of a study, sorted by order, system and seed."""
     runs = []
     for path in output_dir.glob("*/seed_*/*/summary.json"):
         order, seed, system = path.parts[-4:-1]
@@ -158,7 +158,7 @@ def finished_runs(output_dir: Path) -> list[dict[str, Any]]:
 
 
 def identity(run: dict[str, Any]) -> dict[str, Any]:
-    """The columns that name a run in the CSV files."""
+    """The columns that identify a run in the CSV files."""
     return {name: run[name] for name in ("order", "system", "seed")}
 
 
@@ -174,9 +174,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         cells = [order, system, str(len(group))]
         for metric in METRICS:
             decimals = 4 if metric == "hamming_loss" else 3
-            cell = f"{means[order, system][metric]:.{decimals}f}"
-            if len(group) > 1:
-                cell += f" ± {statistics.stdev(row[metric] for row in group):.{decimals}f}"
+            cell = mean_and_deviation([row[metric] for row in group], decimals)
             if order == "shuffled" and ("frequency", system) in means:
                 harm = studies.degradation(metric, means["frequency", system][metric], means[order, system][metric])
                 cell += f" ({abs(harm):.1%} {'worse' if harm > 0 else 'better'})"
@@ -186,7 +184,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def climb(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Validation micro-F1 of the best sequences by epoch; fine-tuning starts at the kept epoch of likelihood."""
+    """Validation micro-F1 of the best sequences by epoch; fine-tuning starts at the best epoch of likelihood."""
     starts = {
         (run["order"], run["seed"]): (
             run["summary"]["training"]["best_epoch"],
@@ -207,7 +205,7 @@ def climb(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def search_rows(output_dir: Path) -> list[dict[str, Any]]:
-    """The settings tried in the search, and micro-F1 and 0/1 loss on the validation split before and after."""
+    """The settings of each run of the search, and its micro-F1 and 0/1 loss on validation before and after."""
     rows = []
     for path in sorted(
         output_dir.glob("search/*/*/all_results.json"), key=lambda path: (path.parts[-3], int(path.parts[-2]))
@@ -245,7 +243,7 @@ def search_table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def optimum_of(runs: Iterable[dict[str, Any]]) -> float | None:
-    """The best possible micro-F1 on the validation split, known for the generated corpus alone."""
+    """The best possible micro-F1 on the validation split, known only for the generated corpus."""
     if {run["summary"]["data"]["name"] for run in runs} != {"generated"}:
         return None
     validation = load_corpus("generated", split="validation")
@@ -266,8 +264,8 @@ def report(study: Path, output: Path, set_decoding: str = "best_sequence") -> st
 
     Args:
         study: The folder that `train` and `search` wrote.
-        output: Where tables and figures go.
-        set_decoding: Which predicted sets are compared, "best_sequence" (default), "threshold" or "expected_f1".
+        output: Folder for the tables and figures.
+        set_decoding: Which predicted sets are compared: "best_sequence", "threshold" or "expected_f1".
 
     Returns:
         The Markdown table.
@@ -323,12 +321,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         command.add_argument(
             "--orders", nargs="+", default=["frequency", "shuffled"], choices=LABEL_ORDERS, help="orders of the labels"
         )
-        command.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="the search takes the first one")
+        command.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="search uses the first one")
     command = commands.add_parser("report", help="write tables and figures")
     command.add_argument("study", type=Path, help="folder that train wrote")
-    command.add_argument("--output", type=Path, required=True, help="folder for tables and figures")
+    command.add_argument("--output", type=Path, required=True, help="folder for the tables and figures")
     command.add_argument(
-        "--set_decoding", choices=SET_DECODINGS, default="best_sequence", help="the predicted sets that are compared"
+        "--set_decoding", choices=SET_DECODINGS, default="best_sequence", help="predicted sets that are compared"
     )
     return parser.parse_args(arguments)
 
@@ -337,11 +335,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program.
 
     Args:
-        arguments: The command line without the program's name; default the process' own.
+        arguments: The command line without the program's name; default that of the process.
 
     Raises:
         FileNotFoundError: If the configuration does not exist.
-        ValueError: If it is not JSON, names no system of ours, or lacks a part.
+        ValueError: If the configuration is not JSON, has an unknown system, or lacks a part.
         RuntimeError: If a training fails.
     """
     parsed = parse_arguments(arguments)

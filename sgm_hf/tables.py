@@ -1,6 +1,7 @@
 """Tables as Markdown and as CSV."""
 
 import csv
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,12 @@ def markdown_table(titles: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
     """A Markdown table without a line break at its end; "|" in a cell is escaped."""
     lines = ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |" for cells in (titles, *rows)]
     return "\n".join([lines[0], "|" + "---|" * len(titles), *lines[1:]])
+
+
+def mean_and_deviation(values: Sequence[float], decimals: int) -> str:
+    """The mean, and the standard deviation if there are several values, for the cell of a table."""
+    mean = f"{statistics.mean(values):.{decimals}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{decimals}f}"
 
 
 def write_csv(

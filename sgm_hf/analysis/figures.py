@@ -1,4 +1,4 @@
-"""Figures as PNG and SVG, and their numbers as CSV; needs matplotlib (`pip install sgm_hf[figures]`)."""
+"""Figures as PNG and SVG; needs matplotlib (`pip install sgm_hf[figures]`)."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -14,12 +14,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG and SVG, and close it.
-
-    Args:
-        figure: The figure.
-        path: Where to, without an ending.
-    """
+    """Write a figure as PNG and SVG to `path`, which has no ending, and close it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path.with_name(f"{path.name}.png"), dpi=150)
@@ -34,16 +29,18 @@ def plot_without_top_labels(rows: Rows, path: str | Path, title: str) -> None:
 
     Args:
         rows: `order`, `system`, `seed`, `removed`, `micro_f1`.
-        path: Where to, without an ending.
+        path: Of the figure, without an ending.
         title: Of the figure.
     """
     orders, systems = _values(rows, "order"), _values(rows, "system")
     figure, axes = pyplot.subplots(len(orders), 2, figsize=(9, 3.2 * len(orders)), squeeze=False, layout="constrained")
     for (left, right), order in zip(axes, orders, strict=True):
-        means = {
-            system: _means([row for row in rows if (row["order"], row["system"]) == (order, system)])
-            for system in systems
-        }
+        means: dict[str, dict[int, float]] = {}
+        for system in systems:
+            own = _select(rows, order=order, system=system)
+            means[system] = {
+                k: statistics.mean(row["micro_f1"] for row in _select(own, removed=k)) for k in _values(own, "removed")
+            }
         for number, (system, by_removed) in enumerate(means.items()):
             left.plot(list(by_removed), list(by_removed.values()), marker="o", color=f"C{number}", label=system)
             gains = [by_removed[k] - means[systems[0]][k] for k in by_removed]
@@ -65,7 +62,7 @@ def plot_by_frequency(rows: Rows, path: str | Path, title: str) -> None:
 
     Args:
         rows: `order`, `system`, `seed`, `high`, `low`.
-        path: Where to, without an ending.
+        path: Of the figure, without an ending.
         title: Of the figure.
     """
     orders, systems = _values(rows, "order"), _values(rows, "system")
@@ -74,7 +71,7 @@ def plot_by_frequency(rows: Rows, path: str | Path, title: str) -> None:
     figure, axes = _panels(orders)
     for axis, order in zip(axes, orders, strict=True):
         for number, system in enumerate(systems):
-            chosen = [row for row in rows if (row["order"], row["system"]) == (order, system)]
+            chosen = _select(rows, order=order, system=system)
             means = [statistics.mean(row[group] for row in chosen) for group in groups]
             places = [place + step * (number - (len(systems) - 1) / 2) for place in range(len(groups))]
             bars = axis.bar(places, means, width=0.9 * step, color=f"C{number}", label=system)
@@ -87,13 +84,13 @@ def plot_by_frequency(rows: Rows, path: str | Path, title: str) -> None:
 
 
 def plot_climb(rows: Rows, path: str | Path, title: str, optimum: float | None = None) -> None:
-    """Draw the validation micro-F1 over the epochs: of the first system, and of the others that go on from its end.
+    """Draw the validation micro-F1 over the epochs: of the first system, and of those fine-tuned from it.
 
     Args:
-        rows: `order`, `system`, `seed`, `epoch`, `micro_f1`; epochs of fine-tuning count on from the first system's.
-        path: Where to, without an ending.
+        rows: `order`, `system`, `seed`, `epoch`, `micro_f1`; epochs of fine-tuning follow those of the first system.
+        path: Of the figure, without an ending.
         title: Of the figure.
-        optimum: The best possible value, drawn as a line where it is known.
+        optimum: The best possible micro-F1, drawn as a line.
     """
     orders, systems = _values(rows, "order"), _values(rows, "system")
     figure, axes = _panels(orders)
@@ -101,7 +98,7 @@ def plot_climb(rows: Rows, path: str | Path, title: str, optimum: float | None =
         for number, system in enumerate(systems):
             label = system
             for seed in _values(rows, "seed"):
-                points = [row for row in rows if (row["order"], row["system"], row["seed"]) == (order, system, seed)]
+                points = _select(rows, order=order, system=system, seed=seed)
                 axis.plot(
                     [row["epoch"] for row in points],
                     [row["micro_f1"] for row in points],
@@ -120,7 +117,7 @@ def plot_climb(rows: Rows, path: str | Path, title: str, optimum: float | None =
 
 
 def _panels(orders: Sequence[str]) -> tuple[Figure, Sequence[Axes]]:
-    """A figure with a panel for each order of the labels in training, side by side."""
+    """A figure with one panel per order of the labels in training, side by side."""
     figure, axes = pyplot.subplots(
         1, len(orders), figsize=(4.5 * len(orders), 3.4), squeeze=False, layout="constrained"
     )
@@ -131,12 +128,10 @@ def _panels(orders: Sequence[str]) -> tuple[Figure, Sequence[Axes]]:
 
 
 def _values(rows: Rows, column: str) -> list:
-    """The different values of a column, in the order in which they first appear."""
+    """The distinct values of a column, in the order in which they first appear."""
     return list(dict.fromkeys(row[column] for row in rows))
 
 
-def _means(rows: Rows) -> dict[int, float]:
-    """The mean micro-F1 over the seeds by the number of labels left out."""
-    return {
-        k: statistics.mean(row["micro_f1"] for row in rows if row["removed"] == k) for k in _values(rows, "removed")
-    }
+def _select(rows: Rows, **values: Any) -> Rows:
+    """The rows that have these values in the columns of these names."""
+    return [row for row in rows if all(row[column] == value for column, value in values.items())]

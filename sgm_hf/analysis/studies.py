@@ -1,7 +1,7 @@
 """The studies of the Seq2Set paper (Yang et al. 2019, section 4), computed from saved predictions.
 
-All label matrices here are boolean, of shape (N, L), and their columns go from the most to the least frequent label of
-the training split. That is the order of the label ids of a model trained with `label_order` "frequency" or "shuffled".
+All label matrices here are bool, of shape (N, L), with the columns from the most to the least frequent label of the
+training split: the order of the label ids of a model trained with `label_order` "frequency" or "shuffled".
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def read_predictions(
     Args:
         path: A `predictions_<split>.jsonl` with gold labels.
         label_names: Names of the L labels, in the order of the columns.
-        set_decoding: Which of the sets it holds, "best_sequence" (default), "threshold" or "expected_f1".
+        set_decoding: Which of its label sets to read: "best_sequence", "threshold" or "expected_f1".
 
     Returns:
         True labels and predicted labels, bool, shape (N, L) each.
@@ -52,18 +52,18 @@ def read_predictions(
 
 
 def without_top_labels(references: np.ndarray, predictions: np.ndarray, num_removed: Sequence[int]) -> list[float]:
-    """Micro-F1 over the labels that remain when the most frequent ones are left out of the evaluation (Figure 1).
+    """Micro-F1 on the labels that remain without the k most frequent ones (Figure 1).
 
     Args:
         references: True labels, bool, shape (N, L).
         predictions: Predicted labels, bool, shape (N, L).
-        num_removed: Numbers k of labels to leave out, each in [0, L).
+        num_removed: Values of k, each in [0, L).
 
     Returns:
         The micro-F1 for each k.
 
     Raises:
-        ValueError: If a k is out of its range.
+        ValueError: If a k is not in [0, L).
     """
     num_labels = references.shape[1]
     for k in num_removed:
@@ -80,10 +80,10 @@ def by_frequency(references: np.ndarray, predictions: np.ndarray, share: float =
     Args:
         references: True labels, bool, shape (N, L).
         predictions: Predicted labels, bool, shape (N, L).
-        share: Part of the L labels, rounded, at least one, that counts as frequent, and as rare; default 0.1 (paper).
+        share: Share of the L labels (rounded, at least one) that is frequent, and that is rare; in the paper 0.1.
 
     Returns:
-        `high` and `low`: the micro-F1 on the first and on the last labels.
+        `high` and `low`: the micro-F1 on the frequent and on the rare labels.
 
     Raises:
         ValueError: If `share` is not in (0, 0.5].
@@ -99,15 +99,15 @@ def by_frequency(references: np.ndarray, predictions: np.ndarray, share: float =
 
 
 def degradation(metric: str, ordered: float, shuffled: float) -> float:
-    """How much worse a system is after training on shuffled label orders, relative to ordered ones (Table 2).
+    """How much worse a system becomes by training on shuffled label orders (Table 2).
 
     Args:
-        metric: Name of the metric; losses are worse when they grow, all others when they shrink.
+        metric: Name of the metric; a larger value is worse if the name ends in "_loss", and better otherwise.
         ordered: Its value after training on labels in the order of frequency.
         shuffled: Its value after training on shuffled labels.
 
     Returns:
-        The relative change, positive where shuffling harms.
+        The relative change, positive if shuffling harms.
 
     Raises:
         ValueError: If `ordered` is 0.

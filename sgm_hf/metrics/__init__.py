@@ -1,7 +1,4 @@
-"""Metrics of multi-label classification.
-
-`multilabel` holds the maths, in numpy. `multilabel_metrics/` is the same as a module of the `evaluate` library.
-"""
+"""Metrics of multi-label classification, in numpy and as a module of the `evaluate` library."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,15 +12,15 @@ __all__ = ["compute_metrics", "fit_threshold", "label_report", "load_metric"]
 
 
 def load_metric(**load_arguments: Any) -> "EvaluationModule":
-    """Load `compute_metrics` as a module of the `evaluate` library, from this package and without a network.
+    """Load `compute_metrics` as a module of the `evaluate` library, without a network.
 
     Its inputs are multi-hot rows, as those of `evaluate.load("f1", "multilabel")`.
 
     Args:
-        **load_arguments: Passed on to `evaluate.load`, e.g. `cache_dir`, `keep_in_memory`, `num_process`.
+        **load_arguments: Passed to `evaluate.load`, e.g. `cache_dir`, `keep_in_memory`, `num_process`.
 
     Returns:
-        The metric. Its `compute(references=..., predictions=...)` returns the dictionary of `compute_metrics`.
+        The metric, whose `compute(references=..., predictions=...)` returns the dictionary of `compute_metrics`.
     """
     import evaluate  # here, because it takes seconds to import and compute_metrics does not need it
 

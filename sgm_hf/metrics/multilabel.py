@@ -1,15 +1,15 @@
 """The metrics of multi-label classification, in numpy.
 
-A set of documents is a boolean matrix of shape (N, L): row = document, column = label, true where the document has the
-label. `references` are the true labels, `predictions` the predicted ones. A ratio 0/0 counts as 0, as in scikit-learn
-with `zero_division=0`; the one exception is `samples_f1` (see `compute_metrics`).
+The labels of N documents are a bool matrix of shape (N, L), true where the document has the label: `references` the
+true ones, `predictions` the predicted ones. A ratio 0/0 counts as 0, as in scikit-learn with `zero_division=0`, except
+in `samples_f1`.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-# Scores are ratios of sums of probabilities, so that rounding may carry them this far past 0 or 1.
+# Scores are ratios of sums of probabilities, which rounding may move this far outside [0, 1].
 _SCORE_TOLERANCE = 1e-5
 
 
@@ -17,13 +17,13 @@ def compute_metrics(references: np.ndarray, predictions: np.ndarray) -> dict[str
     """Compare predicted label sets with the true ones.
 
     Two different quantities are called macro-F1 in the literature (Opitz and Burst 2019, "Macro F1 and Macro F1",
-    arXiv:1911.03347). Both are here: `macro_f1` is their "averaged F1", `macro_f1_of_means` their "F1 of averages",
-    which is never the smaller one.
+    arXiv:1911.03347): `macro_f1` is their "averaged F1", `macro_f1_of_means` their "F1 of averages", which is never
+    the smaller one.
 
     Args:
         references: True labels, bool, shape (N, L).
-        predictions: Predicted labels, bool, shape (N, L). Where true labels exist that the model does not know, give
-            both matrices a column for each (`sgm_hf.data.labels.reference_matrix` does), all false in `predictions`.
+        predictions: Predicted labels, bool, shape (N, L). True labels that the model does not know need a column in
+            both matrices (`sgm_hf.data.labels.reference_matrix` adds them), all false in `predictions`.
 
     Returns:
         In this order, each in [0, 1]:
@@ -33,16 +33,15 @@ def compute_metrics(references: np.ndarray, predictions: np.ndarray) -> dict[str
         - `macro_precision`, `macro_recall`, `macro_f1`: means over the L labels. A label that occurs in neither matrix
           counts as 0.
         - `macro_f1_of_means`: the harmonic mean of macro_precision and macro_recall.
-        - `samples_f1`: the mean over documents of each one's F1. A document with no label for which none is predicted
-          counts as 1, since nothing is wrong with it.
+        - `samples_f1`: the mean F1 of the documents. A document without true and predicted labels counts as 1.
         - `hamming_loss`: the share of wrong cells among all N x L (Schapire and Singer 1999).
         - `zero_one_loss`: the share of documents whose label set is not exactly right (subset 0/1 loss).
 
     Raises:
-        TypeError: If one of the two is not a boolean numpy array.
-        ValueError: If the shapes differ, are not two-dimensional, or hold no document or no label.
+        TypeError: If a matrix is not a boolean numpy array.
+        ValueError: If the shapes differ, are not two-dimensional, or have no document or no label.
     """
-    _check_label_matrices(references, predictions)
+    _check_matrices(references, "predictions", predictions, "b", "bool")
     hits = references & predictions
     wrong = references ^ predictions
     micro = _precision_recall_f1(hits.sum(), predictions.sum(), references.sum())
@@ -72,17 +71,17 @@ def label_report(
     Args:
         references: True labels, bool, shape (N, L).
         predictions: Predicted labels, bool, shape (N, L).
-        label_names: Name of each column, length L.
+        label_names: Names of the L columns.
 
     Returns:
-        One row a label, in the order of the columns: `label`, `precision`, `recall`, `f1`, and `support`, the number
-        of documents that truly have it.
+        One row per label, in the order of the columns: `label`, `precision`, `recall`, `f1`, and `support`, the number
+        of documents that have it.
 
     Raises:
-        TypeError: If one of the matrices is not a boolean numpy array.
-        ValueError: If the shapes and the number of names do not fit together.
+        TypeError: If a matrix is not a boolean numpy array.
+        ValueError: If the shapes or the number of names do not match.
     """
-    _check_label_matrices(references, predictions)
+    _check_matrices(references, "predictions", predictions, "b", "bool")
     if len(label_names) != references.shape[1]:
         raise ValueError(
             f"label_names has {len(label_names)} names, but the matrices have {references.shape[1]} columns: "
@@ -105,25 +104,22 @@ def label_report(
 def fit_threshold(references: np.ndarray, label_scores: np.ndarray) -> float:
     """Find the threshold t for which the sets of labels with a score >= t have the highest micro-F1.
 
-    The search is exact: between two neighbouring distinct scores every threshold selects the same labels, and each of
-    these intervals is tried. The answer is the middle of the best interval, which tolerates rounding of the scores.
-    Among equally good intervals it is the one whose middle is nearest to 0.5, then the lower one.
+    The search is exact. The threshold is the middle of the best interval between two neighbouring scores; of several
+    such middles the one nearest to 0.5, then the lower one.
 
     Args:
-        references: True labels, bool, shape (N, L). True labels that the model does not know have columns too.
+        references: True labels, bool, shape (N, L). True labels that the model does not know also need a column.
         label_scores: Score of each label, floating point, in [0, 1], shape (N, L); 0 for a label unknown to the model.
 
     Returns:
-        A threshold in (0, 1]. It is exact in the type of `label_scores`, so that comparing in that type is safe.
+        A threshold in (0, 1], exact in the type of `label_scores`.
 
     Raises:
-        TypeError: If `references` is not boolean or `label_scores` not floating point.
+        TypeError: If `references` is not boolean or `label_scores` is not floating point.
         ValueError: If the shapes differ or a score is not in [0, 1].
     """
-    _check_matrix("references", references, "b", "bool")
-    _check_matrix("label_scores", label_scores, "f", "floating point")
-    _check_same_shape("label_scores", references, label_scores)
-    # Written so that NaN fails too.
+    _check_matrices(references, "label_scores", label_scores, "f", "floating point")
+    # Not `(label_scores < …).any()`, which NaN would pass.
     if not ((label_scores >= -_SCORE_TOLERANCE) & (label_scores <= 1 + _SCORE_TOLERANCE)).all():
         raise ValueError(
             f"label_scores must lie in [0, 1], but they span {label_scores.min()} to {label_scores.max()}: "
@@ -135,13 +131,14 @@ def fit_threshold(references: np.ndarray, label_scores: np.ndarray) -> float:
     bounds = np.unique(np.concatenate([ends, scores]))
     lower, upper = bounds[:-1], bounds[1:]
 
-    # A threshold in (lower, upper] selects the scores >= upper.
+    # Every threshold in (lower, upper] selects the same scores, those >= upper.
     selected = scores.size - np.searchsorted(scores, upper)
     hits = true_scores.size - np.searchsorted(true_scores, upper)
     micro_f1 = _ratio(2 * hits, selected + true_scores.size)
 
+    # The middle of an interval tolerates rounding of the scores; that of two adjacent numbers may round to the lower.
     middle = lower + (upper - lower) / 2
-    thresholds = np.where(middle > lower, middle, upper)  # the middle of two adjacent numbers may round to the lower
+    thresholds = np.where(middle > lower, middle, upper)
     best = thresholds[micro_f1 == micro_f1.max()]
     return float(best[np.abs(best - 0.5).argmin()])
 
@@ -149,38 +146,32 @@ def fit_threshold(references: np.ndarray, label_scores: np.ndarray) -> float:
 def _precision_recall_f1(
     hits: np.ndarray, predicted: np.ndarray, relevant: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision, recall and F1 from counts: true positives, predicted positives, true members; any common shape."""
+    """Precision, recall and F1 from the counts of true positives, predicted positives and true labels, any shape."""
     return _ratio(hits, predicted), _ratio(hits, relevant), _ratio(2 * hits, predicted + relevant)
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray, zero_division: float = 0.0) -> np.ndarray:
-    """Divide elementwise; where the denominator is 0 the result is `zero_division`."""
+    """Divide elementwise, with `zero_division` where the denominator is 0."""
     undefined = np.full(np.shape(denominator), zero_division)
     return np.divide(numerator, denominator, out=undefined, where=np.asarray(denominator) > 0)
 
 
-def _check_label_matrices(references: np.ndarray, predictions: np.ndarray) -> None:
-    _check_matrix("references", references, "b", "bool")
-    _check_matrix("predictions", predictions, "b", "bool")
-    _check_same_shape("predictions", references, predictions)
-
-
-def _check_matrix(name: str, matrix: np.ndarray, kind: str, expected: str) -> None:
-    """Raise unless `matrix` is a filled two-dimensional numpy array whose dtype is of `kind`."""
-    if not isinstance(matrix, np.ndarray):
-        raise TypeError(f"{name} must be a numpy array of shape (documents, labels), got {type(matrix).__name__}.")
-    if matrix.dtype.kind != kind:
-        raise TypeError(
-            f"{name} must be {expected}, got {matrix.dtype}: turn 0/1 into bool with .astype(bool), "
-            "and scores into label sets with `scores >= threshold`."
-        )
-    if matrix.ndim != 2:
-        raise ValueError(f"{name} must have the shape (documents, labels), got {matrix.shape}.")
-    if matrix.size == 0:
-        raise ValueError(f"{name} has the shape {matrix.shape}: there is no document, or no label, to measure.")
-
-
-def _check_same_shape(name: str, references: np.ndarray, other: np.ndarray) -> None:
+def _check_matrices(references: np.ndarray, name: str, other: np.ndarray, kind: str, expected: str) -> None:
+    """Raise unless both are non-empty arrays of one shape (N, L), `references` of bool, `other` of a dtype `kind`."""
+    for called, matrix, of_kind, wanted in (("references", references, "b", "bool"), (name, other, kind, expected)):
+        if not isinstance(matrix, np.ndarray):
+            raise TypeError(
+                f"{called} must be a numpy array of shape (documents, labels), got {type(matrix).__name__}."
+            )
+        if matrix.dtype.kind != of_kind:
+            raise TypeError(
+                f"{called} must be {wanted}, got {matrix.dtype}: turn 0/1 into bool with .astype(bool), "
+                "and scores into label sets with `scores >= threshold`."
+            )
+        if matrix.ndim != 2:
+            raise ValueError(f"{called} must have the shape (documents, labels), got {matrix.shape}.")
+        if matrix.size == 0:
+            raise ValueError(f"{called} has the shape {matrix.shape}: there is no document, or no label, to measure.")
     if other.shape != references.shape:
         raise ValueError(
             f"references have the shape {references.shape}, {name} {other.shape}: "

@@ -1,6 +1,6 @@
 """`sgm_hf.metrics.compute_metrics` as a module of the `evaluate` library: evaluate.load(<this folder>)."""
 
-# evaluate reads the imports below with a parser of its own that knows only one module a line.
+# evaluate parses the imports below itself and knows only one module per line.
 import datasets
 import evaluate
 import numpy as np
@@ -14,7 +14,7 @@ macro-F1 in use), samples-F1, Hamming loss and subset zero-one loss.
 
 _INPUTS = """
 Args:
-    predictions (`list` of `list` of `int`): Predicted labels of each document as a multi-hot row: 0 or 1 a label.
+    predictions (`list` of `list` of `int`): Predicted labels of each document as a multi-hot row: 0 or 1 per label.
     references (`list` of `list` of `int`): True labels, likewise. Multi-hot rows are what the `multilabel`
         configurations of evaluate's own f1, precision and recall take.
 
@@ -58,7 +58,7 @@ class MultilabelMetrics(evaluate.Metric):
 
 
 def _matrix(name: str, rows: list[list[int]]) -> np.ndarray:
-    """Turn multi-hot rows into a boolean matrix (N, L)."""
+    """Multi-hot rows as a bool matrix (N, L)."""
     length = len(rows[0])
     for i, row in enumerate(rows):
         if len(row) != length or not set(row) <= {0, 1}:
