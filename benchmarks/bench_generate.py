@@ -4,7 +4,7 @@
     python benchmarks/bench_generate.py --size aapd --data_dir data/aapd --model_name_or_path runs/aapd_sgm_ge
 
 A repetition decodes the same documents in every arm. Ours sorts them by length and restores their order; the textbook
-takes them in their order. How many documents get the same labels from both is printed too.
+keeps their order. The number of documents that get the same labels from both is also printed.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ MAX_DOCUMENTS, MAX_TOKENS = 256, 32768
 
 
 def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
-    """What one arm does in a repetition; it returns the label sequences it found."""
+    """The function that does one repetition of an arm and returns the label sequences."""
     kind, variant = harness.prepare(arguments)
     texts = harness.make_texts(arguments.size, arguments.documents, arguments.data_dir)
     if kind == "textbook":
@@ -62,7 +62,7 @@ def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
         return repeat
 
     dtype = torch.bfloat16 if bf16 else torch.float32
-    # One step more than there are labels, for eos.
+    # One step per label, and one for eos.
     steps = 1 + round(sum(map(len, texts["labels"])) / len(texts))
     products = []
     for rows in LengthBucketBatchSampler(texts["length"], max_tokens, max_documents, shuffle=False):
@@ -78,7 +78,7 @@ def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
 
 
 def main() -> None:
-    """Run the arms in turns, keep what came out, and print it."""
+    """Run the arms in turns, keep the results, and print them."""
     description, value = __doc__.splitlines()[0], harness.documents_per_second
     results = harness.run(
         __file__, description, ARMS, make_arm, "beam {num_beams}", value, documents=512, repetitions=5

@@ -3,7 +3,7 @@
 
     python benchmarks/bench_latency.py --size aapd --data_dir data/aapd --model_name_or_path runs/aapd_sgm_ge
 
-A repetition decodes one text many times; its value is the median time of one call.
+A repetition decodes one text many times; its value is the median time of a call.
 """
 
 import operator
@@ -23,14 +23,14 @@ NUM_CALLS = 40
 
 
 def make_text(arguments: Any) -> torch.Tensor:
-    """A text of `NUM_WORDS` words, (1, NUM_WORDS): the start of the first document that has as many."""
+    """The start of the first document with at least `NUM_WORDS` words, (1, NUM_WORDS)."""
     texts = harness.make_texts(arguments.size, arguments.documents, arguments.data_dir)
     first = int(np.argmax(np.asarray(texts["length"]) >= NUM_WORDS))
     return torch.tensor([texts[first]["input_ids"][:NUM_WORDS]])
 
 
 def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
-    """What one arm does in a repetition; it returns the median milliseconds of a call."""
+    """The function that does one repetition of an arm and returns the median milliseconds of a call."""
     kind, variant = harness.prepare(arguments)
     text = make_text(arguments)
     if kind == "textbook":
@@ -59,7 +59,7 @@ def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
 
 
 def main() -> None:
-    """Run the arms in turns, keep what came out, and print it."""
+    """Run the arms in turns, keep the results, and print them."""
     benchmark = f"one text of {NUM_WORDS} words, beam {{num_beams}}"
     description = __doc__.splitlines()[0]
     value = operator.itemgetter("milliseconds")

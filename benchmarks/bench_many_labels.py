@@ -4,9 +4,9 @@
     python benchmarks/bench_many_labels.py
     python benchmarks/bench_many_labels.py --num_labels 10000 1000000 --repetitions 3
 
-The model's sizes are tiny, so that what is measured is what grows with the labels. Each number of labels and each case
-has a process of its own. A value is the processor time of one call with one thread, which on an idle machine is the
-time that it takes; the peak is the process' greatest resident memory, of which most is there before the first call.
+The model is tiny, so that only what grows with the number of labels is measured. Each number of labels and each case
+has a process of its own. A value is the processor time of one call with one thread, which on an idle machine is its
+wall-clock time; the peak is the greatest resident memory of the process, most of it allocated before the first call.
 """
 
 import argparse
@@ -23,13 +23,13 @@ from sgm_hf.tables import markdown_table
 
 NUM_LABELS = (10_000, 20_000, 50_000, 100_000)
 CASES = ("no_constraint", "max_labels", "required_label", "hierarchy")
-COLUMNS = ("labels", "case", "ms", "ns a label", "MiB before", "peak MiB", "KiB a label")
+COLUMNS = ("labels", "case", "ms", "ns per label", "MiB before", "peak MiB", "KiB per label")
 MAX_LABELS = 5
 NUM_WORDS = 20
 
 
 def make_model(num_labels: int) -> SGMForMultiLabelGeneration:
-    """An untrained tiny model that ends no set by itself, so that each call makes `MAX_LABELS` + 1 steps."""
+    """An untrained tiny model that never prefers eos, so that each call makes `MAX_LABELS` + 1 steps."""
     torch.manual_seed(0)
     names = ("embedding_size", "encoder_hidden_size", "decoder_hidden_size", "attention_size")
     config = SGMConfig(vocab_size=100, num_labels=num_labels, **dict.fromkeys(names, 16))
@@ -40,7 +40,7 @@ def make_model(num_labels: int) -> SGMForMultiLabelGeneration:
 
 
 def constraints(case: str, num_labels: int) -> dict[str, Any]:
-    """What `generate()` is asked for in a case."""
+    """The arguments of `generate()` in a case."""
     if case == "no_constraint":
         return {"max_new_tokens": MAX_LABELS + 1}
     if case == "required_label":
@@ -54,7 +54,7 @@ def constraints(case: str, num_labels: int) -> dict[str, Any]:
 
 
 def make_arm(arguments: argparse.Namespace) -> Callable[[], dict[str, Any]]:
-    """What one arm (`case:labels`) does in a repetition: one call for a batch of texts."""
+    """The function that does one repetition of an arm (`case:labels`): one call for a batch of texts."""
     case, _, num_labels = arguments.arm.partition(":")
     torch.set_num_threads(1)
     model, limits = make_model(int(num_labels)), constraints(case, int(num_labels))
@@ -74,7 +74,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--num_labels", type=int, nargs="+", default=NUM_LABELS, help="numbers of labels")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES, help="constraints")
-    parser.add_argument("--documents", type=int, default=1, help="texts of a call")
+    parser.add_argument("--documents", type=int, default=1, help="texts per call")
     parser.add_argument("--num_beams", type=int, default=5, help="beam width")
     parser.add_argument("--repetitions", type=int, default=5, help="calls of each arm")
     parser.add_argument("--arm", help=argparse.SUPPRESS)
@@ -84,7 +84,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Run the arms of each number of labels in turns, keep what came out, and print it."""
+    """Run the arms of each number of labels in turns, keep the results, and print them."""
     arguments = parse_arguments()
     if arguments.arm is not None:
         harness.serve(make_arm(arguments), arguments.device)

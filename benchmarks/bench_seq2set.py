@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Speed of self-critical training beside training by likelihood.
+"""Speed of self-critical training compared with training by likelihood.
 
     python benchmarks/bench_seq2set.py --size aapd --data_dir data/aapd --model_name_or_path runs/aapd_sgm_ge
 
-An update of `self_critical` is the Seq2Set paper's: one sampled sequence and the greedy one a text, with dropout off;
-`five_samples` takes five samples and no greedy sequence. All arms train on the same batches of similar length.
+An update of `self_critical` is that of the Seq2Set paper: one sampled and the greedy sequence per text, without
+dropout; `five_samples` uses five samples and no greedy sequence. All arms train on the same batches of similar length.
 """
 
 import tempfile
@@ -27,7 +27,7 @@ ARMS = tuple(f"{training}_{variant}" for variant in ("fp32", "bf16") for trainin
 
 
 def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
-    """What one arm does in a repetition; it returns the number of documents."""
+    """The function that does one repetition of an arm and returns its number of documents."""
     training, _, variant = arguments.arm.rpartition("_")
     harness.prepare(arguments)
     texts = harness.make_texts(arguments.size, bench_training.POOL * arguments.documents, arguments.data_dir)
@@ -54,7 +54,7 @@ def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
 
 
 def main() -> None:
-    """Run the arms in turns, keep what came out, and print it."""
+    """Run the arms in turns, keep the results, and print them."""
     description, value = __doc__.splitlines()[0], harness.documents_per_second
     harness.run(__file__, description, ARMS, make_arm, "self-critical training", value, documents=256, repetitions=3)
 

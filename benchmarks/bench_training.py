@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Training speed: ours against a textbook model and against the machine's matrix multiplication.
+"""Training speed: ours against a textbook model and against matrix multiplication.
 
     python benchmarks/bench_training.py --size aapd --data_dir data/aapd
 
-A repetition trains on the same documents in every arm. The textbook model takes them in random batches, ours in
-batches of similar length; both make the forward and backward pass, the clipping and the update of Adam.
+A repetition trains on the same documents in every arm, the textbook model in random batches, ours in batches of
+similar length; both do the forward and backward pass, the clipping and the update of Adam.
 """
 
 from collections.abc import Callable
@@ -24,19 +24,13 @@ ARMS = (
     *("textbook_unpacked", "textbook_packed", "ours_fp32", "ours_tf32", "ours_bf16"),
     *("limit_fp32", "limit_tf32", "limit_bf16"),
 )
-# Batches are drawn from this many times the documents of a repetition, so that their lengths are as alike as in a
-# training on a whole corpus.
+# Batches come from a pool of this many times the documents of a repetition, so that their lengths are as similar as
+# in training on a whole corpus.
 POOL = 16
 
 
 def make_batches(arguments: Any, texts: Dataset, alike: bool) -> list[dict[str, torch.Tensor]]:
-    """The batches of a repetition: of similar length, or the same documents at random.
-
-    Args:
-        arguments: The command line.
-        texts: The pool.
-        alike: Whether the documents of a batch have similar lengths.
-    """
+    """The batches of a repetition: of documents of similar length (`alike`), or of the same documents at random."""
     settings, config = harness.read_settings(arguments.size), harness.model_config(arguments.size)
     collate = MultiLabelCollator(config.pad_token_id, config.num_labels)
     batch_size = arguments.batch_size or settings["per_device_train_batch_size"]
@@ -45,7 +39,7 @@ def make_batches(arguments: Any, texts: Dataset, alike: bool) -> list[dict[str, 
     lengths = np.asarray(texts["length"])
     by_length = sorted(sampler, key=lambda rows: int(lengths[rows].max()))
     count = max(1, arguments.documents // batch_size)
-    # The batch in the middle of each of `count` equal parts stands for its part.
+    # The batch in the middle of each of `count` equal parts represents its part.
     chosen = [by_length[int((part + 0.5) * len(by_length) / count)] for part in range(count)]
     if not alike:
         rows = np.random.default_rng(0).permutation(np.concatenate(chosen)).tolist()
@@ -54,7 +48,7 @@ def make_batches(arguments: Any, texts: Dataset, alike: bool) -> list[dict[str, 
 
 
 def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
-    """What one arm does in a repetition; it returns the number of documents."""
+    """The function that does one repetition of an arm and returns its number of documents."""
     kind, variant = harness.prepare(arguments)
     config = harness.model_config(arguments.size)
     texts = harness.make_texts(arguments.size, POOL * arguments.documents, arguments.data_dir)
@@ -89,7 +83,7 @@ def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
 
 
 def update(model: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor, max_norm: float) -> None:
-    """The rest of an update once its loss is known: backward pass, clipping, the optimizer's step."""
+    """The rest of an update after its loss: backward pass, clipping, the optimizer's step."""
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
     optimizer.step()
@@ -104,7 +98,7 @@ def batch_multiplications(config: Any, batch: dict[str, torch.Tensor]) -> list[t
 
 
 def main() -> None:
-    """Run the arms in turns, keep what came out, and print it."""
+    """Run the arms in turns, keep the results, and print them."""
     description, value = __doc__.splitlines()[0], harness.documents_per_second
     harness.run(__file__, description, ARMS, make_arm, "training", value, documents=256, repetitions=5)
 

@@ -1,4 +1,4 @@
-"""The models that the benchmarks of decoding compare: ours and the textbook's, with the same weights."""
+"""The models that the benchmarks of decoding compare: ours and the textbook model, with the same weights."""
 
 import argparse
 
@@ -10,24 +10,20 @@ from sgm_hf import SGMForMultiLabelGeneration
 
 
 def load_model(arguments: argparse.Namespace) -> SGMForMultiLabelGeneration:
-    """The model to decode with: a trained one, or one whose label sets are as large as the corpus'.
-
-    Args:
-        arguments: The command line.
-    """
+    """The trained model that the command line names, or one whose label sets are as large as those of the corpus."""
     if arguments.model_name_or_path is not None:
         return SGMForMultiLabelGeneration.from_pretrained(arguments.model_name_or_path).eval().to(arguments.device)
     torch.manual_seed(0)
     size, config = harness.SIZES[arguments.size], harness.model_config(arguments.size)
     model = SGMForMultiLabelGeneration(config).eval()
     with torch.no_grad():
-        # An untrained model's labels are almost equally likely: with this bias, a set ends after `mean_labels`.
+        # The labels of an untrained model are almost equally likely: with this bias, a set ends after `mean_labels`.
         model.decoder.output.bias[config.eos_label_id] = torch.tensor(config.num_labels / size.mean_labels).log()
     return model
 
 
 def load_textbook(arguments: argparse.Namespace, packed: bool) -> TextbookSGM:
-    """The textbook model with the same weights."""
+    """The textbook model with the weights of `load_model`."""
     model = load_model(arguments)
     textbook = TextbookSGM(model.config, packed).eval()
     copy_weights(model, textbook)

@@ -1,7 +1,7 @@
-"""What the speed benchmarks share: texts, arms in processes of their own that take turns, limits, the table.
+"""What the speed benchmarks share: texts, arms that take turns in processes of their own, limits, the table.
 
-An *arm* is one way of doing the job. Each has its own process, so that its settings, its memory and its caches are its
-own; the processes take turns, repetition by repetition, so that whatever else the machine does falls on all alike.
+An *arm* is one way of doing the job. Each runs in its own process, so that settings, memory and caches are not shared;
+the processes take turns, repetition by repetition, so that other load on the machine affects all arms equally.
 """
 
 import argparse
@@ -41,9 +41,9 @@ class Size:
     """One setting of the benchmarks.
 
     Args:
-        settings: File of examples/configs that holds the model's sizes and the batch size.
+        settings: File of examples/configs with the sizes of the model and of the batches.
         num_labels: L.
-        max_length: Words at which texts are cut.
+        max_length: Words after which texts are cut.
         median_words, spread: Median number of words, and standard deviation of its logarithm, of drawn texts.
         mean_labels: Mean number of labels of drawn texts.
     """
@@ -69,18 +69,18 @@ def parse_arguments(description: str, arms: Sequence[str], **defaults: Any) -> a
     Args:
         description: First line of its help.
         arms: Names of its arms.
-        **defaults: Defaults that differ from one benchmark to the other: `documents`, `repetitions`.
+        **defaults: Of `documents` and `repetitions`.
     """
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--size", choices=sorted(SIZES), default="aapd", help="which setting of the papers")
-    parser.add_argument("--data_dir", help="folder or archive of the corpus; by default texts are drawn")
-    parser.add_argument("--documents", type=int, default=defaults["documents"], help="documents of a repetition")
-    parser.add_argument("--repetitions", type=int, default=defaults["repetitions"], help="turns of each arm")
+    parser.add_argument("--size", choices=sorted(SIZES), default="aapd", help="setting of a paper")
+    parser.add_argument("--data_dir", help="folder or archive of the corpus; by default random texts are drawn")
+    parser.add_argument("--documents", type=int, default=defaults["documents"], help="documents per repetition")
+    parser.add_argument("--repetitions", type=int, default=defaults["repetitions"], help="repetitions of each arm")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the arms run")
-    parser.add_argument("--batch_size", type=int, help="documents of a batch; by default the setting's")
-    parser.add_argument("--arms", nargs="+", choices=arms, help="which arms run; by default all that the device has")
-    parser.add_argument("--model_name_or_path", help="a trained model to decode with; by default an untrained one")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="device of the arms")
+    parser.add_argument("--batch_size", type=int, help="documents per batch; by default that of the setting")
+    parser.add_argument("--arms", nargs="+", choices=arms, help="arms to run; by default all that the device supports")
+    parser.add_argument("--model_name_or_path", help="trained model to decode with; by default an untrained one")
     parser.add_argument("--num_beams", type=int, default=5, help="beam width")
     parser.add_argument("--arm", choices=arms, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -93,27 +93,24 @@ def parse_arguments(description: str, arms: Sequence[str], **defaults: Any) -> a
 
 
 def read_settings(size: str) -> dict[str, Any]:
-    """The configuration file of a size."""
+    """The contents of the configuration file of a size."""
     return json.loads((ROOT / "examples" / "configs" / SIZES[size].settings).read_text(encoding="utf-8"))
 
 
 def model_config(size: str) -> SGMConfig:
-    """The model of a size, with attention and the global embedding."""
+    """The model configuration of a size, with attention and global embedding."""
     names = {field.name for field in fields(SGMConfig)}
     settings = {name: value for name, value in read_settings(size).items() if name in names}
     return SGMConfig(**settings, num_labels=SIZES[size].num_labels)
 
 
 def make_texts(size: str, num_documents: int, data_dir: str | None) -> Dataset:
-    """Encoded documents: the first ones of a corpus' training split, or drawn ones.
+    """Encoded documents (`input_ids`, `length`, `labels`): the first of a training split, or random ones.
 
     Args:
-        size: Which setting.
-        num_documents: How many.
-        data_dir: Where the corpus lies; None draws texts.
-
-    Returns:
-        A data set of `input_ids`, `length`, `labels`.
+        size: One of SIZES.
+        num_documents: Number of documents, of a corpus at most as many as it has.
+        data_dir: Folder or archive of the corpus; None draws texts.
     """
     if data_dir is None:
         return draw_texts(SIZES[size], read_settings(size)["vocab_size"], num_documents)
@@ -127,7 +124,7 @@ def make_texts(size: str, num_documents: int, data_dir: str | None) -> Dataset:
 
 
 def draw_texts(size: Size, vocab_size: int, num_documents: int) -> Dataset:
-    """Random words and labels; lengths are log-normal with the corpus' median, label counts one and Poisson more."""
+    """Random words and labels; lengths are log-normal, label counts 1 + Poisson, with the corpus' statistics."""
     random = np.random.default_rng(0)
     lengths = random.lognormal(np.log(size.median_words), size.spread, num_documents)
     lengths = np.clip(lengths, 5, size.max_length).astype(int)
@@ -149,7 +146,7 @@ def draw_texts(size: Size, vocab_size: int, num_documents: int) -> Dataset:
 
 
 def lstm_multiplications(rows: int, steps: int, input_size: int, hidden_size: int) -> list[tuple[int, int, int, int]]:
-    """The matrix products of one direction of an LSTM layer as (how often, m, k, n): m x k times k x n."""
+    """The matrix products of one direction of an LSTM layer as (count, m, k, n): m x k times k x n."""
     return [(1, rows * steps, input_size, 4 * hidden_size), (steps, rows, hidden_size, 4 * hidden_size)]
 
 
@@ -189,7 +186,7 @@ def forward_multiplications(
 
 
 def backward_multiplications(products: list[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:
-    """The products of the backward pass: one for each input's gradient, one for each weight's over all steps."""
+    """The products of the backward pass: per product one for the gradient of its input and one for its weight's."""
     inputs = [(count, m, n, k) for count, m, k, n in products]
     weights = [(1, k, count * m, n) for count, m, k, n in products]
     return inputs + weights
@@ -201,7 +198,7 @@ def flops(products: list[tuple[int, int, int, int]]) -> int:
 
 
 def multiply(products: list[tuple[int, int, int, int]], dtype: torch.dtype) -> None:
-    """Make matrix products and nothing else: the least time in which the model's arithmetic can be done."""
+    """Compute only the matrix products: a lower bound on the time of the model's arithmetic."""
     for count, m, k, n in products:
         left, right = torch.ones(m, k, dtype=dtype), torch.ones(k, n, dtype=dtype)
         result = torch.empty(m, n, dtype=dtype)
@@ -213,19 +210,14 @@ def multiply(products: list[tuple[int, int, int, int]], dtype: torch.dtype) -> N
 
 
 def prepare(arguments: argparse.Namespace) -> tuple[str, str]:
-    """Prepare the process of an arm: threads, device, precision of multiplication.
-
-    The textbook model runs as a plain program would: nothing is set but the number of threads.
-
-    Args:
-        arguments: The command line.
+    """Set threads, device and precision of multiplication in the process of an arm.
 
     Returns:
-        What the arm is ("textbook", "ours" or "limit") and how ("packed", "unpacked", "fp32", "tf32" or "bf16").
+        The arm's kind ("textbook", "ours" or "limit") and variant ("packed", "unpacked", "fp32", "tf32" or "bf16").
     """
     kind, _, variant = arguments.arm.partition("_")
     if kind == "textbook":
-        torch.set_num_threads(arguments.threads)
+        torch.set_num_threads(arguments.threads)  # and nothing else, as in a plain program
     else:
         prepare_cpu(arguments.threads)
     if arguments.device == "cuda":
@@ -236,17 +228,16 @@ def prepare(arguments: argparse.Namespace) -> tuple[str, str]:
 
 
 def uses_bf16(variant: str, device: str) -> bool:
-    """Whether an arm multiplies in bfloat16: "bf16" falls back to fp32 where ours, under autocast, has to."""
+    """Whether an arm multiplies in bfloat16: "bf16" falls back to fp32 where autocast of our model would."""
     return variant == "bf16" and choose_precision(variant, device) == "bf16"
 
 
 def serve(repeat: Callable[[], dict[str, Any]], device: str) -> None:
-    """Be an arm: warm up, say so, and at each line of the input make a repetition and print what it gave as JSON.
+    """Be an arm: warm up and print "ready"; then per line of the input do a repetition and print its result as JSON.
 
     Args:
-        repeat: Makes a repetition.
-        device: Where it runs. The peak is the process' greatest resident memory on "cpu", PyTorch's allocations on
-            "cuda".
+        repeat: Does a repetition and returns its result, to which `seconds` and `peak_mib` are added.
+        device: "cpu", where the peak is the greatest resident memory, or "cuda", where it is PyTorch's allocations.
     """
     on_gpu = device == "cuda"
     repeat()
@@ -273,7 +264,7 @@ def take_turns(script: str, arguments: argparse.Namespace) -> dict[str, list[dic
         arguments: Its command line.
 
     Returns:
-        The repetitions of each arm, in order.
+        The results of the repetitions of each arm.
 
     Raises:
         RuntimeError: If an arm fails.
@@ -315,20 +306,20 @@ def run(
     unit: str = "documents/s",
     **defaults: int,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Be a benchmark, or with `--arm` one of its arms: run the arms in turns, keep what came out, and print it.
+    """Be a benchmark, or with `--arm` one of its arms: run the arms in turns, keep the results, and print them.
 
     Args:
         script: The benchmark's file.
         description: First line of its help.
         arms: Names of its arms.
-        make_arm: Makes what an arm does in a repetition.
-        benchmark: Its name, in which `{num_beams}` is filled in.
-        value: The value of a repetition.
-        unit: Its unit.
+        make_arm: Returns the function that does one repetition of an arm.
+        benchmark: Its name, in which `{num_beams}` is replaced.
+        value: Computes the value of a repetition from its result.
+        unit: Unit of the values.
         **defaults: Of `documents` and `repetitions`.
 
     Returns:
-        The repetitions of each arm; of none in the process of an arm.
+        The results of the repetitions of each arm; empty in the process of an arm.
     """
     arguments = parse_arguments(description, arms, **defaults)
     if arguments.arm is not None:
@@ -355,12 +346,12 @@ def documents_per_second(repetition: dict[str, Any]) -> float:
 def summarise(
     benchmark: str, unit: str, values: dict[str, list[float]], peaks: dict[str, float], arguments: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """One row an arm: the median over the repetitions, and of the ratios to the first textbook arm in the same turn.
+    """One row per arm: the median of its values, and of their ratios to the first textbook arm in the same turn.
 
     Args:
         benchmark: Its name.
         unit: "documents/s" or "ms"; a ratio says how many times faster.
-        values: Of each arm, one a repetition.
+        values: Of each arm, one per repetition.
         peaks: Greatest resident memory of each arm's process, MiB.
         arguments: The command line.
     """
@@ -404,12 +395,12 @@ def summarise(
 
 
 def keep(rows: list[dict[str, Any]]) -> None:
-    """Append rows to speed.csv, which is made where it is missing."""
+    """Append rows to speed.csv."""
     write_csv(rows, SPEEDS, COLUMNS, append=True)
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    """Print rows as a table in Markdown."""
+    """Print rows as a Markdown table."""
     columns = ("arm", "value", "lowest", "highest", "over_textbook", "share_of_limit", "peak_mib")
     first = rows[0]
     setting = (

@@ -1,7 +1,7 @@
-"""SGM+GE written plainly from its paper, as the yardstick of the benchmarks and an oracle of the tests.
+"""SGM+GE written plainly from its paper, as the baseline of the benchmarks and an oracle of the tests.
 
-Everything is done in the obvious way: `nn.LSTM` over padded or packed texts, encoder states repeated over beams, one
-hypothesis list in Python a document. Nothing of the package is used but the weights that `copy_weights` takes over.
+Everything is done in the obvious way: `nn.LSTM` over padded or packed texts, encoder states repeated over beams, a
+Python list of hypotheses per document. Nothing of the package is used but the weights that `copy_weights` copies.
 Equations: Yang et al. 2018.
 
 Shapes: B documents, T words, n decoder steps, R rows (documents times beams), L labels, H_e encoder state size,
@@ -18,8 +18,8 @@ class TextbookSGM(nn.Module):
 
     Args:
         config: An `SGMConfig`, for its sizes.
-        packed: Whether the encoder reads packed sequences. Unpacked, its backward direction starts in the padding,
-            so a text's states depend on how long its batch is.
+        packed: Whether the encoder reads packed sequences. Otherwise its backward direction starts in the padding,
+            so that the states of a text depend on the length of its batch.
     """
 
     def __init__(self, config, packed: bool):
@@ -125,7 +125,6 @@ class TextbookSGM(nn.Module):
     def beam_search(self, input_ids: torch.Tensor, lengths: torch.Tensor, num_beams: int) -> list[list[int]]:
         """The best label sequence of each document by log p(y|x), found by beam search (section 3.3)."""
         states, mask, hidden, cell = self.encode(input_ids, lengths)
-        # Everything is repeated over the beams.
         states, mask, hidden, cell = (
             tensor.repeat_interleave(num_beams, dim=0) for tensor in (states, mask, hidden, cell)
         )
@@ -149,7 +148,7 @@ class TextbookSGM(nn.Module):
             previous, probabilities = labels, log_probs.exp()[sources]
             produced = produced.clone()
             produced[torch.arange(num_rows), labels] = True
-            # A document is finished when no open hypothesis can pass its worst kept one.
+            # A document is finished when no open hypothesis can exceed the worst one kept.
             if all(
                 len(done) >= num_beams and min(score for score, _ in done) >= row.max()
                 for done, row in zip(finished, scores, strict=True)
@@ -158,7 +157,7 @@ class TextbookSGM(nn.Module):
         return [max(done, key=lambda pair: pair[0])[1] for done in finished]
 
     def _advance(self, best, chosen, sequences, finished, num_beams):
-        """Sort the candidates of each document into finished hypotheses and the next beams."""
+        """Divide the candidates of each document into finished hypotheses and the next beams."""
         sources, labels, scores, kept = [], [], [], []
         for document, (values, cells) in enumerate(zip(best.tolist(), chosen.tolist(), strict=True)):
             rows = []
