@@ -1,12 +1,12 @@
 """The mutants of a source file: mutmut's operators, applied one at a time wherever a change could change behaviour.
 
-mutmut's own runner does not fit this package: it leaves out decorated functions and the fields of classes (our
-settings and their defaults), takes a module's name from its path (`modeling/` is installed as `sgm_hf.modeling`), and
-its trampolines would travel with the source files that a saved model takes along. So only its operators are taken.
+Only the operators of mutmut are used. Its runner does not fit this package: it skips decorated functions and fields of
+classes (our settings and their defaults), derives the name of a module from its path (`modeling/` is installed as
+`sgm_hf.modeling`), and its trampolines would be saved with a model, as source files are.
 
 Not mutated, because no test should pin them: annotations, docstrings, decorators, imports, `raise`, `warnings.warn`,
-what is logged, help texts, any other text of four words or more, `__all__`, blocks for type checkers, and `device=`,
-which no test on a CPU can see. Of a text one mutant is made ("XX" around it).
+log messages, help texts, any other text of four words or more, `__all__`, blocks for type checkers, and `device=`,
+which no test on a CPU can see. A text has one mutant ("XX" around it).
 """
 
 from collections.abc import Iterator
@@ -26,11 +26,11 @@ LEFT_ALONE = (
     | m.ImportFrom()
     | m.Call(func=m.Attribute(value=m.Name("logger") | m.Name("warnings")))
     | m.Arg(keyword=m.Name("metadata") | m.Name("help") | m.Name("desc") | m.Name("description"))
-    # The tests run on a CPU alone, where every tensor is on the one device.
+    # The tests run on a CPU only, where all tensors are on one device.
     | m.Arg(keyword=m.Name("device"))
     | m.If(test=m.Name("TYPE_CHECKING"))
     | m.Assign(targets=[m.AssignTarget(target=m.Name("__all__") | m.Name("logger"))])
-    # `len(None)` and the like end in an error that every test of the line sees.
+    # `len(None)` and the like raise an error in every test of the line.
     | m.Call(func=m.Name("len") | m.Name("isinstance"))
     | m.Call(func=m.Name("TypeVar"))
 )
@@ -42,12 +42,12 @@ class Mutant:
 
     Args:
         file: The file, from the repository's root.
-        number: Its place among the mutants of this file, from 0.
+        number: Index among the mutants of this file.
         line: First line of the statement that is changed, from 1.
         last_line: Last line of it.
         at_import: Whether the changed code runs when the module is imported, not when a function is called.
-        before: The first line that differs, as it was.
-        after: As it is in the mutant.
+        before: The first line that differs, in the original.
+        after: The same line in the mutant.
         source: The whole mutated file.
     """
 
@@ -62,12 +62,7 @@ class Mutant:
 
 
 def find_mutants(root: Path, file: str) -> list[Mutant]:
-    """All mutants of a file; very few of them are no valid Python.
-
-    Args:
-        root: The repository.
-        file: The file, from the root.
-    """
+    """All mutants of a file (relative to the repository `root`); very few of them are not valid Python."""
     source = (root / file).read_text(encoding="utf-8")
     collector = _Collector(source)
     seen, mutants = {source}, []
@@ -80,7 +75,7 @@ def find_mutants(root: Path, file: str) -> list[Mutant]:
 
 
 class _Collector(cst.CSTVisitor):
-    """Collects pairs of a node and what an operator makes of it."""
+    """Collects pairs of a node and its replacement by an operator."""
 
     def __init__(self, source: str):
         super().__init__()
@@ -93,7 +88,7 @@ class _Collector(cst.CSTVisitor):
         self.module.visit(self)
 
     def on_visit(self, node: cst.CSTNode) -> bool:
-        """Collect the mutants of a node; False where those of its parts are not wanted."""
+        """Collect the mutants of a node; return False if its children are not mutated."""
         if m.matches(node, LEFT_ALONE) or is_prose(node):
             return False
         for kind, operator in mutation_operators:
@@ -103,7 +98,7 @@ class _Collector(cst.CSTVisitor):
         return True
 
     def replace(self, node: cst.CSTNode, other: cst.CSTNode) -> str:
-        """The source with another node in a node's place."""
+        """The source with a node replaced by another."""
         span = self.spans[node]
         first, last = span.start.line - 1, span.end.line - 1
         before = "".join(self.lines[:first]) + self.lines[first][: span.start.column]
@@ -111,7 +106,7 @@ class _Collector(cst.CSTVisitor):
         return before + self.module.code_for_node(other) + after
 
     def place(self, node: cst.CSTNode) -> tuple[int, int, bool]:
-        """First and last line of the statement or block header around a node; whether import runs it."""
+        """First and last line of the statement or block header around a node, and whether import runs it."""
         statement, at_import, child = None, True, node
         while not isinstance(child, cst.Module):
             parent = self.parents[child]
@@ -126,12 +121,12 @@ class _Collector(cst.CSTVisitor):
 
 
 def is_prose(node: cst.CSTNode) -> bool:
-    """Whether a node is a text for a person: of four words or more, as docstrings are."""
+    """Whether a node is a text for people, of four words or more, e.g. a docstring."""
     return isinstance(node, cst.SimpleString | cst.ConcatenatedString) and str(node.evaluated_value).count(" ") > 2
 
 
 def drops_prose(node: cst.CSTNode, other: cst.CSTNode) -> bool:
-    """Whether a changed call differs in an argument that is left alone, such as a help text or a device."""
+    """Whether a mutant changes an argument of a call that is not to be mutated, e.g. a help text or a device."""
     if not isinstance(node, cst.Call) or not isinstance(other, cst.Call):
         return False
     kept = {id(argument) for argument in other.args}
@@ -140,6 +135,6 @@ def drops_prose(node: cst.CSTNode, other: cst.CSTNode) -> bool:
 
 
 def changed_lines(before: str, after: str) -> tuple[str, str]:
-    """The first line in which two texts differ by more than white space, in both."""
+    """The first line of each text that differs by more than white space."""
     pairs: Iterator[tuple[str, str]] = zip(before.splitlines(), after.splitlines(), strict=False)
     return next(((one.strip(), other.strip()) for one, other in pairs if one.strip() != other.strip()), ("", ""))

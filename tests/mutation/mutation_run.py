@@ -1,14 +1,14 @@
 #!/usr/bin/env python
 """Mutation run: changes a sample of places of the library one at a time, and counts the changes that a test notices.
 
-    make mutants                                             the sample of every file, then docs/mutants.md
+    make mutants                                             a sample of every file, then docs/mutants.md
     make mutants MUTANTS='modeling/beam_search_sgm.py'       one file
-    make mutants MUTANTS='--sample 0'                        every mutant, hours
-    make mutants MUTANTS='--retry'                           once more those that survived
+    make mutants MUTANTS='--sample 0'                        every mutant (hours)
+    make mutants MUTANTS='--retry'                           the survivors again
 
-A run that was interrupted goes on where it stopped: what is known of a mutant is kept in build/mutants as long as its
-file is the same. The tests of a mutant are those that ran its line, of the mirrored test file first; it counts as
-killed if one of them fails, or takes far longer than without it.
+An interrupted run is resumed: results are kept in build/mutants as long as the mutant's file is unchanged. The tests
+of a mutant are those that ran its line, of the mirrored test file first; it is killed if one of them fails or takes
+far longer than without it.
 """
 
 import argparse
@@ -36,11 +36,11 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 TARGETS = ("modeling", "sgm_hf/training", "sgm_hf/data")
 TESTS = ("tests/modeling", "tests/data", "tests/metrics", "tests/training")
-# They start processes whose lines nobody records, or test the speed of the machine.
+# It starts processes whose lines are not recorded.
 LEFT_OUT = ("tests/training/test_distributed.py",)
-# Tests longer than this (seconds) are left out, and a mutant's tests are cut where they would take longer in all.
+# Tests longer than this are left out, and a mutant gets no more tests than take this in total (seconds).
 LONGEST_TEST, LONGEST_RUN = 8.0, 60.0
-# Folders a package has under another name than in the repository, see setup.py.
+# Names of the packages that are folders of another name in the repository, see setup.py.
 MAPPED = {"sgm_hf/modeling": "../modeling", "sgm_hf/datasets_scripts": "../datasets_scripts"}
 COLUMNS = ("file", "line", "before", "after", "outcome", "by", "took")
 
@@ -49,7 +49,7 @@ class Worker:
     """A process that runs tests on mutants in its own copy of the repository.
 
     Args:
-        folder: Where the copy is made.
+        folder: Where the copy is written.
     """
 
     def __init__(self, folder: Path):
@@ -68,7 +68,7 @@ class Worker:
         )
 
     def do(self, **job: Any) -> dict[str, Any]:
-        """Send a job, wait for its result."""
+        """Send a job and wait for its result."""
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write(json.dumps({**job, "output": self.output}) + "\n")
         self.process.stdin.flush()
@@ -85,7 +85,7 @@ class Worker:
 
 
 def copy_repository(target: Path) -> None:
-    """Copy what git knows, with the packages under the names they are installed under."""
+    """Copy the files that git does not ignore, with the packages under the names of their installation."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     for name in subprocess.check_output(command, cwd=ROOT, text=True).splitlines():
         if (ROOT / name).is_file():
@@ -96,13 +96,13 @@ def copy_repository(target: Path) -> None:
 
 
 def hash_files(names: Iterable[str]) -> str:
-    """A hash of files' contents."""
+    """A hash of the names and contents of files."""
     contents = b"".join(name.encode() + (ROOT / name).read_bytes() for name in names)
     return hashlib.sha256(contents).hexdigest()[:16]
 
 
 def python_files(folders: Sequence[str]) -> list[str]:
-    """The Python files under folders (or files), from the repository's root."""
+    """The Python files in folders (or files themselves), relative to the repository."""
     paths = [ROOT / name for name in folders]
     every = [path for start in paths for path in ([start] if start.is_file() else start.rglob("*.py"))]
     return sorted(str(path.relative_to(ROOT)) for path in every)
@@ -112,7 +112,7 @@ class Tests:
     """Which tests run which lines, and how long they take.
 
     Args:
-        recorded: What `mutation_worker.record` says.
+        recorded: The result of `mutation_worker.record`.
     """
 
     def __init__(self, recorded: dict[str, Any]):
@@ -126,7 +126,7 @@ class Tests:
         self.kills: dict[str, Counter[str]] = defaultdict(Counter)
 
     def of(self, mutant: Mutant) -> list[str]:
-        """The tests that run a mutant's statement, most promising first."""
+        """The tests that run a mutant's statement, first those that are most likely to fail."""
         lines = self.lines.get(mutant.file, {})
         numbers = lines if mutant.at_import else range(mutant.line, mutant.last_line + 1)
         contexts = {name for number in numbers for name in lines.get(number, ())}
@@ -144,7 +144,7 @@ class Tests:
 
 
 def sample_mutants(files: Sequence[str], size: int, seed: int) -> tuple[list[Mutant], dict[str, int]]:
-    """A seeded random sample of each file's mutants, in mixed order, and how many each file has."""
+    """A seeded random sample of the mutants of each file, shuffled, and the number of mutants of each file."""
     chosen, counts = [], {}
     for file in files:
         every = find_mutants(ROOT, file)
@@ -157,7 +157,7 @@ def sample_mutants(files: Sequence[str], size: int, seed: int) -> tuple[list[Mut
 
 
 class Results:
-    """What is known of mutants, kept in a file a line each so that an interrupted run goes on.
+    """The results of mutants, kept in a JSON Lines file so that an interrupted run can be resumed.
 
     Args:
         path: The file.
@@ -173,7 +173,7 @@ class Results:
 
     @staticmethod
     def key(mutant: Mutant) -> str:
-        """A mutant's name: its whole source."""
+        """A hash of the whole source of a mutant."""
         return hashlib.sha256(f"{mutant.file}\n{mutant.source}".encode()).hexdigest()[:20]
 
     def add(self, mutant: Mutant, result: dict[str, Any]) -> None:
@@ -186,7 +186,7 @@ class Results:
 
 
 def run_mutants(mutants: Sequence[Mutant], workers: Sequence[Worker], tests: Tests, results: Results) -> None:
-    """Judge mutants, a thread a worker; print a line each."""
+    """Judge mutants with one thread per worker, and print a line for each."""
     queue: Queue[Mutant] = Queue()
     for mutant in mutants:
         queue.put(mutant)
@@ -222,7 +222,7 @@ def run_mutants(mutants: Sequence[Mutant], workers: Sequence[Worker], tests: Tes
 
 
 def judge(mutant: Mutant, worker: Worker, tests: Tests) -> dict[str, Any]:
-    """Killed, survived, or invalid, and by which test."""
+    """The outcome ("killed", "survived" or "invalid"), and the test that killed the mutant."""
     try:
         compile(mutant.source, mutant.file, "exec")
     except SyntaxError:
@@ -235,13 +235,13 @@ def judge(mutant: Mutant, worker: Worker, tests: Tests) -> dict[str, Any]:
 
 
 def read_reasons() -> dict[tuple[str, str, str], str]:
-    """Why some survivors change nothing: file, line before and after to reason."""
+    """The reasons why some survivors change nothing, by file, line before and line after."""
     entries = tomllib.loads((HERE / "equivalent.toml").read_text(encoding="utf-8")).get("mutants", [])
     return {(entry["file"], entry["before"], entry["after"]): entry["reason"] for entry in entries}
 
 
 def report(rows: Sequence[dict[str, Any]], counts: dict[str, int]) -> str:
-    """The page docs/mutants.md: a row a file, the score with its error, and every survivor.
+    """The page docs/mutants.md: one row per file, the score with its error, and every survivor.
 
     Args:
         rows: Results of the sample.
@@ -256,7 +256,7 @@ def report(rows: Sequence[dict[str, Any]], counts: dict[str, int]) -> str:
             continue
         score = outcomes["killed"] / tried
         share += count / total * score
-        # of a sample without replacement; add-one, so that a file with no survivor has an error, too
+        # Variance of a sample without replacement; add-one, so that a file without survivors also has an error.
         smooth = (outcomes["killed"] + 1) / (tried + 2)
         variance += (count / total) ** 2 * smooth * (1 - smooth) / tried * (1 - tried / count)
         lines.append((f"`{file}`", count, tried, outcomes["killed"], outcomes["survived"], f"{score:.1%}"))
@@ -277,14 +277,14 @@ def report(rows: Sequence[dict[str, Any]], counts: dict[str, int]) -> str:
 
 
 def survivor_lines(row: dict[str, Any], reason: str | None) -> str:
-    """A survivor for the page: where it is, the line before and after, and why it changes nothing if it does."""
+    """A survivor for the page: its place, the line before and after, and the reason if it changes nothing."""
     title = f"- {row['file']}, line {row['line']} {row['by']}".rstrip()
     title += f". Changes nothing that could be tested: {reason}" if reason else ""
     return f"{title}\n\n  ```diff\n  - {row['before']}\n  + {row['after']}\n  ```\n"
 
 
 def write_report(rows: Sequence[dict[str, Any]], counts: dict[str, int]) -> None:
-    """Write docs/mutants.md, and docs/mutants.csv with every mutant of the sample."""
+    """Write docs/mutants.md, and every mutant of the sample to docs/mutants.csv."""
     (ROOT / "docs" / "mutants.md").write_text(report(rows, counts), encoding="utf-8")
     rows = sorted(rows, key=lambda row: (row["file"], row["line"], row["before"], row["after"]))
     write_csv(rows, ROOT / "docs" / "mutants.csv", COLUMNS)
@@ -296,20 +296,20 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         "files", nargs="*", default=[], help="files to mutate; default all of modeling, training, data"
     )
-    parser.add_argument("--sample", type=int, default=10, help="mutants of each file; 0: all")
-    parser.add_argument("--seed", type=int, default=0, help="of the sample")
-    parser.add_argument("--processes", type=int, default=2, help="mutants that are run at once")
-    parser.add_argument("--tests", nargs="+", default=TESTS, help="test files and folders that are run")
-    parser.add_argument("--retry", action="store_true", help="run those again that survived before")
+    parser.add_argument("--sample", type=int, default=10, help="mutants per file; 0: all")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sample")
+    parser.add_argument("--processes", type=int, default=2, help="mutants that run in parallel")
+    parser.add_argument("--tests", nargs="+", default=TESTS, help="test files and folders to run")
+    parser.add_argument("--retry", action="store_true", help="run survivors again")
     return parser.parse_args(arguments)
 
 
 def main() -> None:
-    """Run the mutants that are not known yet, and report all."""
+    """Run the mutants without a result, and report all."""
     given = parse_arguments()
     cache = ROOT / "build" / "mutants"
     cache.mkdir(parents=True, exist_ok=True)
-    # A package's __init__ has been read before the worker's processes begin.
+    # A package's __init__ is imported before the processes of the worker start.
     files = given.files or [name for name in python_files(TARGETS) if not name.endswith("__init__.py")]
     chosen, counts = sample_mutants(files, given.sample, given.seed)
     results = Results(cache / "results.jsonl")
@@ -331,7 +331,7 @@ def main() -> None:
 
 
 def record_tests(cache: Path, worker: Worker, paths: Sequence[str]) -> Tests:
-    """What the tests run, recorded anew when a source or a test has changed."""
+    """The lines that the tests run, recorded again if a source or a test has changed."""
     path = cache / f"tests-{hash_files(python_files((*TARGETS, 'sgm_hf/metrics', *paths)))}.json"
     if not path.exists():
         left_out = [f"--ignore={name}" for name in LEFT_OUT]
@@ -342,7 +342,7 @@ def record_tests(cache: Path, worker: Worker, paths: Sequence[str]) -> Tests:
         path.write_text(json.dumps(recorded), encoding="utf-8")
     recorded = json.loads(path.read_text(encoding="utf-8"))
     for name in recorded["failed"]:
-        print(f"left out, it fails without a mutant: {name}")
+        print(f"skipped, it fails without a mutant: {name}")
     return Tests(recorded)
 
 

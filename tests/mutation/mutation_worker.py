@@ -1,7 +1,7 @@
-"""Runs tests on mutants, a forked process each, so that torch and Transformers are imported once.
+"""Runs tests on mutants in forked processes, so that torch and Transformers are imported once.
 
-Reads a job a line from the standard input and writes a result a line, both JSON. `mutation_run.py` starts it in a copy
-of the repository, which is also its working folder.
+Reads one job per line from the standard input and writes one result per line, both as JSON. `mutation_run.py` starts
+it in a copy of the repository.
 """
 
 import json
@@ -21,12 +21,12 @@ from typing import Any
 import pytest
 
 PACKAGE = ("sgm_hf", "modeling", "datasets_scripts")
-# A mutant that allocates without end must not take the machine with it.
+# So that a mutant that allocates without end does not crash the machine.
 MEMORY = 8 * 2**30
 
 
 class Chosen:
-    """Keeps the tests of a job, in the job's order, and says which of them failed first.
+    """Selects and orders the tests of a job and records the first that fails.
 
     Args:
         tests: Their names, or None for all.
@@ -55,7 +55,7 @@ class Chosen:
 class Recorder:
     """Records the seconds of each test and the lines it runs.
 
-    What a fixture runs that tests share counts for all tests of the file that asked for it first.
+    The lines of a fixture that tests share count for all tests of the file that used it first.
     """
 
     def __init__(self, coverage: Any):
@@ -96,7 +96,7 @@ def run_tests(paths: list[str], plugin: Any, *options: str) -> int:
 
 
 def record(job: dict[str, Any]) -> dict[str, Any]:
-    """Run all tests on the source as it is: seconds and lines of each, and those that fail even so."""
+    """Run all tests without a mutant: seconds and lines of each, and those that fail."""
     from coverage import Coverage
 
     here = os.path.realpath(".")
@@ -115,8 +115,8 @@ def record(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def judge(job: dict[str, Any]) -> dict[str, Any]:
-    """Run a mutant's tests up to the first that fails: those of the most promising file, then the others."""
-    sys.dont_write_bytecode = True  # a mutant's bytecode must not outlive it
+    """Run the tests of a mutant up to the first failure: those of the first test's file, then the others."""
+    sys.dont_write_bytecode = True  # no later mutant may load it
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     first = job["tests"][0].split("::")[0]
     groups = [
@@ -132,7 +132,7 @@ def judge(job: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def mutated(job: dict[str, Any]) -> Iterator[None]:
-    """The mutant in its file's place."""
+    """Replace the file by the mutant."""
     if "source" not in job:
         yield
         return
@@ -146,7 +146,7 @@ def mutated(job: dict[str, Any]) -> Iterator[None]:
 
 
 def run_forked(job: dict[str, Any]) -> dict[str, Any]:
-    """Do a job in a process of its own, which is killed when its time is up."""
+    """Do a job in a process of its own, which is killed after the time limit."""
     for folder in (os.environ["HF_HOME"], "../pytest"):
         shutil.rmtree(folder, ignore_errors=True)
     reader, writer = os.pipe()
@@ -175,12 +175,12 @@ def run_forked(job: dict[str, Any]) -> dict[str, Any]:
     except ProcessLookupError:
         pass
     os.waitpid(child, 0)
-    # A child that writes nothing was brought down by its mutant.
+    # A child that writes nothing has crashed.
     return json.loads(text or b'{"outcome": "killed", "by": "(crash)"}')
 
 
 def import_libraries() -> None:
-    """Import every module that our package imports, but none of its own."""
+    """Import every module that our package imports, but none of the package itself."""
     names = "sgm_hf.training, sgm_hf.data.files, sgm_hf.data.encoding, sgm_hf.modeling.pipeline_sgm, sgm_hf.metrics"
     program = f"import sys, {names}, sklearn.metrics, hypothesis, coverage; print(*sys.modules)"
     modules = subprocess.check_output([sys.executable, "-c", program], text=True).splitlines()[-1].split()
