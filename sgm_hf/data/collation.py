@@ -15,12 +15,12 @@ class MultiLabelCollator:
     """Pad the documents of a batch and write their label sets as target sequences that end in `eos`.
 
     Args:
-        pad_token_id: Word id that fills the texts.
+        pad_token_id: Token id that fills `input_ids`.
         num_labels: Number of labels L; `eos` is L.
         label_order: "frequency" and "alphabetical" sort a document's labels by id (the ids are in that order),
             "given" keeps the order they have, "shuffled" permutes them afresh for each document in each epoch.
-        seed: Seed of the permutations of "shuffled". A document's permutation depends on the seed, the epoch and
-            the document's `index` alone, so that a resumed training sees the same targets.
+        seed: Seed of the permutations of "shuffled".
+        pad_token_type_id: What fills `token_type_ids`, which some tokenizers give.
 
     Example:
         >>> collate = MultiLabelCollator(pad_token_id=0, num_labels=3)
@@ -28,9 +28,16 @@ class MultiLabelCollator:
         [[0, 2, 3], [3, -100, -100]]
     """
 
-    def __init__(self, pad_token_id: int, num_labels: int, label_order: str = "frequency", seed: int = 0):
-        self.pad_token_id, self.num_labels = pad_token_id, num_labels
-        self.label_order, self.seed, self.epoch = label_order, seed, 0
+    def __init__(
+        self,
+        pad_token_id: int,
+        num_labels: int,
+        label_order: str = "frequency",
+        seed: int = 0,
+        pad_token_type_id: int = 0,
+    ):
+        self.pad_values = {"input_ids": pad_token_id, "token_type_ids": pad_token_type_id}  # others: 0
+        self.num_labels, self.label_order, self.seed, self.epoch = num_labels, label_order, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch (counted from 0) whose permutations "shuffled" draws."""
@@ -40,26 +47,40 @@ class MultiLabelCollator:
         """Collate encoded documents.
 
         Args:
-            documents: B records of `input_ids` (word ids), optionally `labels` (label ids below L), and for
-                "shuffled" `index` (the document's number in its data set).
+            documents: B records as of `pad_texts`, optionally with `labels` (label ids below L), and for "shuffled"
+                with `index` (the document's number in its data set).
 
         Returns:
-            `input_ids` and `attention_mask`, (B, T) int64, and where the records have labels `labels`, (B, n) int64:
-            label ids, then `eos`, then -100.
+            The tensors of `pad_texts`, and where the records have labels `labels`, (B, n) int64: label ids, then
+            `eos`, then -100.
         """
-        texts = [document["input_ids"] for document in documents]
-        batch = {
-            "input_ids": pad_right(texts, self.pad_token_id),
-            "attention_mask": pad_right([[1] * len(text) for text in texts], 0),
-        }
+        batch = self.pad_texts(documents)
         if "labels" in documents[0]:
             batch["labels"] = pad_right([self.target_sequence(document) for document in documents], IGNORED)
         return batch
+
+    def pad_texts(self, documents: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Collate the texts of encoded documents.
+
+        Args:
+            documents: B records of `input_ids` (token ids). Any other list but `labels` has a number for each token,
+                such as `token_type_ids`; what is not a list is not used.
+
+        Returns:
+            `input_ids`, `attention_mask` (1 for tokens, 0 for padding) and the other lists, (B, T) int64 each.
+        """
+        columns = [name for name, value in documents[0].items() if np.ndim(value) == 1 and name != "labels"]
+        batch = {
+            name: pad_right([document[name] for document in documents], self.pad_values.get(name, 0))
+            for name in columns
+        }
+        return batch | {"attention_mask": pad_right([[1] * len(document["input_ids"]) for document in documents], 0)}
 
     def target_sequence(self, document: dict[str, Any]) -> list[int]:
         """The label ids of one document in target order, then `eos`."""
         generator = None
         if self.label_order == "shuffled":
+            # Whatever the batches are, and in a resumed training too, a document's targets of an epoch are the same.
             generator = np.random.default_rng((self.seed, self.epoch, document["index"]))
         return target_sequence(document["labels"], self.label_order, generator) + [self.num_labels]
 

@@ -49,10 +49,8 @@ def mean_token_loss(
     was_training, total, count = model.training, 0.0, 0
     model.eval()
     for rows in [kept[batch].tolist() for batch in sampler][state.process_index :: state.num_processes]:
-        documents = dataset[rows]
-        labels = [known_labels(ids, config.num_labels) for ids in documents["labels"]]
-        pairs = zip(documents["input_ids"], labels, strict=True)
-        batch = collate([{"input_ids": text, "labels": ids} for text, ids in pairs])
+        documents = dataset.__getitems__(rows)
+        batch = collate([{**d, "labels": known_labels(d["labels"], config.num_labels)} for d in documents])
         batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
         with torch.no_grad(), autocast(model.device, bf16):
             total += model(**batch, num_items_in_batch=1, use_cache=False).loss.item()

@@ -32,7 +32,7 @@ DESCRIPTIVE = (
 )
 # Schedules whose rates depend on the number of updates of the whole training.
 ENDLESS_SCHEDULES = ("constant", "constant_with_warmup", "inverse_sqrt")
-COLUMNS = ("input_ids", "labels", "length", "index")
+COLUMNS = ("input_ids", "labels", "length", "index", "token_type_ids")
 BLOCK = 10_000
 
 

@@ -128,7 +128,7 @@ def _generate_batch(
 ) -> list[tuple[int, list[int], np.ndarray, list[int]]]:
     """The row number, best sequence, label scores and set of greatest expected F1 of each document of one batch."""
     collate = MultiLabelCollator(model.config.pad_token_id, model.config.num_labels)
-    inputs = collate([{"input_ids": ids} for ids in dataset[indices]["input_ids"]])
+    inputs = collate.pad_texts(dataset.__getitems__(indices))
     with torch.no_grad(), autocast(model.device, bf16):
         output = model.generate(
             **{name: tensor.to(model.device) for name, tensor in inputs.items()},

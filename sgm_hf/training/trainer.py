@@ -112,7 +112,11 @@ class SGMTrainer(ResumableTrainer):
         for name, dataset in (("train", train_dataset), ("eval", eval_dataset), ("threshold", threshold_dataset)):
             check_encoded(dataset, f"{name}_dataset")
         collator = data_collator or MultiLabelCollator(
-            model.config.pad_token_id, model.config.num_labels, model.config.label_order, args.seed
+            model.config.pad_token_id,
+            model.config.num_labels,
+            model.config.label_order,
+            args.seed,
+            getattr(processing_class, "pad_token_type_id", 0),
         )
         super().__init__(
             model=model,

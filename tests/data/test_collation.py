@@ -1,8 +1,11 @@
 import itertools
 
 import torch
+from datasets import ClassLabel, Dataset, Features, List, Value
+from transformers import BertTokenizer
 
 from sgm_hf.data.collation import MultiLabelCollator
+from sgm_hf.data.encoding import encode_dataset
 
 DOCUMENTS = [
     {"input_ids": [7, 8, 9], "labels": [4, 0, 2], "index": 0, "length": 3},
@@ -98,3 +101,42 @@ def test_the_documents_are_not_changed():
     before = [dict(document, labels=list(document["labels"])) for document in DOCUMENTS]
     MultiLabelCollator(1, 5, "shuffled")(DOCUMENTS)
     assert before == DOCUMENTS
+
+
+def test_each_column_of_tokens_is_padded_by_its_own_value():
+    documents = [
+        {"input_ids": [7, 8, 9], "token_type_ids": [0, 0, 1], "spans": [4, 5, 6], "labels": [1, 2, 3]},
+        {"input_ids": [5], "token_type_ids": [1], "spans": [2], "labels": [0]},
+    ]
+    batch = MultiLabelCollator(1, 5, pad_token_type_id=3)(documents)
+    assert batch["input_ids"].tolist() == [[7, 8, 9], [5, 1, 1]]
+    assert batch["token_type_ids"].tolist() == [[0, 0, 1], [1, 3, 3]]
+    assert batch["spans"].tolist() == [[4, 5, 6], [2, 0, 0]]
+    assert MultiLabelCollator(1, 5)(documents)["token_type_ids"].tolist() == [[0, 0, 1], [1, 0, 0]]
+
+
+def test_the_mask_is_made_from_the_tokens_and_columns_of_documents_are_not_used():
+    documents = [
+        {"id": "a", "text": "x", "input_ids": [7, 8], "attention_mask": [1, 0], "length": 2, "index": 0},
+        {"id": "b", "text": "y", "input_ids": [5], "attention_mask": [1], "length": 1, "index": 1},
+    ]
+    batch = MultiLabelCollator(1, 5)(documents)
+    assert set(batch) == {"input_ids", "attention_mask"}
+    assert batch["attention_mask"].tolist() == [[1, 1], [1, 0]]
+
+
+def test_texts_of_documents_with_labels_are_padded_without_their_labels():
+    assert set(MultiLabelCollator(1, 5).pad_texts(DOCUMENTS)) == {"input_ids", "attention_mask"}
+
+
+def test_documents_encoded_by_a_bert_tokenizer_make_the_batch_that_the_tokenizer_makes():
+    words = "[PAD] [UNK] [CLS] [SEP] [MASK] one two three".split()
+    tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(words, start=3)})  # padding is not 0
+    texts = ["one", "two three one"]
+    features = Features({"text": Value("string"), "labels": List(ClassLabel(names=["a", "b"]))})
+    data = Dataset.from_dict({"text": texts, "labels": [[0], [1, 0]]}, features)
+    encoded = encode_dataset(data, tokenizer, ["a", "b"])
+    batch = MultiLabelCollator(tokenizer.pad_token_id, 2)(encoded.to_list())
+    expected = tokenizer(texts, padding=True, return_tensors="pt")
+    assert set(batch) == {*expected, "labels"} == {"input_ids", "token_type_ids", "attention_mask", "labels"}
+    assert all(torch.equal(batch[name], expected[name]) for name in expected)

@@ -2,6 +2,7 @@ import logging
 
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
+from transformers import BertTokenizer
 
 from sgm_hf.data.encoding import encode_dataset
 from sgm_hf.modeling import SGMTokenizer
@@ -20,6 +21,12 @@ def make_dataset(texts, labels, names=("a", "b", "c"), **columns):
 @pytest.fixture(scope="module")
 def tokenizer():
     return SGMTokenizer.train_from_texts(["one two three four five"], vocab_size=100, model_max_length=4)
+
+
+@pytest.fixture(scope="module")
+def bert_tokenizer():
+    words = "[PAD] [UNK] [CLS] [SEP] [MASK] one two three four five".split()
+    return BertTokenizer(vocab={word: i for i, word in enumerate(words)}, model_max_length=5)
 
 
 def test_labels_become_the_models_ids_in_the_order_of_the_data(tokenizer):
@@ -130,7 +137,7 @@ def test_errors_and_warnings_name_the_first_five_documents_and_what_to_do(tokeni
     ]
     with pytest.raises(ValueError) as caught:
         encode_dataset(data, tokenizer, NAMES, unknown_labels="drop")
-    assert str(caught.value) == "unknown_labels is 'drop'; choose one of error, count."
+    assert str(caught.value) == "unknown_labels must be one of error, count, got 'drop'."
 
 
 def test_texts_with_words_give_no_warning(tokenizer, caplog):
@@ -159,3 +166,29 @@ def test_the_number_of_processes_is_passed_on(tokenizer, monkeypatch):
     encode_dataset(data, tokenizer, NAMES)
     encode_dataset(data, tokenizer, NAMES, num_proc=2)
     assert asked == [None, 2]
+
+
+def test_every_column_of_the_tokenizer_with_a_number_for_each_token_is_kept(bert_tokenizer):
+    texts = ["one two", "three", "one two three four five"]
+    encoded = encode_dataset(make_dataset(texts, [["a"], [], ["b"]]), bert_tokenizer, NAMES, training=True)
+    assert set(encoded.column_names) == {"input_ids", "token_type_ids", "length", "index", "labels"}
+    expected = bert_tokenizer(texts, truncation=True, max_length=5)
+    assert encoded["input_ids"][:] == expected["input_ids"] == [[2, 5, 6, 3], [2, 7, 3], [2, 5, 6, 7, 3]]
+    assert encoded["token_type_ids"][:] == expected["token_type_ids"]
+    assert encoded["length"][:] == [4, 3, 5]
+
+
+def test_a_text_without_a_word_has_no_token_also_where_the_tokenizer_adds_some(bert_tokenizer):
+    data = make_dataset(["one", " "], [["a"], ["b"]])
+    encoded = encode_dataset(data, bert_tokenizer, NAMES)
+    assert encoded["length"][:] == [3, 0]
+    assert encoded["input_ids"][1] == encoded["token_type_ids"][1] == []
+    with pytest.raises(ValueError, match="1 training document.* have no word: d1"):
+        encode_dataset(data, bert_tokenizer, NAMES, training=True)
+
+
+def test_a_tokenizer_without_a_greatest_length_cuts_only_at_the_length_given():
+    tokenizer = BertTokenizer(vocab={"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "one": 5})
+    data = make_dataset(["one " * 700], [["a"]])
+    assert encode_dataset(data, tokenizer, NAMES)["length"][:] == [702]
+    assert encode_dataset(data, tokenizer, NAMES, max_length=9)["length"][:] == [9]
