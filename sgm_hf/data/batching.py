@@ -12,16 +12,14 @@ BUCKET_GROWTH = 1.08
 def bucket_lengths(lengths: Sequence[int] | np.ndarray, growth: float = BUCKET_GROWTH) -> np.ndarray:
     """Round each length up to the end of its length bucket; the buckets' ends grow geometrically.
 
-    Documents of one bucket are interchangeable: whichever of them share a batch, at most a share `growth - 1` of the
-    batch is padding.
-
     Args:
-        lengths: Words of each document, (N,).
+        lengths: Tokens of each document, (N,).
         growth: Ratio of one bucket's end to the end before it, above 1.
 
     Returns:
         The end of each document's bucket, (N,) int64: at least the document's length, never above the greatest one.
     """
+    # Documents of one bucket are interchangeable: whichever share a batch, at most growth - 1 of it is padding.
     values = np.asarray(lengths, dtype=np.int64)
     if values.size == 0:
         return values
@@ -34,12 +32,11 @@ def bucket_lengths(lengths: Sequence[int] | np.ndarray, growth: float = BUCKET_G
 
 
 def cut_batches(lengths: Sequence[int], max_tokens: int, max_documents: int) -> list[tuple[int, int]]:
-    """Cut a list of documents, sorted by length, into runs that obey both caps.
+    """Cut a list of documents, sorted by length, into runs that obey both caps of `LengthBucketBatchSampler`.
 
     Args:
-        lengths: Ascending lengths in words, (N,).
-        max_tokens: Greatest product of a run's document count and its longest length; a document longer than this
-            is a run of its own.
+        lengths: Ascending lengths, (N,).
+        max_tokens: Greatest product of a run's number of documents and its longest length.
         max_documents: Greatest number of documents in a run.
 
     Returns:
@@ -57,11 +54,7 @@ def cut_batches(lengths: Sequence[int], max_tokens: int, max_documents: int) -> 
 
 
 def split_runs(runs: list[tuple[int, int]], multiple_of: int) -> list[tuple[int, int]]:
-    """Halve the largest runs until their number is a multiple of `multiple_of`.
-
-    Args:
-        runs: Half-open ranges, in order.
-        multiple_of: Number of processes that share the runs.
+    """Halve the largest of the half-open ranges until their number is a multiple of `multiple_of`.
 
     Returns:
         The runs, in order; a run is repeated only where every run holds a single document.
@@ -83,12 +76,12 @@ class LengthBucketBatchSampler(Sampler[list[int]]):
     """Yield batches of document indices of similar length, drawn anew each epoch.
 
     Documents are shuffled within buckets of nearly equal length, the sorted list is cut into batches under both caps,
-    and the batches come in random order. Bucket ends, not lengths, decide where the list is cut, so every epoch has
-    the same number of batches. The epoch's batches depend on `seed` and the epoch alone.
+    and the batches come in random order. Every epoch has the same number of batches, which depend on `seed` and the
+    epoch alone.
 
     Args:
-        lengths: Words of each document, (N,).
-        max_tokens: Greatest number of words of a batch after padding (documents times longest document). A document
+        lengths: Tokens of each document, (N,).
+        max_tokens: Greatest number of tokens of a batch after padding (documents times longest document). A document
             longer than this gets a batch of its own.
         max_documents: Greatest number of documents in a batch.
         seed: Seed of the shuffling.
@@ -112,15 +105,13 @@ class LengthBucketBatchSampler(Sampler[list[int]]):
         shuffle: bool = True,
         multiple_of: int = 1,
     ):
-        for name, value in (
-            ("max_tokens", max_tokens),
-            ("max_documents", max_documents),
-            ("multiple_of", multiple_of),
-        ):
+        caps = {"max_tokens": max_tokens, "max_documents": max_documents, "multiple_of": multiple_of}
+        for name, value in caps.items():
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1.")
         if len(lengths) == 0:
             raise ValueError("there is no document to make batches of; check the split that was passed.")
+        # Bucket ends, not lengths, decide where the list is cut, so that every epoch is cut at the same places.
         self.keys = bucket_lengths(lengths) if shuffle else np.asarray(lengths, dtype=np.int64)
         runs = cut_batches(np.sort(self.keys).tolist(), max_tokens, max_documents)
         self.runs = split_runs(runs, multiple_of)

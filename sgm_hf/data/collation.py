@@ -44,11 +44,7 @@ class MultiLabelCollator:
         self.epoch = epoch
 
     def __call__(self, documents: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Collate encoded documents.
-
-        Args:
-            documents: B records as of `pad_texts`, optionally with `labels` (label ids below L), and for "shuffled"
-                with `index` (the document's number in its data set).
+        """Collate B encoded documents: records as of `encode_dataset`, with or without `labels`.
 
         Returns:
             The tensors of `pad_texts`, and where the records have labels `labels`, (B, n) int64: label ids, then
@@ -60,14 +56,12 @@ class MultiLabelCollator:
         return batch
 
     def pad_texts(self, documents: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Collate the texts of encoded documents.
+        """Collate the texts of B encoded documents.
 
-        Args:
-            documents: B records of `input_ids` (token ids). Any other list but `labels` has a number for each token,
-                such as `token_type_ids`; what is not a list is not used.
+        Any list of a record but `labels` must have a number for each token; what is not a list is not used.
 
         Returns:
-            `input_ids`, `attention_mask` (1 for tokens, 0 for padding) and the other lists, (B, T) int64 each.
+            `input_ids`, the other lists, and `attention_mask` (1 for tokens, 0 for padding), (B, T) int64 each.
         """
         columns = [name for name, value in documents[0].items() if np.ndim(value) == 1 and name != "labels"]
         batch = {

@@ -72,32 +72,29 @@ def load_files(
 ) -> DatasetDict:
     """Read a user's own files into a data set.
 
-    The extension says what a file is: `.csv`, `.tsv` (both with a header), `.jsonl` or `.json` (JSON Lines: an object
-    a line), each also with `.gz`; `.parquet`. Text files are UTF-8. Labels are a list of strings, or one string of
-    names with a separator between them; in Parquet also the `List(ClassLabel)` that `datasets` writes. A name loses
-    the blanks around it and is brought to Unicode's form NFC, so that what reads the same is the same label. A
-    document may have no label. A test file may lack the labels column: it can be predicted, not evaluated. An empty
-    text is an error in the training file only.
+    The extension gives the format: `.csv`, `.tsv` (both with a header), `.jsonl` or `.json` (JSON Lines), each also
+    with `.gz`; `.parquet`. Text files are UTF-8. Labels are a list of strings, or one string of names with a separator
+    between them; in Parquet also the `List(ClassLabel)` that `datasets` writes. Names are stripped and normalized
+    (Unicode's NFC). A document may have no label. A test file without the labels column can be predicted, but not
+    evaluated. An empty text is an error in the training file only.
 
     Args:
-        train_file: Training documents. Their labels are the labels of the data set, in alphabetical order.
+        train_file: Training documents. Their labels, in alphabetical order, are the labels of the data set.
         validation_file: Documents to select the model on.
         test_file: Documents to test or predict.
         text_column: Column of the text.
         labels_column: Column of the labels.
-        label_separator: What stands between two labels where the labels are one string.
-        delimiter: What stands between two cells; default: a comma in `.csv`, a tab in `.tsv`. In this and
-            in `label_separator`, a backslash and a t mean a tab.
-        id_column: Column of the documents' ids; without it a document is called after its line, as "train.csv:17".
-        label_names: All labels, in place of the training file's; needed if there are labels and no training file. They
-            are kept as they are given.
+        label_separator: Text between two labels where the labels are one string.
+        delimiter: Character between two cells; default: a comma in `.csv`, a tab in `.tsv`. In this and in
+            `label_separator`, a backslash and a t mean a tab.
+        id_column: Column of the documents' ids; without it they are file name and line, as "train.csv:17".
+        label_names: All labels, in place of the training file's; needed if there are labels and no training file.
         unknown_labels: What to do with any other label in the validation or test file: "error", or "count", which
-            keeps it in the additional column `unknown_labels`, to be counted as missed.
+            keeps it in the additional column `unknown_labels` (list of strings), to be counted as missed.
 
     Returns:
-        The splits "train", "validation" and "test", as far as given. Features: `id` and `text` (string), `labels`
-        (`List(ClassLabel)`; absent if the file has no labels column), and in the last two splits, if they have labels
-        and `unknown_labels` is "count", `unknown_labels` (list of strings).
+        The splits "train", "validation" and "test", as far as given, with the columns `id` and `text` (string) and,
+        if the file has labels, `labels` (`List(ClassLabel)`).
 
     Raises:
         FileNotFoundError: If a file does not exist.
@@ -111,14 +108,10 @@ def load_files(
         raise ValueError("The label separator is empty: give the text between two labels, e.g. --label_separator '|'.")
     separators = label_separator.replace(*_TYPED_TAB), delimiter and delimiter.replace(*_TYPED_TAB)
     layout = _Layout(text_column, labels_column, id_column, *separators)
-    documents = {split: _read_documents(path, layout, split) for split, path in paths.items()}
-    names = _label_names(documents, label_names)
-    return DatasetDict(
-        {
-            split: _to_dataset(part, names, unknown_labels if split != "train" else "error")
-            for split, part in documents.items()
-        }
-    )
+    read = {split: _read_documents(path, layout, split) for split, path in paths.items()}
+    names = _label_names(read, label_names)
+    unknown = {split: unknown_labels if split != "train" else "error" for split in read}
+    return DatasetDict({split: _to_dataset(part, names, unknown[split]) for split, part in read.items()})
 
 
 def _label_names(documents: Mapping[str, _Documents], given: Sequence[str] | None) -> list[str]:
@@ -150,8 +143,8 @@ def _to_dataset(documents: _Documents, names: Sequence[str], unknown_labels: str
         label2id = {_label_name(name): i for i, name in enumerate(names)}
         file = f"{documents.path}, {_unit(documents.path)}"
         encoded = [
-            encode_labels(labels, label2id, f"{file} {place}", unknown_labels)
-            for place, labels in zip(documents.places, documents.labels, strict=True)
+            encode_labels(labels, label2id, f"{file} {number}", unknown_labels)
+            for number, labels in zip(documents.places, documents.labels, strict=True)
         ]
         columns["labels"] = [known for known, _ in encoded]
         features["labels"] = List(ClassLabel(names=list(names)))
@@ -170,7 +163,7 @@ def _read_documents(path: Path, layout: _Layout, split: str) -> _Documents:
     """Read and check one file."""
     columns, records = _open_records(path, layout)
     _check_column(path, columns, layout.text_column, "--text_column")
-    _check_distinct(path, columns, layout.id_column)
+    _check_column(path, columns, layout.id_column)
     documents = _Documents(path)
     if layout.labels_column in columns or split != "test":
         _check_column(path, columns, layout.labels_column, "--labels_column")
@@ -181,60 +174,54 @@ def _read_documents(path: Path, layout: _Layout, split: str) -> _Documents:
             "predicted, but not evaluated. If another column holds the labels, name it with --labels_column.",
             stacklevel=3,
         )
+    expected_text, expected_id = f"a text in {layout.text_column!r}", f"a text or an integer in {layout.id_column!r}"
     joined_labels = []
-    for place, record in records:
-        text = _text(path, place, record, layout.text_column)
+    for number, record in records:
+        text = _value(path, number, record, layout.text_column, str, expected_text)
         if split == "train" and not text.strip():
-            _fault(path, place, f"the text ({layout.text_column!r}) is empty. Remove the document, or give it a text.")
-        documents.places.append(place)
-        documents.ids.append(_document_id(path, place, record, layout.id_column))
+            _fault(
+                path, number, f"the text ({layout.text_column!r}) is empty. Remove the document, or give it a text."
+            )
+        name: str | int = f"{path.name}:{number}"
+        if layout.id_column in record:
+            name = _value(path, number, record, layout.id_column, str | int, expected_id)
+        documents.places.append(number)
+        documents.ids.append(str(name))
         documents.texts.append(text)
         if documents.labels is not None:
-            documents.labels.append(_labels(path, place, record, layout))
+            documents.labels.append(_labels(path, number, record, layout))
             if isinstance(record[layout.labels_column], str):
                 joined_labels.append(record[layout.labels_column])
         elif layout.labels_column in record:
-            _fault(path, place, f"has {layout.labels_column!r}, but the first record has not: give it to all or none.")
+            _fault(
+                path, number, f"has {layout.labels_column!r}, but the first record has not: give it to all or none."
+            )
     if not documents.ids:
         _no_documents(path)
     _check_separator(path, [cell for cell in joined_labels if cell.strip()], layout.label_separator)
     return documents
 
 
-def _text(path: Path, place: int, record: Mapping[str, Any], column: str) -> str:
-    text = record.get(column)
-    if not isinstance(text, str):
-        _fault(path, place, f"expected a text in {column!r}, got {_found(record, column)}.")
-    return text
-
-
-def _document_id(path: Path, place: int, record: Mapping[str, Any], column: str) -> str:
+def _value(path: Path, number: int, record: Mapping[str, Any], column: str, kind: Any, expected: str) -> Any:
+    """The value of a record's column, which must be there and of a kind."""
     if column not in record:
-        return f"{path.name}:{place}"
-    if not isinstance(record[column], str | int):
-        _fault(path, place, f"expected a text or an integer in {column!r}, got {_found(record, column)}.")
-    return str(record[column])
+        _fault(path, number, f"expected {expected}, got nothing (the record has {_quoted(list(record))}).")
+    value = record[column]
+    if not isinstance(value, kind):
+        _fault(path, number, f"expected {expected}, got {type(value).__name__} {_shortened(value)}.")
+    return value
 
 
-def _labels(path: Path, place: int, record: Mapping[str, Any], layout: _Layout) -> list[str]:
+def _labels(path: Path, number: int, record: Mapping[str, Any], layout: _Layout) -> list[str]:
     """The label names of one record, in their order."""
-    value = record.get(layout.labels_column)
+    column, separator = layout.labels_column, layout.label_separator
+    expected = f"the labels in {column!r} as a list of texts, or as one text with {separator!r} between two labels"
+    value = _value(path, number, record, column, str | list, expected)
     if isinstance(value, str):
-        return [_label_name(name) for name in value.split(layout.label_separator) if name.strip()]
-    if not isinstance(value, list):
-        _fault(
-            path,
-            place,
-            f"expected the labels in {layout.labels_column!r} as a list of texts, or as one text with "
-            f"{layout.label_separator!r} between two labels, got {_found(record, layout.labels_column)}.",
-        )
+        return [_label_name(name) for name in value.split(separator) if name.strip()]
     for name in value:
         if not isinstance(name, str) or not name.strip():
-            _fault(
-                path,
-                place,
-                f"expected a list of label names in {layout.labels_column!r}, but {_shortened(name)} is none.",
-            )
+            _fault(path, number, f"expected a list of label names in {column!r}, but {_shortened(name)} is not one.")
     return [_label_name(name) for name in value]
 
 
@@ -244,12 +231,7 @@ def _label_name(text: str) -> str:
 
 
 def _check_separator(path: Path, cells: Sequence[str], separator: str) -> None:
-    """Raise or warn if the labels of a file, given as strings, seem to be joined in another way than by `separator`.
-
-    The sign is that no cell contains the separator while most contain another. It is an error if splitting by the
-    other leaves fewer labels, since parts that return in several cells are labels; else these may be names with a
-    comma.
-    """
+    """Raise or warn if no cell of joined labels contains the separator while most contain another."""
     if not cells or any(separator in cell for cell in cells):
         return
     if all(cell.startswith("[") and cell.endswith("]") for cell in cells):
@@ -267,6 +249,7 @@ def _check_separator(path: Path, cells: Sequence[str], separator: str) -> None:
             f"{rival!r}; {having[0]!r} is read as one label. If these are several, set --label_separator {rival!r}; "
             "if this is one name, write the documents as JSON Lines with lists of labels."
         )
+        # Parts that return in several cells are labels; else these may be names with a comma.
         if len(parts) < len(set(cells)):
             raise ValueError(message)
         warnings.warn(message, stacklevel=4)
@@ -288,27 +271,35 @@ def _open_records(path: Path, layout: _Layout) -> tuple[list[str], _Records]:
         return _parquet_records(path, layout)
     if extension in (".csv", ".tsv"):
         return _csv_records(path, layout)
-    return _jsonl_records(path)
+    records = read_json_lines(path)
+    first = next(records, None)
+    if first is None:
+        _no_documents(path)
+    return list(first[1]), chain([first], records)
 
 
 def _extension(path: Path) -> str:
+    """The extension, without `.gz`, that tells the format of a file."""
     name = path.name.lower()
     extension = Path(name.removesuffix(".gz")).suffix
     if extension not in _EXTENSIONS or (extension == ".parquet" and name.endswith(".gz")):
         raise ValueError(
-            f"{path} has an extension that says nothing of its format: expected {', '.join(_EXTENSIONS)}, "
-            "or one of these but Parquet followed by .gz. Rename or convert the file."
+            f"{path} has an extension that does not tell its format: expected {', '.join(_EXTENSIONS)}, or one of "
+            "these except .parquet followed by .gz. Rename or convert the file."
         )
     return extension
 
 
 def _csv_records(path: Path, layout: _Layout) -> tuple[list[str], _Records]:
-    delimiter = layout.delimiter or ("\t" if _extension(path) == ".tsv" else ",")
-    rows = _csv_rows(path, delimiter)
+    """The header and the records of a CSV file."""
+    rows = _csv_rows(path, layout.delimiter or ("\t" if _extension(path) == ".tsv" else ","))
     _, header = next(rows, (1, None))
     if header is None:
         _no_documents(path)
-    _check_delimiter(path, header, (layout.text_column, layout.labels_column))
+    for rival in _RIVAL_SEPARATORS:
+        wanted = {layout.text_column, layout.labels_column}
+        if len(header) == 1 and rival in header[0] and wanted & set(header[0].split(rival)):
+            _fault(path, 1, f"the header is one cell, {header[0]!r}. Set --delimiter {rival!r}.")
 
     def records() -> _Records:
         """Yield the rows one by one."""
@@ -353,48 +344,38 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
         csv.field_size_limit(limit)
 
 
-def _check_delimiter(path: Path, header: Sequence[str], wanted: Sequence[str]) -> None:
-    """Raise if the header is a single cell that another delimiter would split into the columns wanted."""
-    for rival in _RIVAL_SEPARATORS:
-        if len(header) == 1 and rival in header[0] and set(wanted) & set(header[0].split(rival)):
-            _fault(path, 1, f"the header is one cell, {header[0]!r}. Set --delimiter {rival!r}.")
-
-
-def _jsonl_records(path: Path) -> tuple[list[str], _Records]:
-    records = read_json_lines(path)
-    first = next(records, None)
-    if first is None:
-        _no_documents(path)
-    return list(first[1]), chain([first], records)
-
-
 def _parquet_records(path: Path, layout: _Layout) -> tuple[list[str], _Records]:
+    """The columns and the rows of a Parquet file; of `List(ClassLabel)` labels the names."""
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ValueError(f"{path} is not a complete Parquet file ({error}). Write or copy it anew.") from error
-    columns = file.schema_arrow.names
-    wanted = [name for name in (layout.text_column, layout.labels_column, layout.id_column) if name in columns]
+    columns, labels_column = file.schema_arrow.names, layout.labels_column
+    wanted = [name for name in (layout.text_column, labels_column, layout.id_column) if name in columns]
 
     def records() -> _Records:
-        """Yield the rows."""
-        names = _class_names(path, file.schema_arrow, layout.labels_column)
-        for row, record in enumerate(_parquet_rows(path, file, wanted), start=1):
-            if names and isinstance(record[layout.labels_column], list):
-                record[layout.labels_column] = _names_of_ids(path, row, record[layout.labels_column], names)
+        """Yield the rows one by one."""
+        names = _class_names(path, file.schema_arrow, labels_column)
+        for row, record in _parquet_rows(path, file, wanted):
+            if names and isinstance(ids := record[labels_column], list):
+                for i in ids:
+                    if i is None or not 0 <= i < len(names):
+                        expected = f"expected label ids from 0 to {len(names) - 1}"
+                        _fault(path, row, f"{expected}, but {i} is not one. Correct the labels.")
+                record[labels_column] = [names[i] for i in ids]
             yield row, record
 
     return columns, records()
 
 
-def _parquet_rows(path: Path, file: pq.ParquetFile, columns: list[str]) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file, a batch of the file at a time."""
+def _parquet_rows(path: Path, file: pq.ParquetFile, columns: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a Parquet file, read a thousand at a time."""
     row = 0
     try:
         for batch in file.iter_batches(batch_size=1000, columns=columns):
             for record in batch.to_pylist():
                 row += 1
-                yield record
+                yield row, record
     except (pa.ArrowException, OSError, OverflowError, ValueError) as error:
         _fault(path, row + 1, f"cannot be read ({error}). Write or copy the file anew.", error)
 
@@ -413,30 +394,16 @@ def _class_names(path: Path, schema: pa.Schema, labels_column: str) -> list[str]
     return feature.names if isinstance(feature, ClassLabel) else None
 
 
-def _names_of_ids(path: Path, row: int, ids: list[int | None], names: Sequence[str]) -> list[str]:
-    for label in ids:
-        if label is None or not 0 <= label < len(names):
-            _fault(
-                path, row, f"expected label ids from 0 to {len(names) - 1}, but {label} is none. Correct the labels."
-            )
-    return [names[label] for label in ids if label is not None]
-
-
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 
-def _check_column(path: Path, columns: Sequence[str], wanted: str, option: str) -> None:
-    """Raise unless the file has the column `wanted`, which `option` names, exactly once."""
-    if wanted not in columns:
+def _check_column(path: Path, columns: Sequence[str], wanted: str, option: str | None = None) -> None:
+    """Raise if the file has the column `wanted` twice, or lacks it although an option names it."""
+    if wanted not in columns and option is not None:
         raise ValueError(
             f"{path} has no column {wanted!r}; its columns are {_quoted(columns)}. Name the column with {option}; a "
             "CSV file must name its columns in its first line and use the delimiter given by --delimiter."
         )
-    _check_distinct(path, columns, wanted)
-
-
-def _check_distinct(path: Path, columns: Sequence[str], wanted: str) -> None:
-    """Raise if the file has the column `wanted` more than once."""
     if columns.count(wanted) > 1:
         raise ValueError(f"{path} has {columns.count(wanted)} columns {wanted!r}. Rename or remove all but one.")
 
@@ -445,19 +412,12 @@ def _no_documents(path: Path) -> NoReturn:
     raise ValueError(f"{path} holds no documents: expected at least one, in CSV after the header.")
 
 
+def _fault(path: Path, number: int, message: str, cause: Exception | None = None) -> NoReturn:
+    raise ValueError(f"{path}, {_unit(path)} {number}: {message}") from cause
+
+
 def _unit(path: Path) -> str:
     return "row" if _extension(path) == ".parquet" else "line"
-
-
-def _fault(path: Path, place: int, message: str, cause: Exception | None = None) -> NoReturn:
-    raise ValueError(f"{path}, {_unit(path)} {place}: {message}") from cause
-
-
-def _found(record: Mapping[str, Any], column: str) -> str:
-    """What a record has in place of the value wanted."""
-    if column not in record:
-        return f"nothing (the record has {_quoted(list(record))})"
-    return f"{type(record[column]).__name__} {_shortened(record[column])}"
 
 
 def _quoted(columns: Sequence[str]) -> str:

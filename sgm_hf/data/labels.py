@@ -1,19 +1,15 @@
 """Label names, model label ids and target sequences.
 
-A model's labels stand in one order; a label's place in it is its id (`config.id2label`). This module makes that order
-from the training data, turns a document's label names into ids and these into the sequence that the decoder learns,
-and lays out true labels as a matrix for the metrics. Names are compared exactly as they are: any text is a name.
+A model's labels are in one order; a label's position in it is its id (`config.id2label`). Names are compared exactly
+as they are: any text is a name.
 """
 
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from datasets import Dataset
+from datasets import Dataset
 
 LABEL_ORDERS = ("frequency", "alphabetical", "shuffled", "given")
 UNKNOWN_LABELS = ("error", "count")
@@ -22,11 +18,8 @@ UNKNOWN_LABELS = ("error", "count")
 def check_label_names(names: Sequence[str]) -> None:
     """Check that a list of label names can be used.
 
-    Args:
-        names: All label names.
-
     Raises:
-        ValueError: If there is none, an empty one, or one twice.
+        ValueError: If it is empty, holds an empty name, or one twice.
     """
     if len(names) == 0:
         raise ValueError("There are no label names: at least one document needs a label, or give the label names.")
@@ -43,19 +36,16 @@ def order_label_names(label_sets: Iterable[Iterable[str]], names: Sequence[str],
     Args:
         label_sets: Label names of each training document.
         names: All label names, each once. A name that no training document has is kept.
-        order: One of
-
-            - "frequency": most frequent in training first, equally frequent ones by name (SGM paper, section 2.1)
-            - "alphabetical": by name, character code by character code
-            - "shuffled": as "frequency"; the documents' target sequences are what is shuffled
-            - "given": as in `names`
+        order: "frequency" (most frequent in training first, equally frequent ones by name; SGM paper, section 2.1),
+            "alphabetical" (by character codes), "shuffled" (as "frequency"; what is shuffled are the documents' target
+            sequences) or "given" (as in `names`).
 
     Returns:
         The names, each once. The position of a name is its model label id.
 
     Raises:
-        ValueError: If `order` is none of the above, if there is no name, an empty name, a name twice, or if a label
-            set holds a label that is not in `names`.
+        ValueError: If there is no such order, the names are invalid (see `check_label_names`), or a label set holds a
+            label that is not in `names`.
 
     Warns:
         UserWarning: If there is one name only.
@@ -90,9 +80,9 @@ def encode_labels(
     Args:
         labels: The document's label names, each once.
         label2id: Model label id of each known name.
-        where: How to call the document in an error, e.g. "document 17" or "train.csv, line 18".
-        unknown_labels: "error": a label that is not in `label2id` is an error. "count": it is set apart, so that an
-            evaluation can count it as missed.
+        where: What to call the document in an error, e.g. "document 17" or "train.csv, line 18".
+        unknown_labels: Whether a label that is not in `label2id` is an "error" or returned for an evaluation to
+            "count" it as missed.
 
     Returns:
         The ids of the known labels, and the names of the unknown ones, both in the order of `labels`.
@@ -131,7 +121,7 @@ def encode_label_sets(
         document_ids: Names of the documents for errors, N in number; default "number 0", "number 1", …
 
     Returns:
-        The ids of each document, unknown ones last, and the U unknown names, sorted: id L + i stands for the i-th.
+        The ids of each document, unknown ones last, and the U unknown names, sorted: id L + i is the i-th of them.
 
     Raises:
         ValueError: If a document has a label twice, or an unknown one and `unknown_labels` is "error".
@@ -153,17 +143,16 @@ def target_sequence(label_ids: Sequence[int], order: str, generator: np.random.G
     """Put one document's label ids into the order in which the decoder learns to produce them.
 
     Args:
-        label_ids: Model label ids as they stand in the data.
-        order: The label order that the model's ids were made with (see `order_label_names`): sorted by id for
-            "frequency" and "alphabetical", a random permutation for "shuffled", unchanged for "given".
-        generator: Source of the permutation; needed for "shuffled" only. One seeded with (seed, epoch, number of the
-            document) gives a fresh order each epoch, whatever the batches are.
+        label_ids: Model label ids in the order of the data.
+        order: "frequency" and "alphabetical" sort them (the ids are in that order), "given" keeps their order,
+            "shuffled" permutes them.
+        generator: Source of the permutation; needed for "shuffled" only.
 
     Returns:
-        The same ids, without any end symbol.
+        The same ids, without `eos`.
 
     Raises:
-        ValueError: If `order` is unknown, or "shuffled" without a generator.
+        ValueError: If there is no such order, or it is "shuffled" and there is no generator.
     """
     _check_choice("label order", order, LABEL_ORDERS)
     if order == "given":
@@ -175,18 +164,18 @@ def target_sequence(label_ids: Sequence[int], order: str, generator: np.random.G
     return [label_ids[i] for i in generator.permutation(len(label_ids))]
 
 
-def label_sets_of(dataset: "Dataset") -> list[list[str]]:
+def label_sets_of(dataset: Dataset) -> list[list[str]]:
     """Read the label names of each document from a data set.
 
     Args:
-        dataset: Has the column `labels` of type `List(ClassLabel)`, and perhaps `unknown_labels` of type
-            `List(Value("string"))`: labels without an id (see `sgm_hf.data.files.load_files`).
+        dataset: Has the column `labels` of type `List(ClassLabel)`, and optionally `unknown_labels`, labels without
+            an id (see `load_files`).
 
     Returns:
         Label names of each document, in the order of the data, unknown ones last.
 
     Raises:
-        ValueError: If the data set has no column `labels`, it is of another type, or holds what is no label id.
+        ValueError: If the data set has no column `labels`, it is of another type, or holds an invalid label id.
     """
     if "labels" not in dataset.column_names:
         raise ValueError(
@@ -216,16 +205,7 @@ def label_sets_of(dataset: "Dataset") -> list[list[str]]:
 
 
 def label_matrix(label_id_sets: Sequence[Sequence[int]], num_columns: int) -> np.ndarray:
-    """Lay out sets of label ids as a boolean matrix.
-
-    Args:
-        label_id_sets: Label ids of each document, N in number.
-        num_columns: Number of columns, above every id. To compare predictions with references that have columns for
-            unknown labels, give their number of columns.
-
-    Returns:
-        A matrix, bool, shape (N, num_columns), true at (document, id).
-    """
+    """Lay out the label ids of N documents, all below `num_columns`, as a boolean matrix (N, num_columns)."""
     matrix = np.zeros((len(label_id_sets), num_columns), dtype=bool)
     rows = np.repeat(np.arange(len(label_id_sets)), [len(ids) for ids in label_id_sets])
     columns = np.fromiter((i for ids in label_id_sets for i in ids), dtype=np.int64, count=len(rows))
@@ -239,17 +219,10 @@ def reference_matrix(
     unknown_labels: str = "error",
     document_ids: Sequence[str] | None = None,
 ) -> tuple[np.ndarray, list[str]]:
-    """Lay out the true labels of documents as the matrix that the metrics take.
-
-    Args:
-        label_sets: Label names of each document, N in number.
-        label_names: The model's L label names in the order of their ids.
-        unknown_labels: "error", or "count": a label that the model does not know gets a column of its own, so that a
-            model that cannot predict it misses it.
-        document_ids: Names of the documents for errors, N in number; default "number 0", "number 1", …
+    """Lay out the true labels of documents as the matrix that the metrics take; arguments as of `encode_label_sets`.
 
     Returns:
-        The matrix, bool, shape (N, L + U), and the names of its last U columns (see `encode_label_sets`).
+        The boolean matrix (N, L + U), and the names of its last U columns, of labels that the model does not know.
 
     Raises:
         ValueError: If a document has a label twice, or an unknown one and `unknown_labels` is "error".

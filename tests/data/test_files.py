@@ -153,9 +153,9 @@ def test_parquet_files_of_datasets_keep_their_label_names(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([[0], [1, None]], "expected label ids from 0 to 2, but None is none"),
-        ([[0], [3]], "expected label ids from 0 to 2, but 3 is none"),
-        ([[0], [-1]], "expected label ids from 0 to 2, but -1 is none"),
+        ([[0], [1, None]], "expected label ids from 0 to 2, but None is not one"),
+        ([[0], [3]], "expected label ids from 0 to 2, but 3 is not one"),
+        ([[0], [-1]], "expected label ids from 0 to 2, but -1 is not one"),
         ([[0], None], "expected the labels in 'labels' as a list of texts.*got NoneType None"),
         ([[0], [2, 2]], "the label 'ü, ö' occurs twice"),
     ],
@@ -403,8 +403,8 @@ def test_a_label_id_outside_its_names_is_reported_with_its_row(tmp_path):
         ('{"text": "a", "labels": 3}', "expected the labels in 'labels' as a list of texts.*got int 3"),
         ('{"text": "a", "labels": null}', "got NoneType None"),
         ('{"text": "a", "labels": {"x": 1}}', "got dict"),
-        ('{"text": "a", "labels": ["x", 3]}', "list of label names in 'labels', but 3 is none"),
-        ('{"text": "a", "labels": ["x", ""]}', "list of label names in 'labels', but '' is none"),
+        ('{"text": "a", "labels": ["x", 3]}', "list of label names in 'labels', but 3 is not one"),
+        ('{"text": "a", "labels": ["x", ""]}', "list of label names in 'labels', but '' is not one"),
         ('{"text": "a", "labels": ["x", "x"]}', "the label 'x' occurs twice"),
         ('{"text": "a", "labels": "x|y|x"}', "the label 'x' occurs twice"),
         ('{"text": "a", "labels": [], "id": null}', "text or an integer in 'id', got NoneType None"),
@@ -412,7 +412,7 @@ def test_a_label_id_outside_its_names_is_reported_with_its_row(tmp_path):
         ('{"text": "a", "labels": ["x"], "more": {"n": 1, "n": 1}}', "the key 'n' is given 2 times"),
         ("[" * 100_000, "nested too deeply. Expected one object per line"),
         ('{"text": "a", "labels": [], "more": ' + '{"n":' * 100_000, "nested too deeply"),
-        ('{"text": "a", "labels": [' + "[" * 900 + "]" * 900 + "]}", r"but \[+...\]+ is none"),
+        ('{"text": "a", "labels": [' + "[" * 900 + "]" * 900 + "]}", r"but \[+...\]+ is not one"),
         ('{"text": 5' + "0" * 5_000 + "}", "not valid JSON .*limit .4300 digits."),
         ('{"text": "a", "labels": ["x", " x "]}', "the label 'x' occurs twice"),
         ('{"text": "a", "labels": ["e\u0301", "\u00e9"]}', "the label '\u00e9' occurs twice"),
@@ -588,8 +588,8 @@ MESSAGES = [
         "t.txt",
         "a",
         {},
-        "@ has an extension that says nothing of its format: expected .csv, .tsv, .jsonl, .json, .parquet, or one "
-        "of these but Parquet followed by .gz. Rename or convert the file.",
+        "@ has an extension that does not tell its format: expected .csv, .tsv, .jsonl, .json, .parquet, or one of "
+        "these except .parquet followed by .gz. Rename or convert the file.",
     ),
     (
         "t.jsonl",
@@ -609,7 +609,7 @@ MESSAGES = [
         "t.jsonl",
         '{"text": "a", "labels": ["x", 3]}\n',
         {},
-        "@, line 1: expected a list of label names in 'labels', but 3 is none.",
+        "@, line 1: expected a list of label names in 'labels', but 3 is not one.",
     ),
     ("t.jsonl", '{"text": 3, "labels": ["x"]}\n', {}, "@, line 1: expected a text in 'text', got int 3."),
     (
