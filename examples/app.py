@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""A page to try a model: the labels of a text with scores and what each looked at, and the labels of whole files.
+"""A page to try a model: labels of a text with scores and attention maps, and labels of whole files.
 
     python examples/app.py runs/mine
     python examples/app.py runs/mine --examples texts.jsonl --port 7861
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
@@ -28,21 +28,22 @@ from transformers import pipeline
 
 from sgm_hf import MultiLabelGenerationPipeline, load_files
 from sgm_hf.analysis.attention import ATTENTION_CSS, attention_html, attention_page
+from sgm_hf.data.lines import read_lines
 from sgm_hf.programs import run_main
 from sgm_hf.tables import write_csv
 
 HERE = Path(__file__).parent
 FILE_TYPES = [".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet"]
 CHUNK = 64  # texts of a file predicted before a single text may have its turn
-# Of a text, so many characters are read for each word that the model reads: the tokenizer takes seconds a megabyte.
-CHARACTERS_A_WORD = 1000
+# Characters of a text that are read for each word that the model reads: the tokenizer takes seconds per megabyte.
+CHARACTERS_PER_WORD = 1000
 NUM_SHOWN = 100  # documents of a file in the page's table; the download holds all
 NUM_EXAMPLES = 5
 TITLE = "Multi-label text classification"
 MAX_FILE_SIZE = "100mb"
-# Uploads and downloads go a day after they were made: seconds between looks, seconds to live.
+# Uploads and downloads are deleted after a day: seconds between two checks, seconds they are kept.
 DELETE_CACHE = (3600, 86400)
-# What no column is called: a file's own labels are not read, so that no fault in them matters here.
+# A name that no column has: a file's own labels are not read, so that no error in them matters here.
 NO_COLUMN = "<no labels>"
 
 BEST_SEQUENCE, THRESHOLD = "best_sequence", "threshold"
@@ -69,7 +70,7 @@ Prediction = list[dict[str, Any]]
 
 @dataclass
 class Document:
-    """A text with the name under which its prediction is reported."""
+    """A text and the id of its prediction."""
 
     id: str
     text: str
@@ -77,23 +78,20 @@ class Document:
 
 @dataclass
 class Predictor:
-    """A model that several threads may ask.
-
-    Args:
-        classifier: The pipeline. Neither its tokenizer nor its model can be used by two threads at a time.
-    """
+    """A pipeline that several threads may use."""
 
     classifier: MultiLabelGenerationPipeline
+    # Neither tokenizer nor model can be used by two threads at a time.
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def has_attention(self) -> bool:
-        """Whether there is a map to show."""
+        """Whether there are attention maps to show."""
         return self.classifier.model.config.attention != "none"
 
     @property
     def has_label_thresholds(self) -> bool:
-        """Whether the model has a threshold for each label, which the page leaves as they are."""
+        """Whether the model has a threshold per label, which the page does not change."""
         return isinstance(getattr(self.classifier.model.generation_config, "label_threshold", None), list)
 
     def predict(
@@ -105,15 +103,14 @@ class Predictor:
             texts: The texts.
             num_beams: Beam width.
             set_decoding: "best_sequence", "threshold" or "expected_f1".
-            threshold: Score from which "threshold" takes a label; of no effect in the others, or where the model has a
-                threshold for each label.
-            return_attention: Whether each label comes with its attention.
+            threshold: Score from which "threshold" takes a label, unless the model has a threshold per label.
+            return_attention: Whether each label comes with its attention, if the model has any.
 
         Returns:
-            The labels of each text, and what the pipeline warns of.
+            The labels of each text, and the pipeline's warnings.
         """
         takes_threshold = set_decoding == THRESHOLD and not self.has_label_thresholds
-        longest = CHARACTERS_A_WORD * self.classifier.tokenizer.model_max_length
+        longest = CHARACTERS_PER_WORD * self.classifier.tokenizer.model_max_length
         with self.lock, warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             predictions = self.classifier(
@@ -147,46 +144,37 @@ def load_predictor(model: str) -> Predictor:
 
 
 def read_documents(path: Path, text_column: str = "text") -> list[Document]:
-    """Read a file of texts: .txt with one a line (blank lines are passed over), or what `load_files` reads.
+    """Read a file of texts: .txt with one text per line (blank lines are skipped), or what `load_files` reads.
 
     Args:
         path: The file.
-        text_column: Its column of texts, unless it is .txt.
+        text_column: Column of the texts; not used for .txt.
 
     Returns:
-        The documents, called by their id in the file, or else by file name and line.
+        The documents, named by their id in the file, or else by file name and line.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read, or holds no text.
+        ValueError: If it cannot be read, or has no text.
     """
     if path.suffix.lower() != ".txt":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that the file has no labels
             data = load_files(test_file=path, text_column=text_column or "text", labels_column=NO_COLUMN)["test"]
         return [Document(*pair) for pair in zip(data["id"], data["text"], strict=True)]
-    try:
-        documents = split_lines(path.read_text(encoding="utf-8-sig"), path.name)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path.name} is not UTF-8 ({error}); save the file as UTF-8.") from error
+    documents = name_lines(read_lines(path), path.name)
     if not documents:
-        raise ValueError(f"{path.name} holds no text; expected one a line.")
+        raise ValueError(f"{path.name} has no text; expected one text per line.")
     return documents
 
 
-def split_lines(text: str, name: str) -> list[Document]:
-    """One document a line that is not blank, called `name:line`."""
-    lines = enumerate(text.split("\n"), start=1)
+def name_lines(lines: Iterable[tuple[int, str]], name: str) -> list[Document]:
+    """One document per line that is not blank, named `name:number`."""
     return [Document(f"{name}:{number}", line.strip()) for number, line in lines if line.strip()]
 
 
 def write_predictions(documents: Sequence[Document], predictions: Sequence[Prediction], folder: Path) -> list[str]:
-    """Write `predictions.jsonl` and `predictions.csv`: id, text, labels in generated order, their scores.
-
-    Args:
-        documents: The documents.
-        predictions: Their labels.
-        folder: Where to.
+    """Write `predictions.jsonl` and `predictions.csv` (id, text, labels in generated order, their scores).
 
     Returns:
         The paths of both files.
@@ -210,7 +198,7 @@ def write_predictions(documents: Sequence[Document], predictions: Sequence[Predi
 
 
 def new_folder() -> Path:
-    """A folder for a download, among those that the page clears."""
+    """A folder for a download, where the page clears up."""
     return Path(tempfile.mkdtemp(dir=os.environ.get("GRADIO_TEMP_DIR")))
 
 
@@ -218,7 +206,7 @@ def new_folder() -> Path:
 
 
 def label_list_html(prediction: Prediction, notes: Sequence[str] = ()) -> str:
-    """The labels in generated order with their scores as bars, and notes below; nothing in it is markup."""
+    """The labels in generated order with their scores as bars, and notes below; labels and notes are escaped."""
     items = "".join(
         f'<li><div class="row"><span>{html.escape(entry["label"])}</span><span>{entry["score"]:.2f}</span></div>'
         f'<div class="bar"><div style="width: {100 * entry["score"]:.1f}%"></div></div></li>'
@@ -239,7 +227,7 @@ def show_text(
     """Predict one text.
 
     Returns:
-        The labels and the attention maps as HTML, and a file with the maps as a page of its own, if there are any.
+        The labels and the attention maps as HTML, and the path of a page with the maps, or None if there are none.
 
     Raises:
         ValueError: If there is no text.
@@ -267,18 +255,20 @@ def show_documents(
     threshold: float,
     progress: Callable[..., Any] = lambda *_, **__: None,
 ) -> tuple[list[list[str]], list[str]]:
-    """Predict several texts: those typed, one a line, or those of a file.
+    """Predict several texts: those typed, one per line, or those of a file.
 
     Returns:
-        Rows of a table (id, beginning of the text, labels with scores) of the first documents, and the paths of the
-        predictions of all.
+        Table rows (id, beginning of the text, labels with scores) of the first documents, and the paths of the files
+        with all predictions.
 
     Raises:
         ValueError: If there are texts in both places or in none, or the file cannot be read.
     """
     if bool(file) == bool(lines and lines.strip()):
-        raise ValueError("Give either texts, one a line, or a file.")
-    documents = read_documents(Path(file), text_column) if file else split_lines(lines, "text")
+        raise ValueError("Give either texts, one per line, or a file.")
+    documents = (
+        read_documents(Path(file), text_column) if file else name_lines(enumerate(lines.split("\n"), start=1), "text")
+    )
     predictions: list[Prediction] = []
     for start in range(0, len(documents), CHUNK):
         progress(start / len(documents), desc=f"{start:,} of {len(documents):,} texts")
@@ -295,34 +285,32 @@ def show_documents(
     return rows, write_predictions(documents, predictions, new_folder())
 
 
-def told_to_the_user(function: Callable) -> Callable:
-    """The function, with its expected errors shown on the page; their messages hold text of the user, not markup."""
+def showing_errors(function: Callable) -> Callable:
+    """The function, with its expected errors shown on the page."""
 
     @wraps(function)
-    def told(*arguments: Any, **options: Any) -> Any:
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        """Call the function; an expected error becomes Gradio's."""
         try:
             return function(*arguments, **options)
         except (ValueError, TypeError, OSError) as error:
-            # The user knows a file by its name, not by where the server put it.
+            # The user knows a file by its name, not by where the server put it; and a message quotes the user's text.
             message = str(error).replace(str(Path(os.environ.get("GRADIO_TEMP_DIR", tempfile.gettempdir()))), "…")
             raise gr.Error(html.escape(message), duration=None, print_exception=False) from error
 
-    return told
+    return wrapped
 
 
 # ---- the page ----
 
 
 def build_page(predictor: Predictor, examples: Sequence[str] = (), title: str = TITLE) -> gr.Blocks:
-    """Build the page.
+    """The page, to be started with `launch(**LAUNCH)`.
 
     Args:
-        predictor: Its model.
+        predictor: The model.
         examples: Texts to try.
-        title: Its heading.
-
-    Returns:
-        The page, to be started with `launch(**LAUNCH)`.
+        title: The heading.
     """
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=DELETE_CACHE) as page:
         gr.HTML(f"<h1>{html.escape(title)}</h1>")
@@ -334,7 +322,7 @@ def build_page(predictor: Predictor, examples: Sequence[str] = (), title: str = 
 
 
 def generation_controls(predictor: Predictor) -> list[gr.components.Component]:
-    """Beam width, choice of the set, threshold; at first as the model's generation config has them."""
+    """Beam width, set decoding and threshold; they start at the values of the model's generation config."""
     config = predictor.classifier.model.generation_config
     decoding = getattr(config, "set_decoding", None) or BEST_SEQUENCE
     fixed = predictor.has_label_thresholds
@@ -378,7 +366,7 @@ def text_tab(predictor: Predictor, examples: Sequence[str]) -> None:
     maps = gr.HTML(elem_id="maps")
     download = gr.DownloadButton("Download the maps (HTML)", interactive=False, elem_id="download-maps")
 
-    @told_to_the_user
+    @showing_errors
     def predict(text: str, num_beams: int, set_decoding: str, threshold: float) -> tuple[str, str, Any]:
         """Labels and attention maps of one text, as HTML, and the maps as a file."""
         shown, mapped, file = show_text(predictor, text, num_beams, set_decoding, threshold)
@@ -392,7 +380,7 @@ def text_tab(predictor: Predictor, examples: Sequence[str]) -> None:
 def documents_tab(predictor: Predictor) -> None:
     """The part of the page for several texts."""
     with gr.Row():
-        lines = gr.Textbox(label="Texts, one a line", lines=8, max_lines=12, elem_id="lines")
+        lines = gr.Textbox(label="Texts, one per line", lines=8, max_lines=12, elem_id="lines")
         with gr.Column():
             file = gr.File(label="or a file: " + " ".join(FILE_TYPES), file_types=FILE_TYPES, elem_id="file")
             column = gr.Textbox("text", label="Column of the texts (not in .txt)")
@@ -409,7 +397,7 @@ def documents_tab(predictor: Predictor) -> None:
     )
     files = gr.File(label="All predictions", file_count="multiple", interactive=False, elem_id="predictions")
 
-    @told_to_the_user
+    @showing_errors
     def predict_all(
         lines: str,
         file: str | None,
@@ -425,7 +413,7 @@ def documents_tab(predictor: Predictor) -> None:
     button.click(predict_all, [lines, file, column, *controls], [table, files], api_name="predict_all")
 
 
-# Nothing is told to others, shared, or kept about a user.
+# Nothing about a user is shared, sent or kept.
 LAUNCH: dict[str, Any] = {
     "share": False,
     "run_history": False,
@@ -437,7 +425,7 @@ LAUNCH: dict[str, Any] = {
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line. What stands beside this file in a Space is the default."""
+    """Read the command line; the defaults are the files that a Space has next to this one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     model, examples, title = HERE / "model", HERE / "examples.jsonl", HERE / "title.txt"
     in_space = {"nargs": "?", "default": str(model)} if model.is_dir() else {}
@@ -446,7 +434,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--examples",
         type=Path,
         default=examples if examples.is_file() else None,
-        help=f"File of texts (.txt with one a line, .csv, .jsonl, …); a click tries one of its first {NUM_EXAMPLES}.",
+        help=f"File of texts (.txt, .csv, .jsonl, …); a click tries one of its first {NUM_EXAMPLES}.",
     )
     default = title.read_text(encoding="utf-8").strip() if title.is_file() else TITLE
     parser.add_argument("--title", default=default, help="Heading of the page.")
@@ -465,6 +453,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    # As an interrupt does, a stop by the system should end with the uploads removed.
+    # So that SIGTERM, as Ctrl-C does, ends with the uploads removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     run_main(main)

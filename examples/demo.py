@@ -23,13 +23,7 @@ NUM_SHOWN = 4
 
 
 def show_predictions(checkpoint: Path, texts: list[str], gold: list[list[str]]) -> None:
-    """Predict the labels of texts with the pipeline and print them.
-
-    Args:
-        checkpoint: Folder of a trained model.
-        texts: The texts.
-        gold: Their true label sets.
-    """
+    """Predict the labels of texts with the pipeline, and print them with the true ones."""
     classifier = pipeline("multi-label-generation", model=str(checkpoint))
     for text, predicted, labels in zip(texts, classifier(texts), gold, strict=True):
         print(f"\ntext       {text[:100]}…")
@@ -38,11 +32,7 @@ def show_predictions(checkpoint: Path, texts: list[str], gold: list[list[str]]) 
 
 
 def main() -> float:
-    """Run the demo.
-
-    Returns:
-        The model's micro-F1 on unseen texts over the optimum's.
-    """
+    """Run the demo, and return the model's micro-F1 on unseen texts as a share of the optimum's."""
     runs = Path("runs")
     runs.mkdir(exist_ok=True)
     output_dir = Path(tempfile.mkdtemp(prefix="demo-", dir=runs))

@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""Make a Space of a model: a folder that runs by itself and can be pushed to the Hub as it is.
+"""Make a Space of a model: a folder that runs on its own and can be pushed to the Hub as it is.
 
     python examples/make_space.py runs/mine space --title "Topics of news" --examples texts.jsonl
     cd space && python app.py                                    # what the Space does
     hf upload USER/NAME space --repo-type space --private        # makes the Space
 
-The folder holds `app.py`, the model, title and example texts, `requirements.txt`, a `README.md` with the settings of
-the Space, and a copy of the library: a Space installs what requirements.txt names before its own files are there, so
-that it could not install the library from them.
+The folder has `app.py`, the model, title and example texts, `requirements.txt`, a `README.md` with the settings of
+the Space, and a copy of the library: a Space installs the packages of requirements.txt before its own files are there,
+so it could not install the library from them.
 """
 
 import argparse
@@ -34,12 +34,12 @@ Made by `make_space.py` of sgm_hf. `python app.py` starts the page on your own m
 
 
 def space_requirements() -> list[str]:
-    """The library's dependencies. The page's own, Gradio, is a setting of the Space."""
+    """The library's dependencies; the page's own, Gradio, is a setting of the Space."""
     return [line for line in requires("sgm_hf") or [] if "extra ==" not in line]
 
 
 def copy_library(folder: Path) -> None:
-    """Copy the library as it is when installed: modeling and datasets_scripts may lie elsewhere in a checkout."""
+    """Copy the library in its installed layout: a checkout has modeling and datasets_scripts elsewhere."""
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(Path(sgm_hf.__file__).parent, folder / "sgm_hf", ignore=ignored, dirs_exist_ok=True)
     for package in (modeling, datasets_scripts):
@@ -52,17 +52,17 @@ def make_space(model: str, folder: Path, title: str = app.TITLE, examples: Path 
 
     Args:
         model: Folder of a model, or its name on the Hub.
-        folder: Where to; new or empty.
+        folder: The Space's folder, new or empty.
         title: Heading of the page and title of the Space.
         examples: File of texts to try.
 
     Raises:
-        FileExistsError: If the folder holds something.
+        FileExistsError: If the folder is not empty.
         FileNotFoundError: If there is no such model or no such file of examples.
         ValueError: If the file of examples cannot be read.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} is in use; name a folder that is new or empty.")
+        raise FileExistsError(f"{folder} is in use; give a folder that is new or empty.")
     documents = app.read_documents(examples)[: app.NUM_EXAMPLES] if examples else []
     classifier = app.load_predictor(model).classifier
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("model", metavar="MODEL", help="Folder of a model, or its name on the Hub.")
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="The Space's folder; new or empty.")
     parser.add_argument("--title", default=app.TITLE, help="Heading of the page and title of the Space.")
-    parser.add_argument("--examples", type=Path, help="File of texts to try (.txt with one a line, .csv, .jsonl, …).")
+    parser.add_argument("--examples", type=Path, help="File of texts to try (.txt, .csv, .jsonl, …).")
     settings = parser.parse_args(arguments)
     make_space(settings.model, settings.folder, settings.title, settings.examples)
     print(f"{settings.folder} is ready: hf upload USER/NAME {settings.folder} --repo-type space")

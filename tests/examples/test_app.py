@@ -236,14 +236,14 @@ def test_another_column_can_hold_the_texts(predictor, tmp_path):
 
 def test_texts_in_both_places_or_in_none_are_a_value_error(predictor, tmp_path):
     for lines, file in (("", None), (" \n", None), ("oil", str(write_file(tmp_path / "a.txt", TEXTS)))):
-        with pytest.raises(ValueError, match="either texts, one a line, or a file"):
+        with pytest.raises(ValueError, match="either texts, one per line, or a file"):
             app.show_documents(predictor, lines, file, "text", *SETTINGS)
 
 
 @pytest.mark.parametrize(
     "name, content, message",
     [
-        ("empty.txt", b"\n \n", "holds no text"),
+        ("empty.txt", b"\n \n", "has no text"),
         ("latin.txt", "für".encode("latin-1"), "not UTF-8"),
         ("broken.jsonl", b'{"text": "a"}\n{"text": ', "line 2"),
         ("text.pdf", b"%PDF", "extension"),
@@ -256,7 +256,7 @@ def test_a_file_that_cannot_be_read_is_named_without_its_place_on_the_server(
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(gr.Error) as error:
-        app.told_to_the_user(app.show_documents)(predictor, "", str(path), "text", *SETTINGS)
+        app.showing_errors(app.show_documents)(predictor, "", str(path), "text", *SETTINGS)
     assert message in error.value.message
     assert name in error.value.message
     assert str(tmp_path) not in error.value.message
@@ -267,7 +267,7 @@ def test_errors_show_what_was_given_and_never_interpret_it(tmp_path):
         raise ValueError(f"cannot read {HOSTILE}")
 
     with pytest.raises(gr.Error) as error:
-        app.told_to_the_user(fail)()
+        app.showing_errors(fail)()
     assert Reader(error.value.message).text == f"cannot read {HOSTILE}"
     assert not Reader(error.value.message).tags
 
@@ -286,7 +286,7 @@ def test_the_controls_start_at_the_settings_of_the_model():
     assert beams.maximum >= 12
 
 
-def test_nothing_is_shared_told_or_kept(predictor):
+def test_nothing_is_shared_sent_or_kept(predictor):
     page = app.build_page(predictor)
     assert page.analytics_enabled is False
     assert app.LAUNCH["share"] is False
