@@ -68,7 +68,7 @@ def one_run_in(training_args: SGMTrainingArguments) -> AbstractContextManager[No
 def build_trainer(
     arguments: Arguments, trainer_class: type[SGMTrainer] = SGMTrainer
 ) -> tuple[SGMTrainer, dict[str, Dataset], dict[str, Dataset]]:
-    """Load the data and the model, or make a new one, and put them into a trainer of a class.
+    """Load the data, load or make the model, and make a trainer of them.
 
     Returns:
         The trainer, the splits as loaded, and the splits as encoded.
@@ -135,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict]:
     """Run the program.
 
     Args:
-        arguments: The command line without the program's name; default the process' own.
+        arguments: The command line without the program's name; default that of the process.
 
     Returns:
         The metrics of each split that was evaluated or predicted.

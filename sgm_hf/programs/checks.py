@@ -1,4 +1,4 @@
-"""What settings leave open is chosen, and what cannot work is refused, before anything is read or written."""
+"""Complete the settings, and refuse those that cannot work before anything is read or written."""
 
 import logging
 from importlib.util import find_spec
@@ -16,7 +16,7 @@ AT_LEAST_ONE = (
     *("num_beams", "max_labels", "max_train_samples", "max_eval_samples", "max_predict_samples"),
     *("vocab_size", "min_frequency", "max_length", "num_threads"),
 )
-# Options of Transformers' Trainer.
+# Options of Transformers' Trainer that SGMTrainer does not use.
 NOT_OF_OUR_TRAINER = (
     *("train_sampling_strategy", "length_column_name", "remove_unused_columns", "label_names"),
     *("dataloader_drop_last", "dataloader_persistent_workers", "dataloader_multiprocessing_context"),
@@ -55,7 +55,7 @@ def complete_settings(
 
 
 def check_settings(model_args: ModelArguments, data_args: DataArguments, training_args: SGMTrainingArguments) -> None:
-    """Refuse settings that cannot work, and log a warning for those that have no effect.
+    """Refuse settings that cannot work, and warn of those that have no effect.
 
     Raises:
         ValueError: If data or model is missing or given twice, or a setting is out of its range.
@@ -87,7 +87,7 @@ def check_settings(model_args: ModelArguments, data_args: DataArguments, trainin
             f"the output folder {output_dir} is not empty; choose another --output_dir, or go on with the training "
             "in it with --resume_from_checkpoint true."
         )
-    tell_of_idle_options(model_args, data_args, training_args)
+    warn_of_idle_options(model_args, data_args, training_args)
 
 
 def check_evaluation_data(data_args: DataArguments, training_args: SGMTrainingArguments) -> None:
@@ -159,7 +159,7 @@ def check_attention_figures(
         return
     if data_args.attention_figures < 0 or not training_args.do_predict:
         raise ValueError(
-            f"--attention_figures is {data_args.attention_figures}: give a number from 0 on, and with it "
+            f"--attention_figures is {data_args.attention_figures}: give a number from 0 on together with "
             "--do_predict true, since predicted documents are drawn."
         )
     if model_args.attention == "none":
@@ -168,10 +168,10 @@ def check_attention_figures(
         raise ModuleNotFoundError("--attention_figures needs matplotlib: pip install 'sgm_hf[figures]'")
 
 
-def tell_of_idle_options(
+def warn_of_idle_options(
     model_args: ModelArguments, data_args: DataArguments, training_args: SGMTrainingArguments
 ) -> None:
-    """Log a warning for options that were given (differ from their defaults) and have no effect."""
+    """Log a warning for options that have no effect, but differ from their defaults."""
     is_corpus, is_checkpoint = data_args.dataset_name is not None, model_args.model_name_or_path is not None
     chooses = model_args.set_decoding in ("threshold", *FORMER_SET_DECODINGS)
     feedback, is_fitted = model_args.label_feedback, training_args.do_train and data_args.threshold_split_size > 0

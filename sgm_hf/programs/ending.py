@@ -1,4 +1,4 @@
-"""What the command-line programs share: how they end."""
+"""How the command-line programs end."""
 
 import linecache
 import os
@@ -12,13 +12,10 @@ RAISED_BY_CHECKS = (ValueError, TypeError, ImportError, FloatingPointError, Runt
 
 
 def run_main(main: Callable[[], object]) -> None:
-    """Run a program's `main`, and end the process in one line where settings, files or the machine are at fault.
+    """Run a program's `main`; an error in settings, files or the machine ends the process with one line on stderr.
 
-    Such an error is written to the error output without a traceback, and the exit code is 2; after Ctrl-C it is 130.
-    With the variable `SGM_HF_TRACEBACK` in the environment, and after any other error, there is a traceback.
-
-    Args:
-        main: Takes no arguments; what it returns is not used.
+    The exit code is then 2, and 130 after Ctrl-C. Other errors keep their traceback; with the variable
+    `SGM_HF_TRACEBACK` in the environment, all do.
     """
     program = Path(sys.argv[0])
     try:
@@ -34,13 +31,13 @@ def run_main(main: Callable[[], object]) -> None:
 
 
 def is_users_error(error: Exception, program_folder: Path) -> bool:
-    """Whether an error tells of what the program was given: one of the system, or one that a check of ours raised.
+    """Whether an error is about the program's input: an `OSError`, or raised by a check of ours.
 
-    A `ValueError` or `TypeError` out of a library, or out of an expression of ours, is a bug and wants its traceback.
+    A `ValueError` or `TypeError` of a library, or of an expression of ours, is a bug and keeps its traceback.
 
     Args:
-        error: With its traceback.
-        program_folder: Where our own code lies besides the package `sgm_hf`.
+        error: The error, with its traceback.
+        program_folder: The folder of our own code outside the package `sgm_hf`.
     """
     if isinstance(error, OSError):
         return True

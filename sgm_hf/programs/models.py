@@ -1,4 +1,4 @@
-"""The model of a run and its tokenizer: a checkpoint's, or new ones for the training documents."""
+"""The model and tokenizer of a run: those of a checkpoint, or new ones for the training documents."""
 
 import logging
 from dataclasses import fields, replace

@@ -1,4 +1,4 @@
-"""What a run leaves behind: metrics and predictions of its splits, summary, attention maps, model card."""
+"""The results of a run: metrics and predictions of its splits, summary, attention maps, model card."""
 
 import json
 import logging
@@ -127,7 +127,7 @@ def summarise(
     train_metrics: dict[str, float],
     metrics: dict[str, dict],
 ) -> dict[str, Any]:
-    """Everything worth keeping of a run, in sections."""
+    """What `summary.json` has: data, model, settings, training, machine, versions, metrics and history of a run."""
     model_args, data_args, training_args = arguments
     given = {**vars(model_args), **vars(data_args)}
     trained = training_args.to_dict() if training_args.do_train else {}
@@ -167,9 +167,9 @@ def report(
         trainer: The trainer, which has trained and predicted.
         splits: The splits as loaded.
         encoded: The splits as encoded.
-        train_metrics: What training gave.
+        train_metrics: The metrics of the training.
         metrics: The metrics of each split.
-        before: Those of the checkpoint that training went on from; default None, they were not measured.
+        before: Those of the checkpoint that training continued from, if they were measured.
     """
     if not trainer.is_world_process_zero():
         return

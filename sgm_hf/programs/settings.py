@@ -1,6 +1,6 @@
-"""The settings of the programs that train: options of the command line, and names in a JSON file.
+"""The settings of the programs that train: options on the command line, entries of a JSON file.
 
-What a model is made of has its options from `SGMConfig`: a new field or kind there is an option here.
+The options of a new model are made from `SGMConfig`: a new field or kind there is an option here.
 """
 
 import inspect
@@ -13,6 +13,7 @@ from typing import Any, Literal, Optional, get_args, get_origin
 
 from transformers import HfArgumentParser
 
+from sgm_hf.data.labels import UNKNOWN_LABELS
 from sgm_hf.datasets_scripts import CORPORA
 from sgm_hf.modeling import SGMConfig
 from sgm_hf.modeling.label_sets_sgm import FORMER_SET_DECODINGS, SET_DECODINGS
@@ -36,17 +37,17 @@ def option(help_text: str, default: Any = None, **metadata: Any) -> Any:
 
 
 def option_type(kind: Any) -> Any:
-    """The type of the option that gives a field's value or leaves it out; None for what no option can write."""
+    """The type of the option for a field, None included (not given); None where no option can write the value."""
     kinds = (kind,) if get_origin(kind) is Literal else get_args(kind) or (kind,)
     for member in kinds:
         if get_origin(member) is Literal:
             return Optional[member]  # noqa: UP045 (a Literal held by a variable)
-    # A field that takes whole numbers and fractions gets the wider of both.
+    # float before int: a field of both takes fractions.
     return next((scalar | None for scalar in (bool, str, float, int) if scalar in kinds), None)
 
 
 def argument_texts(documented: type) -> dict[str, str]:
-    """What a class's docstring says of each of its arguments, by name, each text on one line."""
+    """The text of each argument in a class's docstring, by name, on one line."""
     section = re.search(r"\nArgs:\n(.*?)(?:\n\S|\Z)", inspect.getdoc(documented) or "", re.DOTALL)
     entries = re.findall(
         r"^ {4}(\w+)(?: \(.*\))?:(.*(?:\n(?: {8}.*)?$)*)", section[1] if section else "", re.MULTILINE
@@ -55,19 +56,19 @@ def argument_texts(documented: type) -> dict[str, str]:
 
 
 def config_options(config_class: type = SGMConfig) -> list[tuple[str, Any, Any]]:
-    """Name, type and dataclass field of an option for each field that a configuration adds to Transformers' own."""
+    """Name, type and dataclass field of the option for each field that a configuration class declares."""
     texts, options = argument_texts(config_class), []
     for name, annotation in config_class.__annotations__.items():
         kind = option_type(annotation)
         if name not in NOT_OPTIONS and kind is not None:
             default = getattr(config_class, name, None)
-            told = "" if default is None else f" A new model has {default}."
-            # Per cent signs are argparse's.
-            options.append((name, kind, option((texts.get(name, "") + told).strip().replace("%", "%%"))))
+            shown = "" if default is None else f" A new model has {default}."
+            help_text = (texts.get(name, "") + shown).strip()
+            options.append((name, kind, option(help_text.replace("%", "%%"))))  # argparse formats it with %
     return options
 
 
-# For type checkers Any: what is made here has no fields that they could know.
+# Any, because type checkers do not see its fields.
 ConfigOptions: Any = make_dataclass("ConfigOptions", config_options())
 
 
@@ -102,7 +103,7 @@ class ModelArguments(GenerationOptions, ConfigOptions):
     add_labels: bool = option(
         "Whether the model of --model_name_or_path gets the labels of the training data that it does not have.", False
     )
-    freeze_encoder: bool = option("Whether the encoder of --model_name_or_path stays as it is in training.", False)
+    freeze_encoder: bool = option("Whether the encoder of --model_name_or_path is not trained.", False)
 
 
 @dataclass
@@ -120,10 +121,8 @@ class DataArguments:
     text_column: str = option("Column of the text in your files.", "text")
     labels_column: str = option("Column of the labels in your files.", "labels")
     label_separator: str = option("What separates labels in one cell.", "|")
-    id_column: str = option(
-        "Column of the ids in your files; documents without one are called after their line.", "id"
-    )
-    delimiter: str | None = option("What separates cells in your .csv and .tsv files; default a comma, a tab.")
+    id_column: str = option("Column of the ids in your files; documents without one are named after their line.", "id")
+    delimiter: str | None = option("What separates cells in your .csv and .tsv files; default a comma or a tab.")
     validation_split_size: float = option(
         "Part (below 1) or number of training documents to validate on, where there is no validation split.", 0.1
     )
@@ -142,12 +141,10 @@ class DataArguments:
     unknown_labels: str = option(
         "A label in evaluation data that the model does not know: an error, or counted as missed.",
         "error",
-        choices=["error", "count"],
+        choices=list(UNKNOWN_LABELS),
     )
-    num_threads: int | None = option("Threads of PyTorch; default as it chooses.")
-    attention_figures: int = option(
-        "Draw what each predicted label looked at in this many of the first predicted documents.", 0
-    )
+    num_threads: int | None = option("Threads of PyTorch; default: its own choice.")
+    attention_figures: int = option("Number of predicted documents, from the first on, whose attention is drawn.", 0)
 
 
 def parse_arguments(

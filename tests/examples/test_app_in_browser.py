@@ -237,7 +237,7 @@ def test_a_page_of_maps_runs_no_script_even_with_markup_in_it(driver, tmp_path):
     assert driver.execute_script("return window.ran === undefined")
 
 
-def test_an_empty_text_is_told(page):
+def test_an_empty_text_is_reported(page):
     click(page, "#predict")
     wait_for(page, lambda: "There is no text" in element(page, "[data-testid=toast-body]").text)
 

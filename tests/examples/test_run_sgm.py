@@ -91,7 +91,7 @@ def test_metrics_are_those_recomputed_from_the_predictions_file(trained):
             assert results[f"validation_{prefix}{name}"] == pytest.approx(recomputed[name])
 
 
-def test_each_prediction_has_a_score_a_label_and_the_gold_labels_of_its_document(trained):
+def test_each_prediction_has_a_score_per_label_and_the_gold_labels_of_its_document(trained):
     folder, _ = trained
     gold = {f"train.csv:{number}": row for number, row in enumerate(csv.reader(open(folder / "train.csv")), start=1)}
     for line in read_lines(folder / "run" / "predictions_validation.jsonl"):
@@ -101,7 +101,7 @@ def test_each_prediction_has_a_score_a_label_and_the_gold_labels_of_its_document
         assert "|".join(line["gold"]) == gold[line["id"]][1]
 
 
-def test_the_summary_tells_data_settings_speed_and_history(trained):
+def test_the_summary_contains_data_settings_speed_and_history(trained):
     folder, metrics = trained
     summary = json.loads((folder / "run" / "summary.json").read_text())
     assert summary["data"]["train_documents"] == 108

@@ -31,7 +31,7 @@ IDLE = {
 
 @pytest.mark.parametrize("idle", IDLE)
 def test_options_without_effect_are_named(tmp_path, caplog, idle):
-    def told(options):
+    def warnings_of(options):
         caplog.clear()
         parsed = parse_arguments([*options.split(), "--output_dir", str(tmp_path / "out")])
         complete_settings(*parsed)
@@ -39,6 +39,6 @@ def test_options_without_effect_are_named(tmp_path, caplog, idle):
         return [record.getMessage() for record in caplog.records if "no effect" in record.getMessage()]
 
     names = [word for word in idle.split() if word.startswith("--")]
-    (line,) = told(f"{IDLE[idle]} {idle}")
+    (line,) = warnings_of(f"{IDLE[idle]} {idle}")
     assert line.startswith(f"{', '.join(names)}: no effect ")
-    assert told(IDLE[idle].replace("--threshold_split_size 0.1", "")) == []
+    assert warnings_of(IDLE[idle].replace("--threshold_split_size 0.1", "")) == []

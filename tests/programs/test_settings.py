@@ -1,12 +1,23 @@
+import inspect
 import json
-from dataclasses import asdict, make_dataclass
+from dataclasses import asdict, fields, make_dataclass
 from typing import Literal
 
 import pytest
 from transformers import HfArgumentParser
 
-from sgm_hf.modeling import SGMConfig
-from sgm_hf.programs.settings import NOT_OPTIONS, config_options, model_settings, option_type, parse_arguments
+from sgm_hf.data.files import load_files
+from sgm_hf.modeling import SGMConfig, SGMTokenizer
+from sgm_hf.programs.settings import (
+    FILE_OPTIONS,
+    NOT_OPTIONS,
+    WORD_OPTIONS,
+    DataArguments,
+    config_options,
+    model_settings,
+    option_type,
+    parse_arguments,
+)
 
 
 def test_settings_of_a_json_file_are_overridden_by_options_after_it(tmp_path):
@@ -74,8 +85,8 @@ def test_a_new_field_of_the_configuration_is_an_option_by_itself():
     parser = HfArgumentParser(grown)
     (options,) = parser.parse_args_into_dataclasses(["--pooling", "mean", "--share", "0.25", "--keeps_order", "false"])
     assert asdict(options) == {"pooling": "mean", "share": 0.25, "keeps_order": False, "width": None}
-    told = " ".join(parser.format_help().split())
-    assert "How 50 % of the states go. A new model has max." in told and "Of the states, in words." in told
+    text = " ".join(parser.format_help().split())
+    assert "How 50 % of the states go. A new model has max." in text and "Of the states, in words." in text
 
 
 def test_a_kind_that_the_configuration_does_not_have_is_refused(capsys):
@@ -96,3 +107,11 @@ def test_settings_of_a_model_are_those_given():
     model_args, *_ = parse_arguments(["--dropout", "0.25", "--label_mask", "false", "--output_dir", "unused"])
     assert model_settings(model_args) == {"dropout": 0.25, "label_mask": False}
     assert not parse_arguments(["--output_dir", "unused"])[0].add_labels
+
+
+@pytest.mark.parametrize("function", [load_files, SGMTokenizer.train_from_texts], ids=lambda f: f.__name__)
+def test_options_have_the_defaults_of_the_functions_that_take_them(function):
+    parameters = inspect.signature(function).parameters
+    shared = {f.name: f.default for f in fields(DataArguments) if f.name in parameters}
+    assert shared == {name: parameters[name].default for name in shared}
+    assert set(FILE_OPTIONS) <= set(shared) or set(WORD_OPTIONS) <= set(shared)

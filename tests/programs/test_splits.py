@@ -17,7 +17,7 @@ def test_a_split_takes_what_is_asked_and_leaves_the_rest_in_order():
             split_off(data, size, seed=0, name="validation_split_size")
 
 
-def test_cuts_and_splits_that_are_not_made_are_named(caplog):
+def test_cuts_and_splits_that_are_not_made_are_warned_of(caplog):
     data = Dataset.from_dict({"text": ["a", "b", "c"]})
     arguments = DataArguments(validation_split_size=0.5, max_predict_samples=2, max_train_samples=2)
     arranged = arrange_splits({"train": data, "validation": data}, arguments)
@@ -25,7 +25,7 @@ def test_cuts_and_splits_that_are_not_made_are_named(caplog):
     assert "--validation_split_size has no effect" in caplog.text and "no test split" in caplog.text
 
 
-def test_a_delimiter_and_an_id_column_of_ones_own_are_read(tmp_path):
+def test_a_delimiter_and_an_id_column_of_the_users_own_are_read(tmp_path):
     (tmp_path / "test.csv").write_text("name;text\none;ball, goal\n")
     _, arguments, _ = parse_arguments(
         ["--test_file", str(tmp_path / "test.csv"), "--delimiter", ";", "--id_column", "name"]
