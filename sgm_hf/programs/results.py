@@ -108,7 +108,7 @@ def draw_attention(trainer: SGMTrainer, splits: dict[str, Dataset], data_args: D
     for number, (text, line) in enumerate(zip(splits[split]["text"][:count], lines[:count], strict=True), start=1):
         record = json.loads(line)
         label_ids = [trainer.model.config.label2id[label] for label in record["labels"]]
-        attention = label_attention(trainer.model, trainer.tokenizer, text, label_ids, data_args.max_length)
+        attention = label_attention(trainer.model, trainer.processing_class, text, label_ids, data_args.max_length)
         entries = zip(record["labels"], record["scores"], attention, strict=True)
         prediction = [{"label": label, "score": score, "attention": words} for label, score, words in entries]
         title = f"Document {record['id']}"

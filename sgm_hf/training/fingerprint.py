@@ -3,13 +3,15 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+
+from sgm_hf.training.streaming import is_stream, start_pass
 
 # Settings that a resumed training follows from its next update on; the summary records the change.
 CHANGEABLE = (
@@ -34,6 +36,7 @@ DESCRIPTIVE = (
 ENDLESS_SCHEDULES = ("constant", "constant_with_warmup", "inverse_sqrt")
 COLUMNS = ("input_ids", "labels", "length", "index", "token_type_ids")
 BLOCK = 10_000
+STREAM_DOCUMENTS = 1_000
 
 
 def hash_dataset(dataset: Dataset) -> str:
@@ -53,6 +56,15 @@ def hash_dataset(dataset: Dataset) -> str:
                 values = values.flatten()
             digest.update(np.asarray(values, dtype=np.int64).data)
     return digest.hexdigest()
+
+
+def describe_dataset(dataset: Any) -> str:
+    """The number of documents and a hash of them; of a stream, which has no end to hash up to, of its first ones."""
+    if not is_stream(dataset):
+        return f"{len(dataset):,} documents, hash {hash_dataset(dataset)}"
+    start_pass(dataset, 0)
+    first = Dataset.from_list(list(islice(dataset, STREAM_DOCUMENTS)))
+    return f"a stream, hash of its first {len(first):,} documents {hash_dataset(first)}"
 
 
 def describe_vocabulary(tokenizer: PreTrainedTokenizerBase | None) -> str | None:
@@ -93,11 +105,7 @@ def make_fingerprint(
         "trained parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "labels": [config.id2label[label] for label in range(config.num_labels)],
         "vocabulary": describe_vocabulary(tokenizer),
-        "data": {
-            name: f"{len(dataset):,} documents, hash {hash_dataset(dataset)}"
-            for name, dataset in datasets.items()
-            if dataset is not None
-        },
+        "data": {name: describe_dataset(dataset) for name, dataset in datasets.items() if dataset is not None},
         "model": {name: value for name, value in config.to_dict().items() if name not in DESCRIPTIVE},
         "generation": {name: value for name, value in generation.items() if name not in DESCRIPTIVE},
         "settings": settings,

@@ -12,9 +12,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
-from transformers import Trainer, TrainerCallback
-
 from sgm_hf.training.checkpoints import has_complete_checkpoint
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -54,7 +51,7 @@ def signals_handled_by(handler: Callable[[int, FrameType | None], Any]) -> Itera
             signal.signal(number, old)
 
 
-def write_line(text: str) -> None:
+def write_unbuffered(text: str) -> None:
     """Write a line to the error output, past Python's buffers: a signal may come while they are written to."""
     os.write(2, f"{text}\n".encode())
 
@@ -88,7 +85,7 @@ def exit_on_signals(command: Sequence[str], output_dir: str | Path | None = None
             again = without_option("--hub_token", command)  # a log should not keep it
             if output_dir is not None and has_complete_checkpoint(output_dir):
                 again = [*without_option("--resume_from_checkpoint", again), "--resume_from_checkpoint", "true"]
-            write_line(f"Ended by {interrupted.signal_name}. This goes on:\n  python {shlex.join(again)}")
+            write_unbuffered(f"Ended by {interrupted.signal_name}. This goes on:\n  python {shlex.join(again)}")
         raise
 
 
@@ -126,73 +123,3 @@ def without_option(option: str, command: Sequence[str]) -> list[str]:
         if option not in (word, previous) and not word.startswith(f"{option}="):
             kept.append(word)
     return kept
-
-
-class InterruptionCallback(TrainerCallback):
-    """Ends a training at the first update after a signal, with a checkpoint; a second signal ends it at once.
-
-    The processes of one training agree on the update. Where an epoch ends with that update, the checkpoint is saved
-    after the epoch's evaluation, which a resumed training would not make up for.
-
-    Args:
-        trainer: The trainer.
-    """
-
-    def __init__(self, trainer: Trainer):
-        self.trainer = trainer
-        self.signal_number = 0
-        self.time = 0.0
-        self.stops = False
-        self.epoch_is_over = False
-
-    def handle(self, number: int, frame: FrameType | None) -> None:
-        """Note the first signal; end at the second."""
-        now = time.monotonic()
-        if self.signal_number and now - self.time > SAME_SIGNAL_SECONDS:
-            raise Interrupted(number)
-        if not self.signal_number:
-            self.signal_number, self.time = int(number), now
-            if self.trainer.is_world_process_zero():
-                name = signal.Signals(number).name
-                write_line(f"{name}: training ends with a checkpoint after this update; once more to end it at once.")
-
-    def agree(self) -> None:
-        """Decide, the same in all processes, whether a signal came to any of them."""
-        number = self.signal_number
-        if self.trainer.args.world_size > 1:
-            flag = torch.tensor(number, device=self.trainer.args.device)
-            torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
-            number = int(flag)
-        if number:
-            self.signal_number, self.stops = number, True
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
-        """Note where in the epoch the training is."""
-        self.epoch_is_over = False
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
-        """Ask for a checkpoint, unless the epoch ends here."""
-        self.agree()
-        if self.stops and state.epoch != int(state.epoch):
-            control.should_save = True
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
-        """Ask for a checkpoint."""
-        self.epoch_is_over = True
-        self.agree()
-        if self.stops:
-            control.should_save = True
-
-    def on_save(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
-        """End the training once the checkpoint is there."""
-        self.agree()
-        if self.stops and (self.epoch_is_over or state.epoch != int(state.epoch)):
-            self.trainer.accelerator.wait_for_everyone()
-            self.end(f"checkpoint-{state.global_step} is saved in {args.output_dir}")
-
-    def end(self, what: str) -> None:
-        """Say what there is to go on from, and end."""
-        interrupted = Interrupted(self.signal_number)
-        if self.trainer.is_world_process_zero():
-            write_line(f"{interrupted.signal_name}: {what}; train(resume_from_checkpoint=True) goes on from it.")
-        raise interrupted

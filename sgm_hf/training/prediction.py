@@ -1,6 +1,7 @@
-"""Label sets and scores of a whole data set, by generation in batches of similar length."""
+"""Label sets, scores and loss of a whole data set, in batches of similar length."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,38 @@ class LabelPredictions:
         return [labels for part in scores.split(DOCUMENTS_A_SORT) for labels in constraints.select(part, threshold)]
 
 
+def evaluation_sets(dataset: Any, name: str) -> dict[str, Any]:
+    """The data sets of one evaluation by name: `name` alone, or `name_key` for each key of a dictionary of them."""
+    if isinstance(dataset, dict):
+        return {f"{name}_{key}": part for key, part in dataset.items()}
+    return {name: dataset}
+
+
+@contextmanager
+def evaluation_batches(
+    model: PreTrainedModel, dataset: Dataset, max_tokens: int, max_documents: int
+) -> Iterator[list[list[int]]]:
+    """Cut a data set into batches of documents of similar length, with the model in evaluation mode within the block.
+
+    Yields:
+        The row numbers of the documents of each batch of this process; none has no words.
+    """
+    lengths = np.asarray(dataset["length"])
+    kept = np.flatnonzero(lengths > 0)
+    state, was_training = PartialState(), model.training
+    sampler = LengthBucketBatchSampler(lengths[kept], max_tokens, max_documents, shuffle=False) if len(kept) else []
+    model.eval()
+    try:
+        yield [kept[batch].tolist() for batch in sampler][state.process_index :: state.num_processes]
+    finally:
+        model.train(was_training)
+
+
+def gather_rows(rows: list[Any]) -> list[Any]:
+    """The rows of all processes, in each of them."""
+    return gather_object(rows) if PartialState().num_processes > 1 else rows
+
+
 def generate_predictions(
     model: PreTrainedModel,
     dataset: Dataset,
@@ -73,17 +106,17 @@ def generate_predictions(
 ) -> LabelPredictions:
     """Generate the labels of every document of an encoded data set, in the data set's order.
 
-    Documents are generated in batches of similar length, shared between the processes of a distributed run; each
-    process returns the predictions of all documents, each exactly once. A document of no words gets no label.
+    The processes of a distributed run share the work, and each returns the predictions of all documents. A document
+    without words gets no label.
 
     Args:
         model: An SGM model.
         dataset: Encoded documents (`input_ids`, `length`), see `sgm_hf.data.encoding.encode_dataset`.
-        max_tokens: Greatest number of words of a batch, padding included.
-        max_documents: Greatest number of documents of a batch.
+        max_tokens: Most words of a batch, padding included.
+        max_documents: Most documents of a batch.
         bf16: Whether to multiply in bfloat16 (autocast); in fp32, with a warning, where the device cannot.
         show_progress: Whether to show a progress bar.
-        show_lines: Whether to write a line every 30 seconds in place of it.
+        show_lines: Whether to write a line every 30 seconds instead.
         description: Title of bar or lines.
         **generation_arguments: Passed to `model.generate`, such as `num_beams`.
 
@@ -98,27 +131,18 @@ def generate_predictions(
             f"set_decoding={generation_arguments['set_decoding']!r} is given, but predictions hold the sets of every "
             "decoding; leave it out, and choose with label_sets()."
         )
-    lengths = np.asarray(dataset["length"])
-    kept = np.flatnonzero(lengths > 0)
     rows: list[tuple[int, list[int], np.ndarray, list[int]]] = []
-    if len(kept):
-        sampler = LengthBucketBatchSampler(lengths[kept], max_tokens, max_documents, shuffle=False)
-        state = PartialState()
-        batches = [kept[batch].tolist() for batch in sampler][state.process_index :: state.num_processes]
-        was_training = model.training
-        model.eval()
+    with evaluation_batches(model, dataset, max_tokens, max_documents) as batches:
         total = sum(map(len, batches))
         bar = tqdm(total=total, desc=description, disable=not show_progress, leave=False)
         with ProgressLines(total, description) if show_lines else bar as progress:
             for batch in batches:
                 rows += _generate_batch(model, dataset, batch, bf16, generation_arguments)
                 progress.update(len(batch))
-        model.train(was_training)
-        rows = gather_object(rows) if state.num_processes > 1 else rows
-    best_sequences: list[list[int]] = [[] for _ in range(len(lengths))]
-    expected_f1_sets: list[list[int]] = [[] for _ in range(len(lengths))]
-    label_scores = np.zeros((len(lengths), model.config.num_labels), dtype=np.float32)
-    for row, best_sequence, scores, expected_f1_set in rows:
+    best_sequences: list[list[int]] = [[] for _ in range(len(dataset))]
+    expected_f1_sets: list[list[int]] = [[] for _ in range(len(dataset))]
+    label_scores = np.zeros((len(dataset), model.config.num_labels), dtype=np.float32)
+    for row, best_sequence, scores, expected_f1_set in gather_rows(rows):
         best_sequences[row], label_scores[row], expected_f1_sets[row] = best_sequence, scores, expected_f1_set
     return LabelPredictions(best_sequences, label_scores, expected_f1_sets)
 
@@ -142,3 +166,45 @@ def _generate_batch(
     constraints = model.label_constraints(**generation_arguments)
     expected_f1_sets = constraints.select_expected_f1(output.hypotheses, output.hypothesis_log_probs)
     return list(zip(indices, best_sequences, scores, expected_f1_sets, strict=True))
+
+
+def mean_token_loss(
+    model: PreTrainedModel,
+    dataset: Dataset,
+    max_tokens: int = 32768,
+    max_documents: int = 256,
+    bf16: bool = False,
+) -> float:
+    """The cross-entropy per target token of encoded documents, given the true labels before it (teacher forcing).
+
+    There is no label smoothing. Labels come in the order of the training, by id where that is "shuffled", so that the
+    loss of a data set does not depend on draws. Labels that the model does not know (ids from L on) are left out, and
+    documents without words. In a distributed run each document counts once.
+
+    Args:
+        model: An SGM model.
+        dataset: Encoded documents (`input_ids`, `labels`, `length`), see `sgm_hf.data.encoding.encode_dataset`.
+        max_tokens: Most words of a batch, padding included.
+        max_documents: Most documents of a batch.
+        bf16: Whether to multiply in bfloat16, see `sgm_hf.training.machine.choose_precision`.
+
+    Returns:
+        The loss in nats, the same on all processes; NaN where no document has words.
+    """
+    config = model.config
+    order = "frequency" if config.label_order == "shuffled" else config.label_order
+    collate = MultiLabelCollator(config.pad_token_id, config.num_labels, order)
+    total, count = 0.0, 0
+    with evaluation_batches(model, dataset, max_tokens, max_documents) as batches:
+        for rows in batches:
+            documents = [
+                {**document, "labels": [i for i in dict.fromkeys(document["labels"]) if i < config.num_labels]}
+                for document in dataset.__getitems__(rows)
+            ]
+            batch = collate(documents)
+            batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+            with torch.no_grad(), autocast(model.device, bf16):
+                total += model(**batch, num_items_in_batch=1, use_cache=False).loss.item()
+            count += int((batch["labels"] >= 0).sum())
+    totals, counts = zip(*gather_rows([(total, count)]), strict=True)
+    return sum(totals) / sum(counts) if sum(counts) else float("nan")

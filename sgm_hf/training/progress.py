@@ -5,12 +5,7 @@ import time
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
-
-from transformers import ProgressCallback, TrainerCallback
-
-if TYPE_CHECKING:
-    from sgm_hf.training.trainer import SGMTrainer
+from typing import Any
 
 SECONDS = 30.0  # between two lines
 
@@ -99,60 +94,3 @@ def format_log(logs: dict[str, Any]) -> str:
     names = [name for name in LOGGED if name in logs]
     shown = {name: name if name == "eval_loss" else name.removeprefix("eval_") for name in names}
     return "  ".join(f"{shown[name]} {logs[name]:.4g}" for name in names)
-
-
-class LineCallback(TrainerCallback):
-    """Writes a line a log, and one where 30 seconds passed without; it changes nothing of the training.
-
-    Args:
-        trainer: The training.
-    """
-
-    def __init__(self, trainer: "SGMTrainer"):
-        self.trainer = trainer
-        self.last = time.monotonic()
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
-        """Start the clock."""
-        self.start = self.last = time.monotonic()
-        self.first_step, self.first_epoch = state.global_step, state.epoch or 0.0
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **keywords: Any) -> None:
-        """Write what is logged."""
-        if logs:
-            self._write(state, format_log(logs))
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
-        """Write the mean loss since the last log, if there was no line for long."""
-        if time.monotonic() - self.last >= SECONDS:
-            # Transformers' own sum, only read: a log would begin a new one, at a moment that chance decides.
-            steps = state.global_step - self.trainer._globalstep_last_logged
-            loss = {"loss": self.trainer._tr_loss.item() / steps} if steps else {}
-            self._write(state, format_log({"epoch": state.epoch, **loss}))
-
-    def _write(self, state: Any, values: str) -> None:
-        """Write a line: where the training is, the values, and in training its speed and what is left of it."""
-        self.last = time.monotonic()
-        if not state.is_world_process_zero:
-            return
-        speed = self._speed(state) if self.trainer.is_in_train else ""
-        write_line(f"step {state.global_step}/{state.max_steps}  {values}{speed}")
-
-    def _speed(self, state: Any) -> str:
-        """Documents per second, evaluations apart, and the time left, evaluations included."""
-        steps, seconds = state.global_step - self.first_step, self.last - self.start
-        if steps <= 0:
-            return ""
-        documents = (state.epoch - self.first_epoch) * len(self.trainer.train_dataset)
-        rate = documents / max(seconds - self.trainer.evaluation_seconds, 1e-9)
-        left = seconds / steps * (state.max_steps - state.global_step)
-        return f"  {rate:.1f} documents/s  {duration(left)} left"
-
-
-class BarCallback(ProgressCallback):
-    """A progress bar, and a line a log above it."""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **keywords: Any) -> None:
-        """Write what is logged."""
-        if state.is_world_process_zero and logs and self.training_bar is not None:
-            self.training_bar.write(f"step {state.global_step}  {format_log(logs)}", file=sys.stderr)

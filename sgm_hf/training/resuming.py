@@ -11,20 +11,23 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import EarlyStoppingCallback, GenerationConfig, PreTrainedTokenizerBase, Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, GenerationConfig, Trainer
 from transformers.trainer_utils import TrainOutput
 
+from sgm_hf.training.callbacks import InterruptionCallback, LossSinceLogCallback
 from sgm_hf.training.checkpoints import (
     SAVING,
     alone_in,
     begin_checkpoint,
     find_checkpoint,
     finish_checkpoint,
+    is_unused,
     read_record,
     remove_leftovers,
 )
 from sgm_hf.training.fingerprint import changed_settings, differences, make_fingerprint
-from sgm_hf.training.interruption import InterruptionCallback, signals_handled_by
+from sgm_hf.training.interruption import signals_handled_by
+from sgm_hf.training.prediction import evaluation_sets
 
 logger = logging.getLogger(__name__)
 
@@ -32,75 +35,91 @@ logger = logging.getLogger(__name__)
 class ResumableTrainer(Trainer):
     """A Transformers `Trainer` whose checkpoints are complete or not used, and resumed only by the same training.
 
-    Each checkpoint keeps the training's fingerprint and a list of its files. `train` is alone in its output folder,
-    and Ctrl-C and SIGTERM end it with a checkpoint.
+    Each checkpoint keeps the training's fingerprint and a list of its files. `train` is alone in its folder, and
+    Ctrl-C and SIGTERM end it with a checkpoint. The folder is `output_dir`, that of a search's trial one within it.
     """
 
-    tokenizer: PreTrainedTokenizerBase | None
     threshold_dataset: Dataset | None
     # From which updates on this training was resumed, and with which settings changed: {"update": 7, "changed": {…}}.
     resumptions: list[dict[str, Any]]
+    _trial: Any = None
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **keywords: Any) -> TrainOutput:
-        """Train alone in `output_dir`; a signal ends it with a checkpoint.
+    def training_folder(self) -> str:
+        """Where the checkpoints of this training are."""
+        return self._get_output_dir(self._trial)
+
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, trial: Any = None, **keywords: Any
+    ) -> TrainOutput:
+        """Train alone in a folder; a signal ends it with a checkpoint.
 
         Args:
-            resume_from_checkpoint: A checkpoint folder to go on from, or True for the last complete one of
-                `output_dir`.
+            resume_from_checkpoint: A checkpoint folder to resume from, or True for the newest complete one.
+            trial: The trial of a search that this training is.
             **keywords: Passed to `Trainer.train`.
 
         Raises:
-            FileExistsError: If another process trains in `output_dir`.
+            FileExistsError: If another process trains in the folder, or a trial's folder is in use.
             FileNotFoundError: If there is no complete checkpoint to resume from.
             Interrupted: At a signal.
             ValueError: If the checkpoint named is incomplete, or is of other data, labels or settings.
         """
-        interruption, self._progress = InterruptionCallback(self), _ProgressSinceLog(self)
+        interruption, self._loss_since_log = InterruptionCallback(self), LossSinceLogCallback(self)
         self.add_callback(interruption)
-        self.add_callback(self._progress)
+        self.add_callback(self._loss_since_log)
+        self._trial = trial
+        folder = self.training_folder()
         try:
-            with alone_in(self.args.output_dir) if self.args.should_save else nullcontext():
-                checkpoint = self._prepare_to_resume(resume_from_checkpoint)
+            with alone_in(folder) if self.args.should_save else nullcontext():
+                self._checkpoint = find_checkpoint(resume_from_checkpoint, folder)
+                # The trials of a search that was killed, or of the one before, have the same numbers.
+                if trial is not None and self._checkpoint is None and not is_unused(folder):
+                    raise FileExistsError(
+                        f"{folder} has files of another search, with which those of this trial would be mixed; choose "
+                        "another output_dir, or go on with that search by its study_name, storage and load_if_exists."
+                    )
+                if self.args.should_save:
+                    remove_leftovers(folder)
                 with signals_handled_by(interruption.handle):
-                    output = super().train(resume_from_checkpoint=checkpoint, **keywords)
+                    output = super().train(resume_from_checkpoint=self._checkpoint, trial=trial, **keywords)
                 if interruption.signal_number:
                     interruption.end("training had just ended")
                 return output
         finally:
             self.is_in_train = False
             self.pop_callback(interruption)
-            self.pop_callback(self._progress)
+            self.pop_callback(self._loss_since_log)
 
-    def _prepare_to_resume(self, resume_from_checkpoint: str | bool | None) -> str | None:
-        """The checkpoint to go on from, which must be of this training; note what it keeps beside Transformers' state.
-
-        Raises:
-            ValueError: If it is of other data, labels or settings.
-        """
-        checkpoint = find_checkpoint(resume_from_checkpoint, self.args.output_dir)
-        if self.args.should_save:
-            remove_leftovers(self.args.output_dir)
+    # Called when the model of `model_init` and the settings of a trial are there, and before a checkpoint is loaded.
+    def _hp_search_setup(self, trial: Any) -> None:
+        """As Transformers'; then find out whether this training can go on from its checkpoint."""
+        super()._hp_search_setup(trial)
         datasets = {
             "training": self.train_dataset,
-            "validation": self.eval_dataset,
+            **evaluation_sets(self.eval_dataset, "validation"),
             "threshold": self.threshold_dataset,
         }
         self.fingerprint = make_fingerprint(
-            self.model, self.args, datasets, self.tokenizer, trainer=type(self).__name__
+            self.model, self.args, datasets, self.processing_class, trainer=type(self).__name__
         )
         self.resumptions = []
-        if checkpoint is None:
-            return None
-        record = read_record(checkpoint)
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, EarlyStoppingCallback):
+                callback.early_stopping_patience_counter = 0  # Transformers goes on counting from the last training
+        if self._checkpoint is None:
+            return
+        record = read_record(self._checkpoint)
         if record is None:
-            logger.warning("%s has no fingerprint: nothing says that it is of these data and settings.", checkpoint)
+            logger.warning(
+                "%s has no fingerprint: nothing says that it is of these data and settings.", self._checkpoint
+            )
         else:
-            self._check_fingerprint(checkpoint, record)
-            self._progress.kept = record["since log"]
+            self._check_fingerprint(self._checkpoint, record)
+            self._loss_since_log.kept = record["since log"]
         if self.threshold_dataset is not None:
             # Fitted before the checkpoint was saved; Transformers reloads the weights only.
-            self.model.generation_config.label_threshold = GenerationConfig.from_pretrained(checkpoint).label_threshold
-        return checkpoint
+            stored = GenerationConfig.from_pretrained(self._checkpoint)
+            self.model.generation_config.label_threshold = stored.label_threshold
 
     def _check_fingerprint(self, checkpoint: str, record: dict[str, Any]) -> None:
         """Refuse a checkpoint of another training, and note the settings that changed."""
@@ -140,7 +159,7 @@ class ResumableTrainer(Trainer):
                 "settings; raise num_train_epochs or max_steps, or name an earlier checkpoint."
             )
         self.state.compute_steps(self.args, max_steps)
-        best = Path(self.args.output_dir, f"checkpoint-{self.state.best_global_step}")
+        best = Path(self._get_output_dir(trial), f"checkpoint-{self.state.best_global_step}")
         if self.state.best_model_checkpoint is None and best.is_dir():
             self.state.best_model_checkpoint = str(best)  # the output folder was moved
         stopped = any(
@@ -170,7 +189,7 @@ class ResumableTrainer(Trainer):
         record = {
             "fingerprint": self.fingerprint,
             "resumptions": self.resumptions,
-            "since log": self._progress.values(),
+            "since log": self._loss_since_log.values(),
         }
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
@@ -182,22 +201,31 @@ class ResumableTrainer(Trainer):
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         if self.args.should_save or self.is_distributed_loading_by_transformers:
             model.save_pretrained(folder, state_dict=state_dict, is_main_process=self.args.should_save)
-        if self.args.should_save and self.tokenizer is not None:
-            self.tokenizer.save_pretrained(folder)
+        if self.args.should_save and self.processing_class is not None:
+            self.processing_class.save_pretrained(folder)
 
-    def _save_whole(self, target: Path) -> None:
-        """Save the model to a temporary folder, then replace the files of the target."""
-        target.mkdir(parents=True, exist_ok=True)
-        output_dir = Path(self.args.output_dir)
-        # What begins with "_" in the output folder is never pushed to the Hub.
-        inside = output_dir.absolute() in target.absolute().parents
-        temporary = tempfile.mkdtemp(prefix=SAVING, dir=output_dir if inside else target)
-        try:
-            super().save_model(temporary, _internal_call=True)
-            for file in sorted(Path(temporary).iterdir()):
-                os.replace(file, target / file.name)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save model, tokenizer and generation config so that a kill never leaves half a file.
+
+        Args:
+            output_dir: The folder; default `args.output_dir`.
+        """
+        target, folder = Path(output_dir or self.args.output_dir), Path(self.args.output_dir)
+        if self.args.should_save:
+            target.mkdir(parents=True, exist_ok=True)
+            # What begins with "_" in the output folder is never pushed to the Hub.
+            inside = folder.absolute() in target.absolute().parents
+            temporary = tempfile.mkdtemp(prefix=SAVING, dir=folder if inside else target)
+            try:
+                super().save_model(temporary, _internal_call=True)
+                for file in sorted(Path(temporary).iterdir()):
+                    os.replace(file, target / file.name)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            super().save_model(str(target), _internal_call=True)
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
 
 def set_learning_rate(
@@ -222,22 +250,3 @@ def set_learning_rate(
         group["initial_lr"] = learning_rate
         group["lr"] = learning_rate * factor(scheduler.last_epoch)
     scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]
-
-
-class _ProgressSinceLog(TrainerCallback):
-    """The training loss since the last log, which Transformers forgets on resume."""
-
-    def __init__(self, trainer: ResumableTrainer):
-        self.trainer = trainer
-        self.kept: dict[str, float] = {}
-
-    def values(self) -> dict[str, float]:
-        """What a checkpoint keeps: the loss summed since the last log, the mean of the processes, and its update."""
-        loss = self.trainer.accelerator.gather(self.trainer._tr_loss).mean().item()
-        return {"loss": loss, "last log": self.trainer._globalstep_last_logged}
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
-        """Go on from what the checkpoint kept."""
-        if self.kept:
-            self.trainer._tr_loss += self.kept["loss"]
-            self.trainer._globalstep_last_logged = self.kept["last log"]

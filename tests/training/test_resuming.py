@@ -388,7 +388,7 @@ def test_the_losses_logged_after_a_resumption_are_those_of_the_whole_training(tr
 
 
 def test_a_second_signal_ends_training_at_once(trainer, monkeypatch):
-    monkeypatch.setattr("sgm_hf.training.interruption.SAME_SIGNAL_SECONDS", 0.0)
+    monkeypatch.setattr("sgm_hf.training.callbacks.SAME_SIGNAL_SECONDS", 0.0)
 
     class Twice(TrainerCallback):
         def on_step_begin(self, args, state, control, **keywords):
@@ -412,7 +412,7 @@ def test_a_signal_passed_on_by_a_launcher_counts_once(trainer):
 
 
 def test_the_record_is_not_pushed_with_the_model():
-    from sgm_hf.training.trainer import RESUMING_FILES
+    from sgm_hf.training.pushing import RESUMING_FILES
 
     assert {"checkpoint.json", "trainer_state.json"} <= set(RESUMING_FILES)
 

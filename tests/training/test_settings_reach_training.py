@@ -163,7 +163,7 @@ def test_the_time_of_evaluation_is_that_of_this_training_alone(arguments, monkey
 
 def test_documents_per_second_are_counted_without_evaluation(arguments):
     training = SGMTrainer(make_model(), arguments(eval_strategy="no"), make_documents(8))
-    training.evaluation_seconds = 6.0
+    training.evaluation_seconds, training.trained_documents = 6.0, 80
     metrics = {"train_runtime": 10.0, "train_samples_per_second": 8.0}
     training._add_speed(metrics)
     assert metrics == {

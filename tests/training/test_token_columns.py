@@ -5,8 +5,7 @@ from functools import wraps
 from tiny_training import make_documents, make_model
 
 from sgm_hf.training import SamplingArguments, SelfCriticalTrainer, SGMTrainer, SGMTrainingArguments
-from sgm_hf.training.evaluation_loss import mean_token_loss
-from sgm_hf.training.prediction import generate_predictions
+from sgm_hf.training.prediction import generate_predictions, mean_token_loss
 
 
 def make_recording_model():

@@ -17,6 +17,7 @@ from sgm_hf.metrics import compute_metrics, fit_threshold
 from sgm_hf.modeling import label_sets_from_sequences
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 from sgm_hf.training import SGMTrainer, machine
+from sgm_hf.training import trainer as trainer_module
 from sgm_hf.training.trainer import halving_factor
 
 
@@ -313,7 +314,7 @@ def test_a_generation_config_that_cannot_be_saved_or_used_is_refused_before_trai
     trainer = SGMTrainer(model, arguments(), make_documents(8), make_documents(8), callbacks=[StopAt(1)])
     with pytest.raises(ValueError, match=message):
         trainer.train()
-    assert trainer.state.global_step == 0 and not list(Path(trainer.args.output_dir).iterdir())
+    assert trainer.state.global_step == 0 and not list(Path(trainer.args.output_dir).rglob("*"))
 
 
 def test_a_published_config_that_could_not_be_saved_after_fitting_is_refused_before(arguments, tmp_path):
@@ -616,3 +617,35 @@ def test_training_that_fails_before_its_first_update_marks_nothing_as_trained(ar
     with pytest.raises(ZeroDivisionError):
         trainer.train()
     assert trainer.model.config.num_untrained_labels == 1
+
+
+def test_the_settings_of_evaluation_reach_generation(arguments, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        trainer_module, "generate_predictions", lambda *given, **options: calls.append((given, options))
+    )
+    data = make_documents(3)
+    given = arguments(max_tokens_per_eval_batch=123, per_device_eval_batch_size=45, generation_num_beams=6)
+    trainer = SGMTrainer(make_model(), given, eval_dataset=data)
+    trainer.generate_predictions(data, "Looking")
+    ((model, dataset), options) = calls[0]
+    assert (model, dataset) == (trainer.model, data)
+    assert (options["max_tokens"], options["max_documents"], options["num_beams"]) == (123, 45, 6)
+    assert (options["bf16"], options["show_progress"], options["description"]) == (False, False, "Looking")
+    other = SGMTrainer(make_model(), arguments(disable_tqdm=False), eval_dataset=data)
+    other.args.bf16 = True
+    other.generate_predictions(data)
+    options = calls[1][1]
+    assert "num_beams" not in options
+    assert (options["bf16"], options["show_progress"]) == (True, True)
+
+
+def test_the_settings_of_the_loader_reach_it(arguments):
+    given = arguments(
+        eval_strategy="no",
+        dataloader_num_workers=2,
+        dataloader_prefetch_factor=3,
+        dataloader_pin_memory=False,
+    )
+    loader = SGMTrainer(make_model(), given, make_documents(12)).get_train_dataloader()
+    assert (loader.num_workers, loader.prefetch_factor, loader.pin_memory) == (2, 3, False)

@@ -1,4 +1,4 @@
-"""What `SGMTrainer` tells the Hub, the model card and generation, seen at the calls it makes."""
+"""What a trainer tells the Hub and the model card, seen at the calls it makes."""
 
 import logging
 from concurrent.futures import Future
@@ -8,8 +8,7 @@ from types import SimpleNamespace
 import pytest
 from tiny_training import NUM_LABELS, make_documents, make_model
 
-from sgm_hf.training import SGMTrainer
-from sgm_hf.training import trainer as trainer_module
+from sgm_hf.training import SGMTrainer, pushing
 
 
 @pytest.fixture
@@ -22,7 +21,7 @@ def uploads(monkeypatch):
         begun.append(SimpleNamespace(**options, files=files, job=Future()))
         return begun[-1].job
 
-    monkeypatch.setattr(trainer_module, "hf_api", lambda: SimpleNamespace(upload_folder=upload_folder))
+    monkeypatch.setattr(pushing, "hf_api", lambda: SimpleNamespace(upload_folder=upload_folder))
     return begun
 
 
@@ -134,7 +133,7 @@ def card_facts(monkeypatch):
 
     def facts_of(trainer, **keywords):
         facts = []
-        monkeypatch.setattr(trainer_module, "make_model_card", lambda given: facts.append(given) or "the card")
+        monkeypatch.setattr(pushing, "make_model_card", lambda given: facts.append(given) or "the card")
         trainer.create_model_card(**keywords)
         assert Path(trainer.args.output_dir, "README.md").read_text() == "the card"
         return facts[0]
@@ -165,7 +164,7 @@ def test_a_cards_facts_after_training(arguments, card_facts):
         make_documents(11),
     )
     trainer.train()
-    trainer.hub_model_id, trainer.tokenizer = "me/other", SimpleNamespace(model_max_length=77)
+    trainer.hub_model_id, trainer.processing_class = "me/other", SimpleNamespace(model_max_length=77)
     facts = card_facts(
         trainer, language="en", tags=["a", "b"], dataset="Drawn", dataset_tags=("me/drawn",), license="mit"
     )
@@ -192,38 +191,3 @@ def test_the_base_model_is_the_repository_it_was_loaded_from(arguments, card_fac
         assert card_facts(trainer).base_model == expected
     assert card_facts(trainer, finetuned_from="you/other", model_name="mine").base_model == "you/other"
     assert card_facts(trainer, model_name="mine").name == "mine"
-
-
-# ---- generation ----
-
-
-def test_the_settings_of_evaluation_reach_generation(arguments, monkeypatch):
-    calls = []
-    monkeypatch.setattr(
-        trainer_module, "generate_predictions", lambda *given, **options: calls.append((given, options))
-    )
-    data = make_documents(3)
-    given = arguments(max_tokens_per_eval_batch=123, per_device_eval_batch_size=45, generation_num_beams=6)
-    trainer = SGMTrainer(make_model(), given, eval_dataset=data)
-    trainer.generate_predictions(data, "Looking")
-    ((model, dataset), options) = calls[0]
-    assert (model, dataset) == (trainer.model, data)
-    assert (options["max_tokens"], options["max_documents"], options["num_beams"]) == (123, 45, 6)
-    assert (options["bf16"], options["show_progress"], options["description"]) == (False, False, "Looking")
-    other = SGMTrainer(make_model(), arguments(disable_tqdm=False), eval_dataset=data)
-    other.args.bf16 = True
-    other.generate_predictions(data)
-    options = calls[1][1]
-    assert "num_beams" not in options
-    assert (options["bf16"], options["show_progress"]) == (True, True)
-
-
-def test_the_settings_of_the_loader_reach_it(arguments):
-    given = arguments(
-        eval_strategy="no",
-        dataloader_num_workers=2,
-        dataloader_prefetch_factor=3,
-        dataloader_pin_memory=False,
-    )
-    loader = SGMTrainer(make_model(), given, make_documents(12)).get_train_dataloader()
-    assert (loader.num_workers, loader.prefetch_factor, loader.pin_memory) == (2, 3, False)
