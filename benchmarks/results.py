@@ -16,6 +16,7 @@ import subprocess
 from datetime import date
 from pathlib import Path
 
+from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 from sgm_hf.tables import markdown_table, mean_and_deviation, write_csv
 
 RESULTS = Path(__file__).with_name("results.csv")
@@ -29,7 +30,6 @@ METRICS = (
     "hamming_loss",
     "zero_one_loss",
 )
-DECODINGS = ("best_sequence", "threshold", "expected_f1")
 # Metrics of the table.
 SHOWN = ("micro_f1", "micro_precision", "micro_recall", "macro_f1", "hamming_loss", "zero_one_loss")
 COLUMNS = (
@@ -71,7 +71,7 @@ def rows_of_run(run: Path, config: str) -> list[dict]:
         }
         | {name: round(metrics[f"{decoding}_{name}"], 5) for name in METRICS}
         for split, metrics in summary["metrics"].items()
-        for decoding in DECODINGS
+        for decoding in SET_DECODINGS
     ]
 
 

@@ -1,8 +1,7 @@
-"""Attention maps: how much each label looked at each word when it was generated (the SGM paper's visualisation).
+"""Attention maps: the weight of each word when a label was generated (the SGM paper's visualisation).
 
-A map is drawn from an answer of the pipeline with `return_attention=True`, as HTML (needs nothing but Python) or as a
-figure (needs matplotlib: `pip install sgm_hf[figures]`). Texts and labels come from anywhere, so both are shown as
-they are and never interpreted: not as HTML, not as a formula.
+A map is drawn from the pipeline's output with `return_attention=True`, as HTML or as a figure (needs matplotlib:
+`pip install sgm_hf[figures]`). Texts and labels are untrusted: they are never interpreted as HTML or as a formula.
 """
 
 import html
@@ -13,13 +12,13 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# An answer of the pipeline to one text: a list of {"label", "score", "attention"}.
+# The pipeline's output for one text: a list of {"label", "score", "attention"}.
 Prediction = Sequence[Mapping[str, Any]]
 
-# How many characters of one word, or of what stands between two words, are shown.
+# Characters that are shown of a word, or of the text between two words.
 LONGEST_PIECE = 200
-# A figure: words that fit beside each other, and what keeps it below the greatest size of a PNG.
-WORDS_PER_ROW = 25
+WORDS_PER_ROW = 25  # of a figure
+# So that a figure is below the greatest size of a PNG.
 MAX_WORDS = 500
 MAX_LABELS = 30
 
@@ -35,7 +34,7 @@ ATTENTION_CSS = """
 .attention-map small { opacity: 0.7; }
 """
 
-# No page of ours has a script, so that none may run even if one got in.
+# No page of ours has a script, so none may run.
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -112,16 +111,11 @@ def label_attention(
 
 
 def attention_html(text: str, prediction: Prediction) -> str:
-    """The maps of one text as a piece of HTML without scripts, to be put into a page with `ATTENTION_CSS`.
-
-    Each label has the text once, its words coloured by their weights. Labels without attention are left out.
+    """The maps of one text as a `<div>` for a page with `ATTENTION_CSS`: per label the text with coloured words.
 
     Args:
-        text: The text that was predicted.
-        prediction: What the pipeline answered with `return_attention=True`.
-
-    Returns:
-        A `<div>`; nothing of the text or the labels in it is markup.
+        text: The text.
+        prediction: The pipeline's output for it with `return_attention=True`. Labels without attention are left out.
     """
     seen = [entry for entry in prediction if entry.get("attention")]
     if not seen:
@@ -130,32 +124,29 @@ def attention_html(text: str, prediction: Prediction) -> str:
 
 
 def attention_page(text: str, prediction: Prediction, title: str = "Attention map") -> str:
-    """The maps of one text as an HTML page of its own: no script, and nothing loaded from elsewhere.
+    """The maps of one text as a self-contained HTML page without scripts.
 
     Args:
-        text: The text that was predicted.
-        prediction: What the pipeline answered with `return_attention=True`.
+        text: The text.
+        prediction: The pipeline's output for it with `return_attention=True`. Labels without attention are left out.
         title: Heading of the page.
-
-    Returns:
-        The page.
     """
     return _PAGE.format(title=_escaped(title), css=ATTENTION_CSS, map=attention_html(text, prediction))
 
 
 def plot_attention(prediction: Prediction, path: str | Path, title: str = "") -> None:
-    """Draw words against labels, darker where a label looked more, as PNG and SVG.
+    """Draw the weights of the words for each label as PNG and SVG.
 
     Args:
-        prediction: What the pipeline answered to one text with `return_attention=True`. Labels without attention are
-            left out, and so are labels after the first 30 and words after the first 500.
-        path: Where to, without an ending.
+        prediction: The pipeline's output for one text with `return_attention=True`. Labels without attention, labels
+            after the first 30 and words after the first 500 are left out.
+        path: Of the figure, without an ending.
         title: Of the figure.
 
     Raises:
         ValueError: If no label has attention.
     """
-    from matplotlib.figure import Figure  # an extra; the HTML maps do without
+    from matplotlib.figure import Figure  # an extra, which the HTML maps do not need
 
     from sgm_hf.analysis.figures import save_figure
 
@@ -185,7 +176,7 @@ def plot_attention(prediction: Prediction, path: str | Path, title: str = "") ->
             extent=(-0.5, len(part) - 0.5, len(labels) - 0.5, -0.5),
         )
         images.append(shown)
-        axes.set_xlim(-0.5, WORDS_PER_ROW - 0.5)  # a short last row keeps the width of its words
+        axes.set_xlim(-0.5, WORDS_PER_ROW - 0.5)  # words in a short last row are as wide as in the others
         axes.set_xticks(range(len(part)), part, rotation=60, ha="right", rotation_mode="anchor", parse_math=False)
         axes.set_yticks(range(len(labels)), labels, parse_math=False)
         axes.tick_params(length=0, labelsize="small")
@@ -196,14 +187,20 @@ def plot_attention(prediction: Prediction, path: str | Path, title: str = "") ->
 
 
 def _label_block(text: str, entry: Mapping[str, Any]) -> str:
-    """One label with its score and the text as the label saw it."""
+    """The block of one label: its score, and the text with each word on a background as strong as its weight."""
     words = entry["attention"]
     strongest = max(word["weight"] for word in words) or 1.0
     pieces = []
     end = 0
     for word in words:
         pieces.append(_escaped(_shortened(text[end : word["start"]], LONGEST_PIECE)))
-        pieces.append(_word_span(_shortened(word["word"], LONGEST_PIECE), word["weight"], word["weight"] / strongest))
+        strength = word["weight"] / strongest
+        # Letters on a strong background must be dark, also on a dark page.
+        attributes = ' class="strong"' if strength > 0.8 else ""
+        attributes += f' title="{word["weight"]:.4f}"'
+        if strength >= 0.01:
+            attributes += f' style="background-color: rgba(245, 130, 10, {0.9 * strength:.2f})"'
+        pieces.append(f"<span{attributes}>{_escaped(_shortened(word['word'], LONGEST_PIECE))}</span>")
         end = word["end"]
     rest = text[end:]
     if len(rest) <= LONGEST_PIECE and not any(character.isalnum() for character in rest):
@@ -214,21 +211,11 @@ def _label_block(text: str, entry: Mapping[str, Any]) -> str:
     return f"<details open><summary>{summary}</summary><p>{''.join(pieces)}</p></details>"
 
 
-def _word_span(word: str, weight: float, strength: float) -> str:
-    """A word on a ground as strong as its weight, between 0 and 1 of the strongest word."""
-    if strength < 0.01:
-        return f'<span title="{weight:.4f}">{_escaped(word)}</span>'
-    # On a ground this strong, letters must be dark, also on a dark page.
-    name = ' class="strong"' if strength > 0.8 else ""
-    colour = f"background-color: rgba(245, 130, 10, {0.9 * strength:.2f})"
-    return f'<span{name} title="{weight:.4f}" style="{colour}">{_escaped(word)}</span>'
-
-
 def _shortened(piece: str, longest: int) -> str:
-    """The piece, or its beginning and an ellipsis."""
+    """The piece, if it is too long its beginning and an ellipsis."""
     return piece if len(piece) <= longest else piece[:longest] + "…"
 
 
 def _escaped(text: str) -> str:
-    """The text as HTML that shows it; valid Unicode also for half a surrogate pair."""
+    """The text escaped for HTML, half surrogate pairs replaced."""
     return html.escape(text.encode("utf-8", "replace").decode("utf-8"))
