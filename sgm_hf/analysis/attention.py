@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# The pipeline's output for one text: a list of {"label", "score", "attention"}.
+# The pipeline's output for one text with `return_attention=True`: a list of {"label", "score", "attention"}.
 Prediction = Sequence[Mapping[str, Any]]
 
 # Characters that are shown of a word, or of the text between two words.
@@ -113,9 +113,7 @@ def label_attention(
 def attention_html(text: str, prediction: Prediction) -> str:
     """The maps of one text as a `<div>` for a page with `ATTENTION_CSS`: per label the text with coloured words.
 
-    Args:
-        text: The text.
-        prediction: The pipeline's output for it with `return_attention=True`. Labels without attention are left out.
+    Labels without attention are left out.
     """
     seen = [entry for entry in prediction if entry.get("attention")]
     if not seen:
@@ -124,24 +122,14 @@ def attention_html(text: str, prediction: Prediction) -> str:
 
 
 def attention_page(text: str, prediction: Prediction, title: str = "Attention map") -> str:
-    """The maps of one text as a self-contained HTML page without scripts.
-
-    Args:
-        text: The text.
-        prediction: The pipeline's output for it with `return_attention=True`. Labels without attention are left out.
-        title: Heading of the page.
-    """
+    """The maps of one text as a self-contained HTML page without scripts, see `attention_html`."""
     return _PAGE.format(title=_escaped(title), css=ATTENTION_CSS, map=attention_html(text, prediction))
 
 
 def plot_attention(prediction: Prediction, path: str | Path, title: str = "") -> None:
-    """Draw the weights of the words for each label as PNG and SVG.
+    """Draw the weights of the words for each label as `path`.png and `path`.svg.
 
-    Args:
-        prediction: The pipeline's output for one text with `return_attention=True`. Labels without attention, labels
-            after the first 30 and words after the first 500 are left out.
-        path: Of the figure, without an ending.
-        title: Of the figure.
+    Labels without attention, labels after the first 30 and words after the first 500 are left out.
 
     Raises:
         ValueError: If no label has attention.

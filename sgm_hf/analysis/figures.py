@@ -1,4 +1,4 @@
-"""Figures as PNG and SVG; needs matplotlib (`pip install sgm_hf[figures]`)."""
+"""Figures as PNG and SVG, written to a path without an ending; needs matplotlib (`pip install sgm_hf[figures]`)."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG and SVG to `path`, which has no ending, and close it."""
+    """Write a figure as `path`.png and `path`.svg, and close it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path.with_name(f"{path.name}.png"), dpi=150)
@@ -27,10 +27,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 def plot_without_top_labels(rows: Rows, path: str | Path, title: str) -> None:
     """Draw micro-F1 against the number of frequent labels left out, and each system's gain over the first one.
 
-    Args:
-        rows: `order`, `system`, `seed`, `removed`, `micro_f1`.
-        path: Of the figure, without an ending.
-        title: Of the figure.
+    `rows` have the columns `order`, `system`, `seed`, `removed`, `micro_f1`.
     """
     orders, systems = _values(rows, "order"), _values(rows, "system")
     figure, axes = pyplot.subplots(len(orders), 2, figsize=(9, 3.2 * len(orders)), squeeze=False, layout="constrained")
@@ -60,10 +57,7 @@ def plot_without_top_labels(rows: Rows, path: str | Path, title: str) -> None:
 def plot_by_frequency(rows: Rows, path: str | Path, title: str) -> None:
     """Draw the micro-F1 of each system on frequent and on rare labels.
 
-    Args:
-        rows: `order`, `system`, `seed`, `high`, `low`.
-        path: Of the figure, without an ending.
-        title: Of the figure.
+    `rows` have the columns `order`, `system`, `seed`, `high`, `low`.
     """
     orders, systems = _values(rows, "order"), _values(rows, "system")
     groups = {"high": "frequent labels", "low": "rare labels"}
@@ -88,8 +82,8 @@ def plot_climb(rows: Rows, path: str | Path, title: str, optimum: float | None =
 
     Args:
         rows: `order`, `system`, `seed`, `epoch`, `micro_f1`; epochs of fine-tuning follow those of the first system.
-        path: Of the figure, without an ending.
-        title: Of the figure.
+        path: Path of the figure.
+        title: Title of the figure.
         optimum: The best possible micro-F1, drawn as a line.
     """
     orders, systems = _values(rows, "order"), _values(rows, "system")

@@ -20,15 +20,12 @@ TABLE_METRICS = ("hamming_loss", "zero_one_loss", "micro_f1", "micro_precision",
 def read_predictions(
     path: str | Path, label_names: Sequence[str], set_decoding: str = "best_sequence"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read the predictions that `examples/run_sgm.py` wrote.
+    """Read true and predicted labels, (N, L) each, from the predictions of `examples/run_sgm.py`.
 
     Args:
         path: A `predictions_<split>.jsonl` with gold labels.
         label_names: Names of the L labels, in the order of the columns.
         set_decoding: Which of its label sets to read: "best_sequence", "threshold" or "expected_f1".
-
-    Returns:
-        True labels and predicted labels, bool, shape (N, L) each.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -55,12 +52,9 @@ def without_top_labels(references: np.ndarray, predictions: np.ndarray, num_remo
     """Micro-F1 on the labels that remain without the k most frequent ones (Figure 1).
 
     Args:
-        references: True labels, bool, shape (N, L).
-        predictions: Predicted labels, bool, shape (N, L).
-        num_removed: Values of k, each in [0, L).
-
-    Returns:
-        The micro-F1 for each k.
+        references: True labels (N, L).
+        predictions: Predicted labels (N, L).
+        num_removed: The values of k; a micro-F1 is returned for each.
 
     Raises:
         ValueError: If a k is not in [0, L).
@@ -78,8 +72,8 @@ def by_frequency(references: np.ndarray, predictions: np.ndarray, share: float =
     """Micro-F1 on the most and on the least frequent labels (Figure 2).
 
     Args:
-        references: True labels, bool, shape (N, L).
-        predictions: Predicted labels, bool, shape (N, L).
+        references: True labels (N, L).
+        predictions: Predicted labels (N, L).
         share: Share of the L labels (rounded, at least one) that is frequent, and that is rare; in the paper 0.1.
 
     Returns:
@@ -99,15 +93,9 @@ def by_frequency(references: np.ndarray, predictions: np.ndarray, share: float =
 
 
 def degradation(metric: str, ordered: float, shuffled: float) -> float:
-    """How much worse a system becomes by training on shuffled label orders (Table 2).
+    """How much worse a metric becomes by training on shuffled label orders, relative to its value `ordered` (Table 2).
 
-    Args:
-        metric: Name of the metric; a larger value is worse if the name ends in "_loss", and better otherwise.
-        ordered: Its value after training on labels in the order of frequency.
-        shuffled: Its value after training on shuffled labels.
-
-    Returns:
-        The relative change, positive if shuffling harms.
+    Metrics whose name ends in "_loss" are worse when they are larger, all others when they are smaller.
 
     Raises:
         ValueError: If `ordered` is 0.

@@ -14,13 +14,8 @@ __all__ = ["compute_metrics", "fit_threshold", "label_report", "load_metric"]
 def load_metric(**load_arguments: Any) -> "EvaluationModule":
     """Load `compute_metrics` as a module of the `evaluate` library, without a network.
 
-    Its inputs are multi-hot rows, as those of `evaluate.load("f1", "multilabel")`.
-
-    Args:
-        **load_arguments: Passed to `evaluate.load`, e.g. `cache_dir`, `keep_in_memory`, `num_process`.
-
-    Returns:
-        The metric, whose `compute(references=..., predictions=...)` returns the dictionary of `compute_metrics`.
+    Its `compute(references=..., predictions=...)` takes multi-hot rows, as `evaluate.load("f1", "multilabel")` does,
+    and returns the dictionary of `compute_metrics`. `load_arguments` are those of `evaluate.load`, e.g. `cache_dir`.
     """
     import evaluate  # here, because it takes seconds to import and compute_metrics does not need it
 

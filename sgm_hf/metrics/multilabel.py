@@ -16,10 +16,6 @@ _SCORE_TOLERANCE = 1e-5
 def compute_metrics(references: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
     """Compare predicted label sets with the true ones.
 
-    Two different quantities are called macro-F1 in the literature (Opitz and Burst 2019, "Macro F1 and Macro F1",
-    arXiv:1911.03347): `macro_f1` is their "averaged F1", `macro_f1_of_means` their "F1 of averages", which is never
-    the smaller one.
-
     Args:
         references: True labels, bool, shape (N, L).
         predictions: Predicted labels, bool, shape (N, L). True labels that the model does not know need a column in
@@ -28,11 +24,11 @@ def compute_metrics(references: np.ndarray, predictions: np.ndarray) -> dict[str
     Returns:
         In this order, each in [0, 1]:
 
-        - `micro_precision`, `micro_recall`, `micro_f1`: from the counts summed over all labels. micro_f1 is the main
-          metric of the SGM paper (Yang et al. 2018, section 3.2).
+        - `micro_precision`, `micro_recall`, `micro_f1`: from the counts summed over all labels.
         - `macro_precision`, `macro_recall`, `macro_f1`: means over the L labels. A label that occurs in neither matrix
           counts as 0.
-        - `macro_f1_of_means`: the harmonic mean of macro_precision and macro_recall.
+        - `macro_f1_of_means`: the harmonic mean of macro_precision and macro_recall, also called macro-F1 and never
+          smaller (Opitz and Burst 2019, "Macro F1 and Macro F1", arXiv:1911.03347).
         - `samples_f1`: the mean F1 of the documents. A document without true and predicted labels counts as 1.
         - `hamming_loss`: the share of wrong cells among all N x L (Schapire and Singer 1999).
         - `zero_one_loss`: the share of documents whose label set is not exactly right (subset 0/1 loss).
@@ -49,6 +45,7 @@ def compute_metrics(references: np.ndarray, predictions: np.ndarray) -> dict[str
     macro = [values.mean() for values in per_label]
     set_sizes = predictions.sum(axis=1) + references.sum(axis=1)
     metrics = {
+        # micro_f1 is the main metric of the SGM paper (Yang et al. 2018, section 3.2).
         "micro_precision": micro[0],
         "micro_recall": micro[1],
         "micro_f1": micro[2],
@@ -66,7 +63,7 @@ def compute_metrics(references: np.ndarray, predictions: np.ndarray) -> dict[str
 def label_report(
     references: np.ndarray, predictions: np.ndarray, label_names: Sequence[str]
 ) -> list[dict[str, str | float | int]]:
-    """Tabulate precision, recall and F1 of each label.
+    """Precision, recall and F1 of each label.
 
     Args:
         references: True labels, bool, shape (N, L).
@@ -74,8 +71,7 @@ def label_report(
         label_names: Names of the L columns.
 
     Returns:
-        One row per label, in the order of the columns: `label`, `precision`, `recall`, `f1`, and `support`, the number
-        of documents that have it.
+        One row per label: `label`, `precision`, `recall`, `f1`, and `support`, the number of documents that have it.
 
     Raises:
         TypeError: If a matrix is not a boolean numpy array.
