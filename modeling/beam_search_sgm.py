@@ -10,16 +10,13 @@ candidates a document, L labels, m required labels, t labels generated so far.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional as F
 from transformers import GenerationConfig, LogitsProcessorList
 
 from .constraints_sgm import produced_labels
-
-if TYPE_CHECKING:
-    from .modeling_sgm import SGMDecoder, SGMDecoderState
+from .decoder_sgm import SGMDecoder, SGMDecoderState
 
 # The batch is made smaller once at most this share of its documents is open: copying what stays is not free.
 OPEN_SHARE = 0.75
@@ -61,8 +58,8 @@ class FinishedHypotheses:
 
 
 def beam_search(
-    decoder: "SGMDecoder",
-    state: "SGMDecoderState",
+    decoder: SGMDecoder,
+    state: SGMDecoderState,
     constraints: LogitsProcessorList,
     config: GenerationConfig,
     eos_ids: torch.Tensor,
@@ -84,7 +81,7 @@ def beam_search(
     Returns:
         [`FinishedHypotheses`]
     """
-    num_documents, num_beams, device = state.mask.shape[0], config.num_beams, state.mask.device
+    num_documents, num_beams, device = state.num_rows, config.num_beams, eos_ids.device
     documents = torch.arange(num_documents, device=device)  # (D)
     is_open = torch.ones(num_documents, dtype=torch.bool, device=device)  # (D)
     sequences = torch.full((num_documents, 1, 1), config.decoder_start_token_id, device=device)  # (D, k, t)

@@ -1,12 +1,17 @@
 """Configuration of the SGM family of generative multi-label text classifiers."""
 
 import copy
+import os
+import shutil
 from collections import Counter
+from pathlib import Path
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
-from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, cached_file, logging
+
+logger = logging.get_logger(__name__)
 
 # Of what config.json says; raised when an older release would read a new checkpoint wrongly.
 FORMAT_VERSION = 1
@@ -25,93 +30,99 @@ CUSTOM_PIPELINES = {
     }
 }
 
+# The code that a checkpoint takes along: what AUTO_MAP and CUSTOM_PIPELINES name with all it imports, and the handler.
+CODE_FILES = (
+    "attention_sgm.py",
+    "beam_search_sgm.py",
+    "configuration_sgm.py",
+    "constraints_sgm.py",
+    "cpu_sgm.py",
+    "decoder_sgm.py",
+    "encoders_sgm.py",
+    "generation_sgm.py",
+    "handler.py",
+    "label_sets_sgm.py",
+    "loading_sgm.py",
+    "modeling_sgm.py",
+    "pipeline_sgm.py",
+    "tokenization_sgm.py",
+)
+
 # False in the copy of this file that Transformers makes of a repository's.
 IS_INSTALLED = not __name__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}.")
 
 
 @strict
 class SGMConfig(PreTrainedConfig):
-    r"""
-    Describes one model of the SGM family: the systems of Yang et al. (2018), "SGM: Sequence Generation Model for
-    Multi-label Classification", are values of this configuration. Sizes default to the paper's AAPD setting (§3.3);
-    what the paper does not say (dropout, initial weights, sizes of attention and label embeddings) is our choice or
-    that of the authors' code, see `docs/papers.md`.
+    r"""Describes one model of the SGM family.
+
+    The systems of Yang et al. (2018), "SGM: Sequence Generation Model for Multi-label Classification", are values of
+    this configuration. Sizes default to the paper's AAPD setting (§3.3); what the paper does not say (dropout, initial
+    weights, sizes of attention and label embeddings) is our choice or that of the authors' code, see `docs/papers.md`.
 
     The labels are those of `id2label` (or `num_labels` nameless ones). In the decoder, label *i* has the id *i*; three
     ids that are not labels follow: end of sequence (`eos_label_id`), start (`bos_label_id`) and padding
     (`pad_label_id`). Generation defaults (beam width, constraints, set decoding) are in the `GenerationConfig`.
 
     Args:
-        vocab_size (`int`, *optional*, defaults to 30000):
-            Number of words, special tokens included (paper: 30,000 AAPD, 50,000 RCV1-V2).
-        embedding_size (`int`, *optional*, defaults to 256):
-            Size *k* of the word embeddings (paper: 256 AAPD, 512 RCV1-V2).
-        encoder_hidden_size (`int`, *optional*, defaults to 256):
-            Size of one direction of the encoder LSTM; a word's state has twice this size.
-        encoder_layers (`int`, *optional*, defaults to 2):
-            Number of encoder LSTM layers.
-        decoder_hidden_size (`int`, *optional*, defaults to 512):
-            Size of the decoder LSTM.
-        decoder_layers (`int`, *optional*, defaults to 1):
-            Number of decoder LSTM layers (paper: 1 AAPD, 2 RCV1-V2).
-        label_embedding_size (`int`, *optional*):
-            Size of the label embeddings fed back to the decoder; `embedding_size` when not given.
-        attention (`"word"` or `"none"`, *optional*, defaults to `"word"`):
-            `"word"`: additive attention over the words (eq. 4-6). `"none"`: plain S2S; the decoder sees the text
-            through its first state only.
-        attention_size (`int`, *optional*):
-            Size of the attention's hidden layer (the length of *v_a* in eq. 4); `decoder_hidden_size` when not given.
-        label_feedback (`"previous_label"`, `"global_embedding"` or `"fixed_mixture"`, *optional*):
-            Defaults to `"previous_label"`. What g(y_{t-1}) of eq. 7 is: the embedding of the previous label (SGM), the
-            global embedding with the adaptive gate (SGM+GE, eq. 11-13), or a mixture with the fixed coefficient λ
-            (eq. 14).
-        mixture_lambda (`float`, *optional*, defaults to 0.5):
-            λ of eq. 14, between 0 and 1; used by `label_feedback="fixed_mixture"`.
-        gate_activation (`"linear"` or `"sigmoid"`, *optional*, defaults to `"linear"`):
-            Activation of the transform gate H of eq. 13: `"linear"` as the paper writes it, `"sigmoid"` as the
-            authors' released code has it.
-        label_mask (`bool`, *optional*, defaults to `True`):
-            Whether labels already produced are masked (I_t of eq. 9-10), in training and in decoding.
-        dropout (`float`, *optional*, defaults to 0.5):
-            Dropout probability on the inputs of every encoder layer (the word embeddings first) and of every decoder
-            layer (label feedback and context first), and before the output layer.
-        initializer_range (`float`, *optional*, defaults to 0.1):
-            Standard deviation of the initial word and label embeddings.
-        label_order (`"frequency"`, `"alphabetical"`, `"shuffled"` or `"given"`, *optional*):
-            Defaults to `"frequency"`. Order of the labels in the training targets. A record only: the data pipeline
-            produces the order.
-        num_untrained_labels (`int`, *optional*, defaults to 0):
-            How many of the last labels were added to the model and have not been trained since. `generate()` leaves
-            them out. `model.add_labels()` counts up, `model.mark_labels_trained()` (which `SGMTrainer` calls) sets it
-            to 0.
-        pad_token_id (`int`, *optional*, defaults to 0):
-            Id of the padding *word* (decoder padding is `pad_label_id`).
+        vocab_size: Number of words, special tokens included (paper: 30,000 AAPD, 50,000 RCV1-V2).
+        embedding_size: Size *k* of the word embeddings (paper: 256 AAPD, 512 RCV1-V2).
+        encoder: Kind of encoder: "recurrent", a bidirectional LSTM over word embeddings (eq. 2-3).
+        encoder_config: Configuration of a pre-trained encoder, for kinds of encoder that have one; `vocab_size` and
+            `pad_token_id` are then its.
+        encoder_hidden_size: Size of one direction of the encoder; a word's state has twice this size.
+        encoder_layers: Number of layers of the encoder.
+        cell: Recurrent cell of the decoder: "lstm" (eq. 7).
+        decoder_hidden_size: Size of the decoder.
+        decoder_layers: Number of layers of the decoder (paper: 1 AAPD, 2 RCV1-V2).
+        label_embedding_size: Size of the label embeddings fed back to the decoder; default `embedding_size`.
+        attention: Attention over the text: "word", additive over its words (eq. 4-6), or "none", plain S2S: the
+            decoder sees the text through its first state only.
+        attention_size: Size of the attention's hidden layer (the length of *v_a* in eq. 4); default
+            `decoder_hidden_size`.
+        label_feedback: What g(y_{t-1}) of eq. 7 is: "previous_label", the embedding of the previous label (SGM),
+            "global_embedding", with the adaptive gate (SGM+GE, eq. 11-13), or "fixed_mixture", with the fixed
+            coefficient λ (eq. 14).
+        mixture_lambda: λ of eq. 14, between 0 and 1, of `label_feedback="fixed_mixture"`.
+        gate_activation: Activation of the transform gate H of eq. 13: "linear" as the paper writes it, or "sigmoid" as
+            the authors' released code has it.
+        label_mask: Whether labels already produced are masked (I_t of eq. 9-10), in training and in decoding.
+        dropout: Dropout probability on the inputs of every encoder layer (the word embeddings first) and of every
+            decoder layer (label feedback and context first), and before the output layer.
+        initializer_range: Standard deviation of the initial word and label embeddings.
+        label_order: Order of the labels in the training targets: "frequency", "alphabetical", "shuffled" or "given". A
+            record only: the data pipeline produces the order.
+        num_untrained_labels: How many of the last labels were added to the model and have not been trained since.
+            `generate()` leaves them out. `model.add_labels()` counts up, `model.mark_labels_trained()` (which
+            `SGMTrainer` calls) sets it to 0.
+        pad_token_id: Id of the padding *word* (decoder padding is `pad_label_id`).
 
     Raises:
-        huggingface_hub.errors.StrictDataclassError: When a value has the wrong type, a size is not positive, a
+        huggingface_hub.errors.StrictDataclassError: If a value has the wrong type, a size is not positive, a
             probability or λ is outside its range, or `id2label` has a gap or names a label twice.
 
     Example:
+        >>> from sgm_hf import SGMConfig, SGMForMultiLabelGeneration
 
-    ```python
-    >>> from sgm_hf import SGMConfig, SGMForMultiLabelGeneration
-
-    >>> config = SGMConfig(id2label={0: "economy", 1: "markets", 2: "sport"}, label_feedback="global_embedding")
-    >>> model = SGMForMultiLabelGeneration(config)
-    >>> config.num_labels, config.eos_label_id, config.bos_label_id, config.pad_label_id
-    (3, 3, 4, 5)
-    ```
+        >>> config = SGMConfig(id2label={0: "economy", 1: "markets", 2: "sport"}, label_feedback="global_embedding")
+        >>> model = SGMForMultiLabelGeneration(config)
+        >>> config.num_labels, config.eos_label_id, config.bos_label_id, config.pad_label_id
+        (3, 3, 4, 5)
     """
 
     model_type = "sgm"
     _auto_class = "AutoConfig"  # this file goes with every checkpoint
     keys_to_ignore_at_inference = ["past_key_values"]
     attribute_map = {"hidden_size": "decoder_hidden_size", "num_hidden_layers": "encoder_layers"}
+    sub_configs = {"encoder_config": AutoConfig}
 
     vocab_size: int = 30000
     embedding_size: int = 256
+    encoder: Literal["recurrent"] = "recurrent"
+    encoder_config: dict[str, Any] | PreTrainedConfig | None = None
     encoder_hidden_size: int = 256
     encoder_layers: int = 2
+    cell: Literal["lstm"] = "lstm"
     decoder_hidden_size: int = 512
     decoder_layers: int = 1
     label_embedding_size: int | None = None
@@ -135,6 +146,10 @@ class SGMConfig(PreTrainedConfig):
             self.label_embedding_size = self.embedding_size
         if self.attention_size is None:
             self.attention_size = self.decoder_hidden_size
+        if isinstance(self.encoder_config, dict):
+            self.encoder_config = AutoConfig.for_model(**self.encoder_config)
+        for name in ("vocab_size", "pad_token_id"):
+            setattr(self, name, getattr(self.encoder_config, name, getattr(self, name)))
         kwargs.pop("sgm_format", None)
         if IS_INSTALLED:
             # To run a repository's pipeline, Transformers asks for trust; the package's own needs none.
@@ -143,22 +158,54 @@ class SGMConfig(PreTrainedConfig):
         if self.id2label is not None:
             self.label2id = {name: label_id for label_id, name in self.id2label.items()}
 
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "SGMConfig":
-        """
-        Makes a configuration of what a `config.json` says.
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """Saves `config.json` and, beside it, the code that it names; `model.save_pretrained` calls it.
 
         Args:
-            config_dict (`dict[str, Any]`): Its content.
+            save_directory: The folder.
+            **kwargs: As of every Transformers configuration.
+        """
+        super().save_pretrained(save_directory, **kwargs)
+        for name in CODE_FILES:
+            file = Path(__file__).with_name(name)
+            try:
+                if not file.is_file():  # of a repository Transformers has fetched what the model imports
+                    file = Path(cached_file(self.name_or_path, name, revision=getattr(self, "_commit_hash", None)))
+                shutil.copyfile(file, Path(save_directory, name))
+            except OSError as error:
+                logger.warning("%s is not saved beside config.json, which names it: %s", name, error)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "SGMConfig":
+        """Makes a configuration of what a `config.json` says.
+
+        Args:
+            config_dict: Its content.
             **kwargs: Values that override it, and what Transformers passes on.
 
         Returns:
-            [`SGMConfig`]: The configuration; with `return_unused_kwargs` a tuple with the arguments not used.
+            The configuration; with `return_unused_kwargs` a tuple with the arguments not used.
 
         Raises:
-            ValueError: When it describes another kind of model, has a newer format, or names no labels.
+            ValueError: If it describes another kind of model, has a newer format, or names no labels.
         """
-        _check_stored(config_dict)
+        model_type = config_dict.get("model_type", cls.model_type)
+        if model_type != cls.model_type:
+            raise ValueError(
+                f"This is the configuration of a model of type {model_type!r}, expected {cls.model_type!r}; load it "
+                "with the class of its own kind, or give a checkpoint of an SGM model."
+            )
+        version = config_dict.get("sgm_format", FORMAT_VERSION)
+        if not isinstance(version, int) or version > FORMAT_VERSION:
+            raise ValueError(
+                f"The checkpoint has the format {version!r}, this release of sgm_hf reads up to {FORMAT_VERSION}; "
+                "install a newer release of sgm_hf."
+            )
+        if not config_dict.get("id2label"):
+            raise ValueError(
+                "The configuration names no labels (id2label); expected the name of each label by its id. Take "
+                "config.json from the checkpoint as it was saved."
+            )
         return super().from_dict(config_dict, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
@@ -171,7 +218,7 @@ class SGMConfig(PreTrainedConfig):
         return {**super().to_diff_dict(), "id2label": dict(self.id2label)}
 
     def validate_labels(self) -> None:
-        """Part of `@strict` validation: label ids run from 0 without a gap and no name stands twice."""
+        """Part of `@strict` validation: label ids run from 0 without a gap and no name appears twice."""
         names = self.id2label or {}
         if sorted(map(int, names)) != list(range(len(names))):
             raise ValueError(f"id2label must have the ids 0 to {len(names) - 1}, got {sorted(names)}.")
@@ -221,27 +268,6 @@ class SGMConfig(PreTrainedConfig):
     def pad_label_id(self) -> int:
         """Decoder id that pads finished label sequences: L + 2."""
         return self.num_labels + 2
-
-
-def _check_stored(config_dict: dict[str, Any]) -> None:
-    """Refuses a stored configuration that this class would read wrongly."""
-    model_type = config_dict.get("model_type", SGMConfig.model_type)
-    if model_type != SGMConfig.model_type:
-        raise ValueError(
-            f"This is the configuration of a model of type {model_type!r}, expected {SGMConfig.model_type!r}; load it "
-            "with the class of its own kind, or give a checkpoint of an SGM model."
-        )
-    version = config_dict.get("sgm_format", FORMAT_VERSION)
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise ValueError(
-            f"The checkpoint has the format {version!r}, this release of sgm_hf reads up to {FORMAT_VERSION}; "
-            "install a newer release of sgm_hf."
-        )
-    if not config_dict.get("id2label"):
-        raise ValueError(
-            "The configuration names no labels (id2label); expected the name of each label by its id. Take "
-            "config.json from the checkpoint as it was saved."
-        )
 
 
 __all__ = ["SGMConfig"]

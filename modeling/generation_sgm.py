@@ -9,7 +9,7 @@ Shapes: B documents, K hypotheses a document (beams or samples), R = B * K rows,
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch.nn import functional as F
@@ -25,15 +25,13 @@ from transformers.generation import (
 from .beam_search_sgm import beam_search
 from .configuration_sgm import SGMConfig
 from .constraints_sgm import Label, LabelConstraints
+from .decoder_sgm import SGMDecoderState
 from .label_sets_sgm import (
     checked_set_decoding,
     hypothesis_log_probs,
     label_scores_from_hypotheses,
     sequences_from_label_sets,
 )
-
-if TYPE_CHECKING:
-    from .modeling_sgm import SGMDecoderState
 
 Output = TypeVar("Output", bound=GenerateEncoderDecoderOutput | GenerateBeamEncoderDecoderOutput)
 
@@ -143,7 +141,7 @@ class SGMGenerationMixin(GenerationMixin):
         self,
         input_ids: torch.Tensor,
         next_sequence_length: int | None = None,
-        past_key_values: "SGMDecoderState | None" = None,
+        past_key_values: SGMDecoderState | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """What `forward` gets at the next step: of the labels so far, those that the decoder has not yet seen."""
@@ -214,11 +212,7 @@ class SGMGenerationMixin(GenerationMixin):
             return super()._beam_search(
                 input_ids, logits_processor, stopping_criteria, generation_config, synced_gpus, **model_kwargs
             )
-        encoder_states = model_kwargs["encoder_outputs"][0]  # (B, T, H_e)
-        mask = model_kwargs.get("attention_mask")
-        mask = encoder_states.new_ones(encoder_states.shape[:2]) if mask is None else mask  # (B, T)
-        untrained = self.config.num_untrained_labels
-        state = self.decoder.start(encoder_states, mask, encoder_states.shape[0], untrained)
+        state = self.start_decoding(model_kwargs["encoder_outputs"], model_kwargs.get("attention_mask"))
         required = [processor.required for processor in logits_processor]  # can_beam_search: ours, or none
         finished = beam_search(
             self.decoder,
@@ -226,7 +220,7 @@ class SGMGenerationMixin(GenerationMixin):
             logits_processor,
             generation_config,
             eos_ids=generation_config._eos_token_tensor,  # (E)
-            required=torch.cat([*required, torch.empty(0, dtype=torch.long)]).to(mask.device),  # (m)
+            required=torch.cat([*required, torch.empty(0, dtype=torch.long)]).to(input_ids.device),  # (m)
         )
         num_kept = generation_config.num_return_sequences
         sequences = finished.sequences[:, :num_kept].flatten(0, 1)  # (R, max_length)
@@ -435,7 +429,8 @@ class SGMGenerationMixin(GenerationMixin):
         elif "length_penalty" not in given:
             config.length_penalty = 0.0  # a hypothesis' score is log p(y|x)
         input_ids = model_kwargs.get("input_ids") if inputs is None else inputs
-        if input_ids is not None and model_kwargs.get("attention_mask") is None:
+        are_words = self.encoder.main_input_name == "input_ids"
+        if are_words and input_ids is not None and model_kwargs.get("attention_mask") is None:
             model_kwargs["attention_mask"] = input_ids.ne(self.config.pad_token_id)
         return config, model_kwargs
 

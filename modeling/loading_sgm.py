@@ -1,5 +1,6 @@
 """Checks on a checkpoint that is being loaded: safetensors, undamaged, and the weights its configuration describes."""
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Iterable, Set
@@ -16,14 +17,10 @@ TRAIN_ANEW = "or give ignore_mismatched_sizes=True to train these anew"
 
 
 def refuse_pickles(use_safetensors: bool | None) -> None:
-    """
-    Refuses to look for weights in pickle format.
-
-    Args:
-        use_safetensors (`bool`, *optional*): What the user asked for.
+    """Refuses to look for weights in pickle format.
 
     Raises:
-        ValueError: When it is `False`.
+        ValueError: If `use_safetensors` is `False`.
     """
     if use_safetensors is False:
         raise ValueError(
@@ -33,36 +30,16 @@ def refuse_pickles(use_safetensors: bool | None) -> None:
         )
 
 
-def check_shapes(checkpoint: Any, mismatched: set[tuple[str, Any, Any]]) -> None:
-    """
-    Refuses weights that do not fit the model.
-
-    Args:
-        checkpoint (`str` or `os.PathLike`): Its name, for the error.
-        mismatched (`set[tuple]`): Name, stored shape and expected shape of each weight that does not fit.
-
-    Raises:
-        RuntimeError: When there is one.
-    """
-    if mismatched:
-        name, stored, expected = min(mismatched)
-        raise RuntimeError(
-            f"{len(mismatched)} weights of {checkpoint} do not fit its configuration; {name}: stored {tuple(stored)}, "
-            f"expected {tuple(expected)}. Take config.json and weights from the same checkpoint, {TRAIN_ANEW}."
-        )
-
-
 def check_names(checkpoint: Any, missing: set[str], unexpected: set[str]) -> None:
-    """
-    Refuses a checkpoint that lacks weights, which Transformers would draw at random, or has some of another model.
+    """Refuses a checkpoint that lacks weights, which Transformers would initialise, or has some of another model.
 
     Args:
-        checkpoint (`str` or `os.PathLike`): Its name, for the error.
-        missing (`set[str]`): Weights of the model that the checkpoint does not have.
-        unexpected (`set[str]`): Weights of the checkpoint that the model does not have.
+        checkpoint: Its name, for the error.
+        missing: Weights of the model that the checkpoint does not have.
+        unexpected: Weights of the checkpoint that the model does not have.
 
     Raises:
-        ValueError: When there is one of either.
+        ValueError: If there is one of either.
     """
     if missing or unexpected:
         raise ValueError(
@@ -78,15 +55,14 @@ def _some(names: set[str]) -> str:
 
 
 def unusable_weights(files: Iterable[str], names: Set[str]) -> dict[str, str]:
-    """
-    Finds stored weights that are not numbers of a floating-point type, or not finite.
+    """Finds stored weights that are not numbers of a floating-point type, or not finite.
 
     Args:
-        files (`Iterable[str]`): In safetensors format.
-        names (`set[str]`): The weights to look at.
+        files: In safetensors format.
+        names: The weights to look at.
 
     Returns:
-        `dict[str, str]`: What is wrong, by the name of the weight.
+        What is wrong, by the name of the weight.
     """
     faults = {}
     for file in files:
@@ -102,15 +78,14 @@ def unusable_weights(files: Iterable[str], names: Set[str]) -> dict[str, str]:
 
 
 def check_values(checkpoint: Any, faults: dict[str, str]) -> None:
-    """
-    Refuses weights with which no prediction means anything.
+    """Refuses weights with which no prediction means anything.
 
     Args:
-        checkpoint (`str` or `os.PathLike`): Its name, for the error.
-        faults (`dict[str, str]`): Result of [`unusable_weights`].
+        checkpoint: Its name, for the error.
+        faults: Result of [`unusable_weights`].
 
     Raises:
-        ValueError: When there is one.
+        ValueError: If there is one.
     """
     if faults:
         name = min(faults)
@@ -121,34 +96,32 @@ def check_values(checkpoint: Any, faults: dict[str, str]) -> None:
 
 
 def check_hashes(checkpoint: Any, files: Iterable[str]) -> None:
-    """
-    Compares weights that came from the Hub with their SHA-256, under which the cache keeps them.
+    """Compares weights that came from the Hub with their SHA-256, under which the cache keeps them.
 
-    Nothing else does: a byte that changed on its way or on the disk would be a wrong weight and no error.
+    Nothing else does: a byte that changed on its way would be a wrong weight and no error. A file is hashed once after
+    it was fetched: what passed has an empty file beside it that is not older.
 
     Args:
-        checkpoint (`str` or `os.PathLike`): Name of the repository, for the error.
-        files (`Iterable[str]`): The files of its weights; those of a folder have no hashes and are not checked.
+        checkpoint: Name of the repository, for the error.
+        files: The files of its weights; those of a folder have no hashes and are not checked.
 
     Raises:
-        OSError: When a file has another hash.
+        OSError: If a file has another hash.
     """
     for file in (Path(file).resolve() for file in files):
-        if SHA256.fullmatch(file.name):
-            with open(file, "rb") as content:
-                digest = hashlib.file_digest(content, "sha256").hexdigest()
-            if digest != file.name:
-                raise OSError(
-                    f"The weights of {checkpoint} are damaged: their SHA-256 is {digest}, expected {file.name}. Fetch "
-                    "them again with force_download=True."
-                )
+        passed = file.with_name(f"{file.name}.passed")
+        if not SHA256.fullmatch(file.name) or (passed.exists() and passed.stat().st_mtime >= file.stat().st_mtime):
+            continue
+        with open(file, "rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        if digest != file.name:
+            passed.unlink(missing_ok=True)
+            raise OSError(
+                f"The weights of {checkpoint} are damaged: their SHA-256 is {digest}, expected {file.name}. Fetch "
+                "them again with force_download=True."
+            )
+        with contextlib.suppress(OSError):  # a cache that cannot be written to
+            passed.touch()
 
 
-__all__ = [
-    "check_hashes",
-    "check_names",
-    "check_shapes",
-    "check_values",
-    "refuse_pickles",
-    "unusable_weights",
-]
+__all__ = ["check_hashes", "check_names", "check_values", "refuse_pickles", "unusable_weights"]

@@ -13,9 +13,9 @@ from itertools import islice
 from typing import Any, Literal
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
-from transformers import GenerationConfig, GenerationMixin, Pipeline
+from transformers import GenerationConfig, GenerationMixin, Pipeline, PreTrainedModel
+from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
 from .label_sets_sgm import label_sets_from_sequences
 
@@ -29,26 +29,23 @@ class MultiLabelGenerationPipeline(Pipeline):
     """Predicts the label sets of texts with an SGM model; task identifier `"multi-label-generation"`.
 
     Args:
-        model (`SGMForMultiLabelGeneration`): The model; it is put into evaluation mode.
-        tokenizer (`SGMTokenizer` or what `AutoTokenizer` loads): The tokenizer of the same checkpoint.
-        batch_size (`int`, *optional*): Texts a forward pass; 32 by default, 1 for a generator.
+        model: An SGM model; it is put into evaluation mode.
+        tokenizer: The tokenizer of the same checkpoint.
+        batch_size: Texts per forward pass; default 32, of a generator 1.
         device, task, ...: As of every Transformers pipeline. `num_workers` is accepted and not used.
         **kwargs: Defaults for the arguments of a call.
 
     Raises:
-        ValueError: When it is no SGM model, or tokenizer and model do not have the same number of words.
+        ValueError: If it is no SGM model, or tokenizer and model do not have the same words.
 
     Example:
+        >>> import sgm_hf
+        >>> from transformers import pipeline
 
-    ```python
-    >>> import sgm_hf
-    >>> from transformers import pipeline
-
-    >>> classifier = pipeline("multi-label-generation", model="path/to/checkpoint")
-    >>> classifier("Cocoa shipments rose while coffee fell.")
-    [{'label': 'cocoa', 'score': 0.98}, {'label': 'coffee', 'score': 0.91}]
-    >>> classifier(["First text.", "Second text."], top_k=3, num_beams=9, forbidden_labels=["coffee"])
-    ```
+        >>> classifier = pipeline("multi-label-generation", model="path/to/checkpoint")
+        >>> classifier("Cocoa shipments rose while coffee fell.")
+        [{'label': 'cocoa', 'score': 0.98}, {'label': 'coffee', 'score': 0.91}]
+        >>> classifier(["First text.", "Second text."], top_k=3, num_beams=9, forbidden_labels=["coffee"])
     """
 
     _load_tokenizer = True
@@ -64,10 +61,11 @@ class MultiLabelGenerationPipeline(Pipeline):
                 f"The model is of type {self.model.config.model_type!r}, expected 'sgm'; give an SGM checkpoint, or "
                 "leave the task to a pipeline of that model."
             )
-        if len(self.tokenizer) != self.model.config.vocab_size:
+        num_words, vocab_size = len(self.tokenizer), self.model.config.vocab_size
+        # A pre-trained encoder may have rows to spare.
+        if num_words > vocab_size or (num_words < vocab_size and self.model.config.encoder_config is None):
             raise ValueError(
-                f"The tokenizer has {len(self.tokenizer)} words, the model {self.model.config.vocab_size}; "
-                "load both from the same checkpoint."
+                f"The tokenizer has {num_words} words, the model {vocab_size}; load both from the same checkpoint."
             )
         self.model.eval()
 
@@ -77,27 +75,27 @@ class MultiLabelGenerationPipeline(Pipeline):
         """Predict the labels of one text or of many.
 
         Args:
-            inputs (`str`, a list or other collection of `str`, a torch `Dataset`, a generator): The text or texts. Of
-                a `datasets.Dataset` pass a column: `dataset["text"]`, or `KeyDataset(dataset, "text")` to stream.
-            top_k (`int`, `None` or `"generated"`, *optional*): `"generated"` (default): the generated label set, in
-                generated order. An integer: the k labels of highest score. `None`: all labels by descending score.
-            return_attention (`bool`, *optional*, defaults to `False`): Whether each label comes with `attention`, how
-                much the decoder looked at each word when it generated the label (α of SGM eq. 5).
-            truncation (`bool`, *optional*, defaults to `True`): Whether texts are cut at the tokenizer's
-                `model_max_length` words.
-            batch_size (`int`, *optional*): Texts a forward pass, in place of the pipeline's.
-            **kwargs: Arguments of `generate()`: `num_beams`, `set_decoding`, `label_threshold`, `allowed_labels`
-                (names or ids), `min_labels`, ... `max_length`, too, is that of the label sequence, not of the text.
+            inputs: A text; a list or other collection, a torch `Dataset` or a generator of texts. Of a
+                `datasets.Dataset` pass a column: `dataset["text"]`, or `KeyDataset(dataset, "text")` to stream.
+            **kwargs: Of the pipeline:
+                top_k: "generated" (default): the generated label set, in generated order. An integer: the k labels of
+                    highest score. `None`: all labels by descending score.
+                return_attention: Whether each label comes with `attention`, how much the decoder looked at each word
+                    when it generated the label (α of SGM eq. 5). Default `False`.
+                truncation: Whether texts are cut at the tokenizer's `model_max_length` words. Default `True`.
+                batch_size: Texts per forward pass, in place of the pipeline's.
+                Of `generate()`: `num_beams`, `set_decoding`, `label_threshold`, `allowed_labels` (names or ids),
+                `min_labels`, ... `max_length` is that of the label sequence, not of the text.
 
         Returns:
             For one text a list of `{"label": str, "score": float}`; `score` is the probability that the label is in
-            the set. With `return_attention` each has `"attention"`, too: a list of `{"word", "start", "end",
+            the set. With `return_attention` each has `"attention"` in addition: a list of `{"word", "start", "end",
             "weight"}` with the word's place in the text, weights summing to 1; `None` for a label not generated.
             For a collection a list of such lists. For a `Dataset` or generator an iterator over them, in input order.
 
         Raises:
-            TypeError: When an input is not a string; names its index.
-            ValueError: When there is no such argument, one has no such value or no effect, or the constraints exclude
+            TypeError: If an input is not a string; names its index.
+            ValueError: If there is no such argument, one has no such value or no effect, or the constraints exclude
                 each other.
         """
         if isinstance(inputs, Sized) and not isinstance(inputs, str):
@@ -125,7 +123,7 @@ class MultiLabelGenerationPipeline(Pipeline):
         num_sets = generate_kwargs.get("num_return_sequences", 1)
         if num_sets != 1:
             raise ValueError(
-                f"num_return_sequences is {num_sets}, but the pipeline returns one label set a text; "
+                f"num_return_sequences is {num_sets}, but the pipeline returns one label set per text; "
                 "call model.generate() for several."
             )
         return preprocess_params, generate_kwargs, postprocess_params
@@ -152,14 +150,8 @@ class MultiLabelGenerationPipeline(Pipeline):
     ) -> Iterator[Prediction]:
         """Predict in batches of similar length and yield in the order of the input.
 
-        Args:
-            inputs: A list, a `Dataset` or a generator of texts. Where the length is unknown, texts are batched as they
-                come, reading no further ahead than one batch.
-            num_workers: Not used: tokenizing takes a small part of the time.
-            batch_size: Texts a forward pass.
-            preprocess_params: Arguments of `preprocess`.
-            forward_params: Arguments of `_forward`.
-            postprocess_params: Arguments of `postprocess`.
+        Inputs whose number is unknown are batched as they come, reading no further ahead than one batch. `num_workers`
+        is not used: tokenizing takes a small part of the time.
 
         Returns:
             An iterator of predictions, which knows its length if `inputs` does.
@@ -194,12 +186,13 @@ class MultiLabelGenerationPipeline(Pipeline):
 
         Args:
             text: The text.
-            index: Its place in the input, for messages. Default 0.
-            truncation: Whether to cut it at the tokenizer's `model_max_length` words. Default True.
-            return_offsets: Whether to keep the place of each word. Default False.
+            index: Its place in the input, for messages.
+            truncation: Whether to cut it at the tokenizer's `model_max_length` words.
+            return_offsets: Whether to keep the place of each word.
 
         Returns:
-            `text`, `input_ids` (list of T word ids; empty for a text without words) and on request `offset_mapping`.
+            `text`, `input_ids` (list of T word ids; empty for a text without words), what else the tokenizer gives the
+            model, and on request `offset_mapping`.
 
         Raises:
             TypeError: If the text is not a string.
@@ -230,29 +223,20 @@ class MultiLabelGenerationPipeline(Pipeline):
         """Generate the label sets of a batch.
 
         Args:
-            model_inputs: `input_ids` and `attention_mask`, both of shape (B, T).
-            return_attention: Whether to compute the attention over the words. Default False.
+            model_inputs: `input_ids`, `attention_mask` and what else the tokenizer gives the model, (B, T) each.
+            return_attention: Whether to compute the attention over the words.
             **generate_kwargs: Passed on to `generate()`.
 
         Returns:
             `sequences` (B, n + 1): bos, labels, eos, padding; `label_scores` (B, L); on request `attention` (B, n, T),
             where step t is what label t + 1 of `sequences` looked at.
-
-        Raises:
-            ValueError: When attention is asked of a model that has none.
         """
         output = self.model.generate(
             **model_inputs, **{**generate_kwargs, "return_dict_in_generate": True, "output_label_scores": True}
         )
         result = {"sequences": output.sequences, "label_scores": output.label_scores.float()}
         if return_attention:
-            # Teacher forcing over the labels chosen: the same for every way of decoding.
-            steps = self.model(**model_inputs, decoder_input_ids=output.sequences[:, :-1], output_attentions=True)
-            if steps.cross_attentions is None:
-                raise ValueError(
-                    "The model has no attention (config.attention is 'none'); leave return_attention out."
-                )
-            result["attention"] = steps.cross_attentions[0].float()  # (B, n, T)
+            result["attention"] = attention_to_words(self.model, model_inputs, output.sequences)  # (B, n, T)
         return result
 
     def postprocess(
@@ -262,7 +246,7 @@ class MultiLabelGenerationPipeline(Pipeline):
 
         Args:
             model_outputs: What `preprocess` returned for the text, with its row of what `_forward` returned.
-            top_k: See `__call__`. Default "generated".
+            top_k: See `__call__`.
 
         Returns:
             A list of `{"label", "score"}`, each with "attention" if that was asked for.
@@ -276,9 +260,11 @@ class MultiLabelGenerationPipeline(Pipeline):
         prediction = [{"label": self.model.config.id2label[i], "score": scores[i]} for i in chosen]
         if "attention" in model_outputs:
             for label_id, entry in zip(chosen, prediction, strict=True):
-                # bos stands before the labels: the label at place t was generated by step t - 1.
-                step = sequence.index(label_id) - 1 if label_id in sequence else None
-                entry["attention"] = None if step is None else _word_weights(model_outputs, step)
+                entry["attention"] = None
+                if label_id in sequence:
+                    step = sequence.index(label_id) - 1  # bos comes first: the label at place t is of step t - 1
+                    weights = model_outputs["attention"][step]  # (T)
+                    entry["attention"] = word_weights(model_outputs["text"], model_outputs["offset_mapping"], weights)
         return prediction
 
     def _predict(
@@ -291,11 +277,21 @@ class MultiLabelGenerationPipeline(Pipeline):
         order = sorted((i for i, length in enumerate(lengths) if length), key=lambda i: -lengths[i])
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            outputs = self.forward(_collate([encoded[i]["input_ids"] for i in batch]), **forward_params)
+            outputs = self.forward(self._collate([encoded[i] for i in batch]), **forward_params)
             for row, i in enumerate(batch):
                 own = {name: values[row] for name, values in outputs.items()}
                 predictions[i] = self.postprocess({**encoded[i], **own}, **postprocess_params)
         return predictions
+
+    def _collate(self, encoded: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Pad the word ids of texts, and what else the tokenizer gives the model; (B, T) each, with the mask."""
+        names = [name for name in self.tokenizer.model_input_names if name in encoded[0]]
+        columns = {name: [text[name] for text in encoded] for name in names}
+        return dict(
+            pad_without_fast_tokenizer_warning(
+                self.tokenizer, columns, padding_side="right", return_attention_mask=True, return_tensors="pt"
+            )
+        )
 
 
 class _SizedIterator(Iterator[Prediction]):
@@ -334,23 +330,47 @@ def _checked_top_k(top_k: Any) -> Any:
     return top_k
 
 
-def _collate(word_ids: list[list[int]]) -> dict[str, torch.Tensor]:
-    """Pad texts on the right; `input_ids` and `attention_mask` of shape (B, T)."""
-    rows = [torch.tensor(ids) for ids in word_ids]
-    return {
-        "input_ids": pad_sequence(rows, batch_first=True),
-        "attention_mask": pad_sequence([torch.ones_like(row) for row in rows], batch_first=True),
-    }
+def attention_to_words(
+    model: PreTrainedModel, model_inputs: Mapping[str, torch.Tensor], sequences: torch.Tensor
+) -> torch.Tensor:
+    """How much the decoder looked at each word when it generated each label (α of Yang et al. 2018, eq. 5).
+
+    Args:
+        model: An SGM model in evaluation mode.
+        model_inputs: What the tokenizer gives the model, (B, T) each.
+        sequences: bos, then labels, (B, n + 1): by teacher forcing, so that it is the same for every way of decoding.
+
+    Returns:
+        (B, n, T) float32: step t is what label t + 1 of `sequences` looked at.
+
+    Raises:
+        ValueError: If the model has no attention over words.
+    """
+    if not model.attends_to_words:
+        raise ValueError(
+            f"The model has no attention over the words (config.attention is {model.config.attention!r}); leave "
+            "return_attention and attention figures out."
+        )
+    with torch.no_grad():
+        steps = model(**model_inputs, decoder_input_ids=sequences[:, :-1], output_attentions=True)
+    return steps.cross_attentions[0].float()  # (B, n, T)
 
 
-def _word_weights(model_outputs: dict[str, Any], step: int) -> list[dict[str, Any]]:
-    """The words of the text with what one decoder step gave them."""
-    text, offsets = model_outputs["text"], model_outputs["offset_mapping"]
-    weights = model_outputs["attention"][step, : len(offsets)].tolist()  # (T)
+def word_weights(text: str, offsets: Iterable[tuple[int, int]], weights: torch.Tensor) -> list[dict[str, Any]]:
+    """The words of a text with what one decoder step gave them.
+
+    Args:
+        text: The text.
+        offsets: Start and end of each of its T words.
+        weights: (T) or, with padding behind, longer.
+
+    Returns:
+        One `{"word", "start", "end", "weight"}` per word.
+    """
     return [
         {"word": text[start:end], "start": start, "end": end, "weight": weight}
-        for (start, end), weight in zip(offsets, weights, strict=True)
+        for (start, end), weight in zip(offsets, weights.tolist(), strict=False)
     ]
 
 
-__all__ = ["MultiLabelGenerationPipeline"]
+__all__ = ["MultiLabelGenerationPipeline", "attention_to_words", "word_weights"]

@@ -1,4 +1,4 @@
-"""What `import sgm_hf` gives, what it costs, and that Transformers knows SGM models after it, in every order.
+"""What `import sgm_hf` gives, and that Transformers knows SGM models after it, in every order.
 
 Each order of imports needs an interpreter of its own.
 """
@@ -39,27 +39,11 @@ def checkpoint(tmp_path_factory) -> str:
     return str(folder)
 
 
-def test_importing_loads_nothing_heavy():
-    loaded = run("import sys, sgm_hf\nresult = [name for name in sys.modules if '.' not in name]")
-    assert not {"torch", "transformers", "tokenizers", "datasets", "evaluate", "numpy"} & set(loaded)
-
-
 def test_every_public_name_is_there_and_listed():
     assert sorted(sgm_hf.__all__) == sgm_hf.__all__
     for name in sgm_hf.__all__:
         assert name in dir(sgm_hf)
         assert getattr(sgm_hf, name).__doc__, name
-
-
-def test_data_and_metrics_need_no_torch():
-    used = "import sys, sgm_hf\nsgm_hf.compute_metrics, sgm_hf.load_corpus, sgm_hf.load_files"
-    assert run(f"{used}\nresult = 'torch' in sys.modules") is False
-
-
-@pytest.mark.parametrize("module", ["sgm_hf", "sgm_hf.modeling"])
-def test_an_unknown_name_is_an_attribute_error_that_lists_the_names(module):
-    with pytest.raises(AttributeError, match="has no attribute 'SGM'; it has .*SGMConfig"):
-        getattr(sys.modules[module], "SGM")  # noqa: B009
 
 
 def test_the_names_of_modeling_are_those_of_its_modules():

@@ -115,11 +115,6 @@ def test_an_unpacked_wheel_imports_from_its_own_files(unpacked):
     ]
 
 
-@pytest.mark.parametrize("module", ["torch", "transformers.trainer", "datasets"])
-def test_importing_sgm_hf_does_not_load(module, tmp_path):
-    assert run_python(f"import sys, sgm_hf; print({module!r} in sys.modules)", cwd=tmp_path).strip() == "False"
-
-
 def test_every_imported_distribution_is_declared(metadata):
     imported = set()
     for path in (path for folder in INSTALLED_AS for path in source_files(folder) if path.suffix == ".py"):

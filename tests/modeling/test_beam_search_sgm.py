@@ -9,8 +9,8 @@ from transformers import GenerationConfig
 
 from sgm_hf.modeling import beam_search_sgm, generation_sgm
 from sgm_hf.modeling.beam_search_sgm import can_improve
+from sgm_hf.modeling.decoder_sgm import SGMDecoderState
 from sgm_hf.modeling.label_sets_sgm import label_sets_from_sequences
-from sgm_hf.modeling.modeling_sgm import SGMDecoderState
 
 NUM_LABELS = 7
 

@@ -248,8 +248,9 @@ def test_encoder_states_are_kept_once_per_document_in_transformers_search_too(te
     model = build_model()
     output = model.generate(**texts, num_beams=6, return_dict_in_generate=True, output_scores=True)
     state = output.past_key_values
-    assert state.values.shape[0] == state.keys.shape[0] == 4
-    assert state.hidden[0].shape[0] == 4 * 6
+    assert {tensor.shape[0] for tensor in state.documents.values()} == {4}
+    assert state.documents.keys() == {"keys", "values", "mask"}
+    assert {tensor.shape[0] for tensor in state.rows.values()} == {4 * 6}
 
 
 def test_length_penalty_does_not_change_label_scores_of_a_full_beam(texts):
