@@ -36,20 +36,11 @@ def load_builder(
     data_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> datasets.GeneratorBasedBuilder:
-    """Make the builder of a corpus; its files are looked for, not read.
-
-    Args:
-        name: one of `CORPORA`.
-        config: name of a configuration, as listed in the builder's docstring; default: its first.
-        data_dir: folder with the published files; the generated corpus needs none.
-        cache_dir: folder for the generated Arrow files; default: that of `datasets`.
-
-    Returns:
-        The builder.
+    """Make the builder of a corpus, without reading its files; arguments as of `load`.
 
     Raises:
-        ValueError: the corpus or configuration is unknown, or `data_dir` is missing or superfluous.
-        FileNotFoundError: files are missing; the message says which and how to obtain them.
+        ValueError: If the corpus or configuration is unknown, or `data_dir` is missing or superfluous.
+        FileNotFoundError: If files are missing; the message says which and how to obtain them.
     """
     if name not in CORPORA:
         raise ValueError(f"unknown corpus {name!r}, expected one of {', '.join(CORPORA)}")
@@ -74,40 +65,30 @@ def load(
     """Load a corpus with the columns `id`, `text` and `labels`.
 
     Without streaming the corpus is generated once into the cache; a changed source file is noticed (by size and time
-    of modification) and read anew. If a split's size is not that of the complete published files, a warning says so.
+    of modification) and read again. If a split's size is not that of the complete published files, a warning says so.
     With streaming nothing is written, and sizes are not checked.
 
     Args:
-        name: one of `CORPORA`.
-        config: name of a configuration, as listed in the builder's docstring; default: its first.
-        data_dir: folder with the published files; the generated corpus needs none.
-        split: a split, or an expression of `datasets` such as "train[:10%]"; default: all splits.
-        streaming: read the files while iterating.
-        cache_dir: folder for the generated Arrow files; default: that of `datasets`.
+        name: One of `CORPORA`.
+        config: Name of a configuration, as listed in the builder's docstring; default: its first.
+        data_dir: Folder with the published files; the generated corpus needs none.
+        split: A split, or an expression of `datasets` such as "train[:10%]"; default: all splits.
+        streaming: Whether to read the files while iterating.
+        cache_dir: Folder for the generated Arrow files; default: that of `datasets`.
 
     Returns:
         A dictionary of all splits, or the one asked for.
 
     Raises:
-        ValueError: the corpus, configuration or split is unknown, or the data has a fault (the message names file and
-            line; with streaming it is raised while iterating).
-        FileNotFoundError: files are missing; the message says which and how to obtain them.
+        ValueError: If the corpus, configuration or split is unknown, or the data has a fault (the message names file
+            and line; with streaming it is raised while iterating).
+        FileNotFoundError: If files are missing; the message says which and how to obtain them.
     """
     builder = load_builder(name, config, data_dir, cache_dir)
-    if split is not None and isinstance(builder, CorpusBuilder):
-        _check_split(builder, split)
+    if isinstance(builder, CorpusBuilder):
+        for part in re.findall(r"[a-z]+(?=\[|\+|$)", str(split or "")):
+            builder.config.check_split(part)
     if streaming:
         return builder.as_streaming_dataset(split=split)
     prepare(builder)
     return builder.as_dataset(split=split)
-
-
-def _check_split(builder: CorpusBuilder, split: str) -> None:
-    """Raise where a split of the corpus is asked for whose files are not there."""
-    present = builder.config.find_sources()
-    for part in re.findall(r"[a-z]+(?=\[|\+|$)", str(split)):
-        if part in builder.config.split_files and part not in present:
-            files = ", ".join(builder.config.split_files[part])
-            raise builder.config.missing(
-                f"the {part} split needs {files} in {builder.config.data_dir}, which has only {', '.join(present)}"
-            )

@@ -20,11 +20,11 @@ class CorpusConfig(datasets.BuilderConfig):
     """One way to read and to split a published corpus.
 
     Args:
-        split_files: for each split the names, without `.gz`, of the files it is read from. A split exists where its
+        split_files: For each split the names, without `.gz`, of the files it is read from. A split exists where its
             files do.
-        common_files: names of the files that every split needs besides.
-        expected_documents: for each split the number of documents in the complete published files.
-        how_to_obtain: address, licence and file names, for the error that says a file is missing.
+        common_files: Names of the files that every split needs in addition.
+        expected_documents: For each split the number of documents in the complete published files.
+        how_to_obtain: Address, licence and file names, for the error that says a file is missing.
     """
 
     split_files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -33,14 +33,11 @@ class CorpusConfig(datasets.BuilderConfig):
     how_to_obtain: str = ""
 
     def find_sources(self) -> dict[str, tuple[Path, ...]]:
-        """Find the files of every split that is present.
-
-        Returns:
-            For each split its files, in the order of `split_files`, followed by the common files.
+        """Find the files of every split that is present: its own, followed by the common ones.
 
         Raises:
-            ValueError: no `data_dir` was given.
-            FileNotFoundError: the folder or a needed file is missing.
+            ValueError: If no `data_dir` was given.
+            FileNotFoundError: If the folder or a needed file is missing.
         """
         folder = self.existing_data_dir()
         common = self.require_files(folder, self.common_files, "every split")
@@ -54,15 +51,21 @@ class CorpusConfig(datasets.BuilderConfig):
             raise self.missing(f"{folder} has none of the files {'; '.join(dict.fromkeys(expected))}")
         return found
 
-    def existing_data_dir(self) -> Path:
-        """Give `data_dir` as a path that exists.
+    def check_split(self, split: str) -> None:
+        """Raise a FileNotFoundError if a split of the corpus has none of its files."""
+        present = self.find_sources()
+        if split in self.split_files and split not in present:
+            files = ", ".join(self.split_files[split])
+            raise self.missing(
+                f"the {split} split needs {files} in {self.data_dir}, which has only {', '.join(present)}"
+            )
 
-        Returns:
-            The path of a folder or file.
+    def existing_data_dir(self) -> Path:
+        """`data_dir` as the path of a folder or file that exists.
 
         Raises:
-            ValueError: no `data_dir` was given.
-            FileNotFoundError: nothing is there.
+            ValueError: If no `data_dir` was given.
+            FileNotFoundError: If nothing is there.
         """
         if self.data_dir is None:
             raise ValueError(f"data_dir is missing: this corpus is not downloaded for you. {self.how_to_obtain}")
@@ -72,18 +75,10 @@ class CorpusConfig(datasets.BuilderConfig):
         return path
 
     def require_files(self, folder: Path, names: Sequence[str], needed_by: str) -> tuple[Path, ...]:
-        """Find files that must all be there.
-
-        Args:
-            folder: where to look.
-            names: file names without `.gz`.
-            needed_by: what needs them, for the error.
-
-        Returns:
-            The files, in the order of `names`.
+        """Find files that must all be there; `names` are without `.gz`, `needed_by` is for the error.
 
         Raises:
-            FileNotFoundError: one is missing; all missing names are listed.
+            FileNotFoundError: If one is missing; all missing names are listed.
         """
         found = {name: find_file(folder, name) for name in names}
         missing = [name for name, path in found.items() if path is None]
@@ -92,19 +87,11 @@ class CorpusConfig(datasets.BuilderConfig):
         return tuple(path for path in found.values() if path is not None)
 
     def missing(self, problem: str) -> FileNotFoundError:
-        """Make the error for missing data: what is missing, and how to obtain it."""
+        """The error for missing data: what is missing, and how to obtain it."""
         return FileNotFoundError(f"{problem}. {self.how_to_obtain}")
 
     def create_config_id(self, config_kwargs: dict, custom_features: datasets.Features | None = None) -> str:
-        """Name the cache folder after the source files too, so that a changed file is read anew.
-
-        Args:
-            config_kwargs: the arguments the builder was made with.
-            custom_features: features given by the caller.
-
-        Returns:
-            The configuration's name and a hash.
-        """
+        """Name the cache folder also after the source files, so that a changed file is read again."""
         sources = source_fingerprint(path for paths in self.find_sources().values() for path in paths)
         return super().create_config_id({**config_kwargs, "sources": sources}, custom_features)
 
@@ -127,13 +114,7 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(
             description=self.DESCRIPTION,
-            features=datasets.Features(
-                {
-                    "id": datasets.Value("string"),
-                    "text": datasets.Value("string"),
-                    "labels": datasets.List(datasets.ClassLabel(names=list(self.LABEL_NAMES))),
-                }
-            ),
+            features=corpus_features(self.LABEL_NAMES),
             homepage=self.HOMEPAGE,
             license=self.LICENSE,
             citation=self.CITATION,
@@ -147,15 +128,20 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
         ]
 
 
-def prepare(builder: datasets.DatasetBuilder, **kwargs: Any) -> None:
-    """Generate a corpus into its cache or a folder; after a fault in the data nothing is left there.
+def corpus_features(label_names: Sequence[str]) -> datasets.Features:
+    """The columns of every corpus."""
+    labels = datasets.List(datasets.ClassLabel(names=list(label_names)))
+    return datasets.Features({"id": datasets.Value("string"), "text": datasets.Value("string"), "labels": labels})
 
-    Args:
-        builder: the corpus.
-        **kwargs: passed on to `builder.download_and_prepare`.
+
+def prepare(builder: datasets.DatasetBuilder, **kwargs: Any) -> None:
+    """Generate a corpus into its cache or a folder by `builder.download_and_prepare(**kwargs)`.
+
+    After a fault in the data nothing is left there. A split whose number of documents is not that of the complete
+    published files is logged.
 
     Raises:
-        ValueError: the data has a fault; the message names file and line.
+        ValueError: If the data has a fault; the message names file and line.
     """
     try:
         builder.download_and_prepare(**kwargs)
@@ -164,15 +150,6 @@ def prepare(builder: datasets.DatasetBuilder, **kwargs: Any) -> None:
         if isinstance(error.__cause__, ValueError | OSError):
             raise error.__cause__ from None
         raise
-    verify_counts(builder)
-
-
-def verify_counts(builder: datasets.DatasetBuilder) -> None:
-    """Log a warning for every split whose number of documents is not that of the complete published files.
-
-    Args:
-        builder: a prepared corpus.
-    """
     expected = getattr(builder.config, "expected_documents", {})
     for name, split in (builder.info.splits or {}).items():
         if name in expected and split.num_examples != expected[name]:
@@ -188,15 +165,10 @@ def verify_counts(builder: datasets.DatasetBuilder) -> None:
 
 
 def check_labels(labels: Sequence[str], known: Collection[str], place: str) -> None:
-    """Check one document's labels.
-
-    Args:
-        labels: label names.
-        known: the label names of the corpus.
-        place: file and line, for the error.
+    """Check one document's labels; `place` is its file and line, for the error.
 
     Raises:
-        ValueError: there is no label, or one is not in the corpus' list.
+        ValueError: If there is no label, or one is not among the known ones.
     """
     if not labels:
         raise ValueError(f"{place}: no label, expected at least one; fetch the file again or complete the line")
@@ -209,53 +181,34 @@ def check_labels(labels: Sequence[str], known: Collection[str], place: str) -> N
 
 
 def check_text(text: str, place: str) -> None:
-    """Check that a document has a text.
-
-    Args:
-        text: the document's text.
-        place: file and line, for the error.
+    """Check that a document has a text; `place` is its file and line, for the error.
 
     Raises:
-        ValueError: the text is empty or white space.
+        ValueError: If the text is empty or white space.
     """
     if not text.strip():
         raise ValueError(f"{place}: the text is empty; the published corpus has none such, so fetch the file again")
 
 
 def check_distinct(labels: Sequence[str], place: str) -> None:
-    """Check that no label stands twice, in corpora whose published files have no such case.
-
-    Args:
-        labels: label names of one document.
-        place: file and line, for the error.
+    """Check that no label of a document appears twice, in corpora whose published files have no such case.
 
     Raises:
-        ValueError: a label is repeated.
+        ValueError: If a label is repeated.
     """
     for label, count in Counter(labels).items():
         if count > 1:
-            raise ValueError(f"{place}: the label {label!r} stands twice; remove one of the two")
+            raise ValueError(f"{place}: the label {label!r} appears twice; remove one of the two")
 
 
 class RepeatedLabels:
-    """Merges labels that stand twice in one document, in corpora whose published files have such cases.
-
-    The first mention stays in its place. One warning a file says how often and where first.
-    """
+    """Merges labels that appear twice in one document, in corpora whose published files have such cases."""
 
     def __init__(self) -> None:
         self._places: list[str] = []
 
     def merge(self, labels: Sequence[str], place: str) -> list[str]:
-        """Drop repeated labels.
-
-        Args:
-            labels: label names of one document.
-            place: file and line, for the warning.
-
-        Returns:
-            The labels, each once, in the order of first mention.
-        """
+        """The labels of one document, each once, in the order of first mention; `place` is for the warning."""
         counts = Counter(labels)
         if len(counts) < len(labels):
             repeated = next(label for label, count in counts.items() if count > 1)
@@ -263,7 +216,7 @@ class RepeatedLabels:
         return list(counts)
 
     def report(self) -> None:
-        """Log one warning if any label was dropped."""
+        """Log one warning, with the number of documents and the first place, if any label was dropped."""
         if self._places:
             logger.warning(
                 "%d document(s) name a label twice (first: %s); the repetition is dropped, nothing needs doing",

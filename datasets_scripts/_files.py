@@ -12,15 +12,7 @@ from pathlib import Path
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """Find `name` or `name.gz` in a folder.
-
-    Args:
-        folder: where to look; subfolders are not searched.
-        name: file name without `.gz`.
-
-    Returns:
-        The plain file if it is there, else the gzip file, else None.
-    """
+    """Find `name`, else `name.gz`, in a folder itself; None if neither is there."""
     for candidate in (folder / name, folder / f"{name}.gz"):
         if candidate.is_file():
             return candidate
@@ -28,14 +20,7 @@ def find_file(folder: Path, name: str) -> Path | None:
 
 
 def source_fingerprint(paths: Iterable[Path]) -> str:
-    """Summarise path, size and modification time of files, so that a cache can tell when one of them changed.
-
-    Args:
-        paths: existing files, in any order.
-
-    Returns:
-        16 hexadecimal digits.
-    """
+    """Hash path, size and modification time of files, in any order, so that a cache can tell when one has changed."""
     digest = hashlib.sha256()
     for path in sorted(set(paths)):
         status = path.stat()
@@ -49,20 +34,17 @@ _DAMAGE = (EOFError, OSError, RuntimeError, lzma.LZMAError, tarfile.TarError, zi
 
 @contextmanager
 def naming_damage(path: Path) -> Iterator[None]:
-    """Turn the decompressors' errors for a damaged file into a ValueError that names the file.
-
-    Args:
-        path: the file being read.
+    """Turn the decompressors' errors for a damaged file into one that names the file.
 
     Raises:
-        ValueError: the file is truncated, not of its format, a gzip file of no bytes, or packed in an unknown way.
+        ValueError: If the file is truncated, not of its format, a gzip file of no bytes, or packed in an unknown way.
     """
     try:
         if path.suffix == ".gz" and path.stat().st_size == 0:
             raise EOFError("it is empty")  # gzip takes it for an archive of nothing
         yield
     except _DAMAGE as error:
-        if isinstance(error, OSError) and error.filename:  # missing or locked; damage has no name, as a place below 0
+        if isinstance(error, OSError) and error.filename:  # missing or locked; damage has no file name
             raise
         raise ValueError(
             f"{path} is truncated or damaged ({error}), expected a complete {path.suffix} file; fetch it again"
@@ -72,14 +54,8 @@ def naming_damage(path: Path) -> Iterator[None]:
 def read_bytes(path: Path) -> bytes:
     """Read a whole file, decompressing `.gz`.
 
-    Args:
-        path: the file.
-
-    Returns:
-        Its content.
-
     Raises:
-        ValueError: the gzip file is empty, truncated or damaged.
+        ValueError: If the gzip file is empty, truncated or damaged.
     """
     with naming_damage(path):
         return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()

@@ -24,7 +24,7 @@ LABEL_NAMES = tuple(
 class AAPD(CorpusBuilder):
     """Builder of AAPD.
 
-    Text and labels stand in parallel files, one document a line. A document's id is the split and the line number.
+    Text and labels are in parallel files, one document per line. A document's id is the split and the line number.
     Fifteen lines of the official training labels name a label twice: the repetition is dropped, with a warning.
     """
 
@@ -65,7 +65,12 @@ class AAPD(CorpusBuilder):
             read_lines(text_path), read_lines(label_path), fillvalue=end
         ):
             if text is None or line is None:
-                raise _unequal_lengths(text_path, text_number, label_path, label_number)
+                longer, shorter = (label_path, text_path) if text is None else (text_path, label_path)
+                number = max(text_number, label_number)
+                raise ValueError(
+                    f"{longer}, line {number}: {shorter} ends at line {number - 1}, but both files must have the same "
+                    "number of lines, one per document; fetch the shorter file again or remove the surplus"
+                )
             place = f"{label_path}, line {label_number}"
             labels = repeats.merge(line.split(), place)
             check_labels(labels, LABEL_NAMES, place)
@@ -74,13 +79,3 @@ class AAPD(CorpusBuilder):
         if text_number == 0:
             raise ValueError(f"{text_path} and {label_path} have no document; fetch them again")
         repeats.report()
-
-
-def _unequal_lengths(text_path: Path, text_number: int, label_path: Path, label_number: int) -> ValueError:
-    """Make the error for a line of one file that has no partner in the other; the missing one has number 0."""
-    number = max(text_number, label_number)
-    longer, shorter = (label_path, text_path) if text_number == 0 else (text_path, label_path)
-    return ValueError(
-        f"{longer}, line {number}: {shorter} ends at line {number - 1}, but both files must have the same number of "
-        "lines, one a document; fetch the shorter file again or remove the surplus"
-    )

@@ -7,7 +7,7 @@ The folder needs no code of ours: `datasets.load_dataset(folder)` gives the same
 import argparse
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,9 +45,9 @@ class SplitStatistics:
     """Counts of one split.
 
     Args:
-        documents: number of documents.
-        words: number of words (parts between white space) in all texts.
-        label_counts: documents of each label, int (L,).
+        documents: Number of documents.
+        words: Number of words (parts between white space) in all texts.
+        label_counts: Documents of each label, (L,) int.
     """
 
     documents: int
@@ -63,33 +63,31 @@ def convert(
 ) -> dict[str, SplitStatistics]:
     """Write a corpus as Parquet files with a dataset card.
 
-    The folder appears only when it is complete.
-
     Args:
-        name: one of `CORPORA`.
-        output_dir: folder to make; it may exist if it is empty.
-        config: name of a configuration; default: the builder's first.
-        data_dir: folder with the published files; the generated corpus needs none.
+        name: One of `CORPORA`.
+        output_dir: Folder to make; it may exist if it is empty. It appears only when it is complete.
+        config: Name of a configuration; default: the builder's first.
+        data_dir: Folder with the published files; the generated corpus needs none.
 
     Returns:
         The statistics of each split.
 
     Raises:
-        FileExistsError: `output_dir` is a file, or a folder that is not empty.
-        ValueError: the corpus or configuration is unknown, or the data has a fault (the message names file and line).
-        FileNotFoundError: source files are missing.
+        FileExistsError: If `output_dir` is a file, or a folder that is not empty.
+        ValueError: If the corpus or configuration is unknown, or the data has a fault.
+        FileNotFoundError: If source files are missing.
     """
     output = Path(output_dir).expanduser().absolute()
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise FileExistsError(f"{output} exists and is not an empty folder; choose another output_dir or remove it")
     output.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the output, so that the last step is a rename within one file system.
+    # Next to the output, so that the last step is a rename within one file system.
     with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as scratch:
         builder = load_builder(name, config, data_dir, cache_dir=Path(scratch, "cache"))
         parquet, folder = Path(scratch, "parquet"), Path(scratch, "dataset")
         prepare(builder, output_dir=str(parquet), file_format="parquet")
         for record in set(parquet.iterdir()) - set(parquet.glob("*.parquet")):
-            record.unlink()  # what `datasets` notes beside the data; the card says it
+            record.unlink()  # what `datasets` notes about the data; the card says it
         folder.mkdir()
         parquet.rename(folder / "data")
         statistics = {split: _statistics(builder, split, folder / "data") for split in builder.info.splits or ()}
@@ -103,21 +101,19 @@ def convert(
 def make_card(
     name: str, builder: datasets.GeneratorBasedBuilder, statistics: dict[str, SplitStatistics]
 ) -> DatasetCard:
-    """Complete the corpus' card template with features, file names and statistics.
-
-    Args:
-        name: one of `CORPORA`.
-        builder: the prepared corpus.
-        statistics: of each split.
-
-    Returns:
-        The dataset card.
-    """
+    """Complete the card template of a prepared corpus with features, file names and each split's statistics."""
     template = (CARDS / f"{name}.md").read_text(encoding="utf-8")
-    tables = f"{_statistics_table(builder, statistics)}\n\n{_labels_table(builder, statistics)}"
+    names = (builder.info.features or {})["labels"].feature.names
+    rows = (
+        (f"`{name}`", *(f"{counts.label_counts[label]:,}" for counts in statistics.values()))
+        for label, name in enumerate(names)
+    )
+    labels_table = markdown_table(("documents with the label", *statistics), rows)
+    tables = f"{_statistics_table(builder, statistics)}\n\n{labels_table}"
     use = USE.format(split=next(iter(statistics), "train"))
     card = DatasetCard(f"{template.replace(STATISTICS_MARK, tables).rstrip()}\n\n{use}")
-    card.data["size_categories"] = [_size_category(sum(counts.documents for counts in statistics.values()))]
+    total = sum(counts.documents for counts in statistics.values())
+    card.data["size_categories"] = [next((name for limit, name in SIZES if total < limit), "10M<n<100M")]
     config = builder.config.name
     files = [{"split": split, "path": f"data/{_file_stem(builder, split)}*.parquet"} for split in statistics]
     card.data["configs"] = [{"config_name": config, "data_files": files}]
@@ -136,24 +132,19 @@ def _statistics(builder: datasets.GeneratorBasedBuilder, split: str, folder: Pat
     total = SplitStatistics(0, 0, np.zeros(features["labels"].feature.num_classes, dtype=int))
     documents = builder.info.splits[split].num_examples if builder.info.splits else None
     with datasets.utils.tqdm(total=documents, desc=f"Counting {split} split", unit=" documents") as bar:
-        for texts, labels in _batches(folder, f"{_file_stem(builder, split)}*.parquet"):
-            total.documents += len(texts)
-            total.words += sum(len(text.split()) for text in texts)
-            total.label_counts += np.bincount(labels, minlength=len(total.label_counts))
-            bar.update(len(texts))
+        for path in sorted(folder.glob(f"{_file_stem(builder, split)}*.parquet")):
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(batch_size=4096, columns=["text", "labels"]):
+                    labels = batch.column("labels").flatten().to_numpy()  # of all texts of the batch
+                    total.documents += len(batch)
+                    total.words += sum(len(text.split()) for text in batch.column("text").to_pylist())
+                    total.label_counts += np.bincount(labels, minlength=len(total.label_counts))
+                    bar.update(len(batch))
     return total
 
 
-def _batches(folder: Path, pattern: str) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Yield texts and the label ids of all of them, int (number of labels,), some thousand texts at a time."""
-    for path in sorted(folder.glob(pattern)):
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=4096, columns=["text", "labels"]):
-                yield batch.column("text").to_pylist(), batch.column("labels").flatten().to_numpy()
-
-
 def _statistics_table(builder: datasets.GeneratorBasedBuilder, statistics: dict[str, SplitStatistics]) -> str:
-    """The counts of every split as a Markdown table, beside the documents of the complete published files."""
+    """The counts of every split and the documents of the complete published files, as a Markdown table."""
     expected = getattr(builder.config, "expected_documents", {})
     rows = []
     for split, counts in statistics.items():
@@ -174,27 +165,8 @@ def _statistics_table(builder: datasets.GeneratorBasedBuilder, statistics: dict[
     return f"{counted}\n\n{markdown_table(titles, rows)}"
 
 
-def _labels_table(builder: datasets.GeneratorBasedBuilder, statistics: dict[str, SplitStatistics]) -> str:
-    """The documents of each label in each split as a Markdown table."""
-    names = (builder.info.features or {})["labels"].feature.names
-    rows = (
-        (f"`{name}`", *(f"{split.label_counts[label]:,}" for split in statistics.values()))
-        for label, name in enumerate(names)
-    )
-    return markdown_table(("documents with the label", *statistics), rows)
-
-
-def _size_category(documents: int) -> str:
-    """The Hub's name for a number of documents."""
-    return next((name for limit, name in SIZES if documents < limit), "10M<n<100M")
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line.
-
-    Args:
-        arguments: default: those of the process.
-    """
+    """Run the command line; `arguments` default to those of the process."""
     parser = argparse.ArgumentParser(
         prog="python -m sgm_hf.datasets_scripts.convert",
         description="Write a corpus as Parquet files with a dataset card.",

@@ -22,9 +22,11 @@ from typing import Any
 import datasets
 import numpy as np
 
+from ._corpus import corpus_features
+
 # label: (parent, odds, words from the most to the least frequent). The odds are the label's factor in the weight of
-# every set that holds it (see `_label_set_prior`). Words that stand under several labels make texts ambiguous; they
-# come fourth to seventh, so that each label also has frequent words of its own and can be learned from few texts.
+# every set that holds it (see `_label_set_prior`). Words of several labels make texts ambiguous; they come fourth to
+# seventh, so that each label also has frequent words of its own and can be learned from few texts.
 _TOPICS: dict[str, tuple[str | None, float, str]] = {
     "sport": (None, 0.08, "team coach player match season record training injury league champion stadium medal"),
     "football": ("sport", 0.40, "goal striker penalty match pitch net club transfer keeper defender referee midfield"),
@@ -109,7 +111,7 @@ _TOPICS: dict[str, tuple[str | None, float, str]] = {
     "energy": ("environment", 0.30, "gas oil grid power plant output wind solar fuel nuclear reactor turbine"),
 }
 
-# How much more (above 1) or less (below 1) often two labels stand together than their odds alone would have it.
+# How much more (above 1) or less (below 1) often two labels appear together than by their odds alone.
 _AFFINITIES: dict[tuple[str, str], float] = {
     ("football", "tennis"): 0.1,
     ("football", "cycling"): 0.1,
@@ -159,22 +161,22 @@ _BLOCK = 500  # texts whose posterior is held at once: 500 x 3,394 sets are 14 M
 class GenerativeProcess:
     """A known distribution over (text, label set), with its exact posterior and optimal decisions.
 
-    S is the number of possible label sets, L of labels, V of words.
+    Shapes: S possible label sets, L labels, V words; and N texts of a call.
 
     Args:
-        labels: L label names.
+        labels: The label names.
         hierarchy: {child: parent}; a set that holds the child holds the parent.
-        label_sets: bool (S, L), the possible sets, none of them empty.
-        prior: float (S,), their probabilities, all positive.
-        vocabulary: V words without white space.
-        background: float (V,), the background distribution; positive everywhere, so no text is impossible.
-        label_words: float (L, V), each label's own distribution over words.
-        topic_share: probability in (0, 1) that a word is drawn from a label and not from the background.
-        min_words: fewest words of a text, at least 1.
-        max_words: most words of a text; the length is uniform between the two.
+        label_sets: The possible sets, (S, L) bool, none of them empty.
+        prior: Their probabilities, (S,), all positive.
+        vocabulary: Words without white space.
+        background: The background distribution, (V,); positive everywhere, so no text is impossible.
+        label_words: Each label's own distribution over words, (L, V).
+        topic_share: Probability in (0, 1) that a word is drawn from a label and not from the background.
+        min_words: Fewest words of a text, at least 1.
+        max_words: Most words of a text; the length is uniform between the two.
 
     Raises:
-        ValueError: shapes disagree, a distribution is none, or a set lacks the parent of one of its labels.
+        ValueError: If shapes disagree, a distribution is invalid, or a set lacks the parent of one of its labels.
     """
 
     labels: tuple[str, ...]
@@ -212,10 +214,6 @@ class GenerativeProcess:
             raise ValueError(
                 f"got min_words {self.min_words} and max_words {self.max_words}, expected 1 <= min <= max"
             )
-        self._check_label_sets()
-
-    def _check_label_sets(self) -> None:
-        """Raise ValueError where a set is empty or lacks the parent of one of its labels."""
         if not self.label_sets.any(axis=1).all():
             raise ValueError("label_sets has an empty set; every text needs at least one label")
         for child, parent in self.hierarchy.items():
@@ -236,7 +234,7 @@ class GenerativeProcess:
 
     @cached_property
     def word_probabilities(self) -> np.ndarray:
-        """Probability of each word given each label set, float (S, V)."""
+        """Probability of each word given each label set, (S, V)."""
         weights = self.label_sets / self.label_sets.sum(axis=1, keepdims=True)
         return (1 - self.topic_share) * self.background + self.topic_share * (weights @ self.label_words)
 
@@ -246,12 +244,12 @@ class GenerativeProcess:
         The first texts of a larger sample are those of a smaller one with the same seed and stream.
 
         Args:
-            num_texts: number of texts N.
-            seed: not negative; the same seed gives the same texts.
-            stream: not negative; streams of one seed are independent (the corpus' splits are streams 0, 1, 2).
+            num_texts: N.
+            seed: Not negative; the same seed gives the same texts.
+            stream: Not negative; streams of one seed are independent (the corpus' splits are streams 0, 1, 2).
 
         Returns:
-            N texts, words separated by one space, and their label sets as bool (N, L).
+            The texts, words separated by one space, and their label sets, (N, L) bool.
         """
         set_rng, length_rng, word_rng = (
             np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(stream, part))) for part in range(3)
@@ -266,7 +264,7 @@ class GenerativeProcess:
         return texts, self.label_sets[set_ids]
 
     def _draw_words(self, set_ids: np.ndarray, rng: np.random.Generator) -> list[str]:
-        """Draw one word for each entry of `set_ids`, int (W,): first its source, then the word."""
+        """Draw one word for each entry of `set_ids`, (W,): first its source, then the word."""
         uniform = rng.random((len(set_ids), 2))
         sizes = self.label_sets.sum(axis=1)[set_ids]
         # The labels of each set come first in its row of `members`.
@@ -280,36 +278,24 @@ class GenerativeProcess:
         return [self.vocabulary[i] for i in word_ids]
 
     def posterior(self, texts: Sequence[str]) -> np.ndarray:
-        """Probability of every possible label set given each text.
-
-        Args:
-            texts: N texts of this process.
-
-        Returns:
-            float (N, S), each row sums to 1. For many texts prefer `label_marginals`, which needs less memory.
+        """Probability of every possible label set given each text, (N, S); `label_marginals` needs less memory.
 
         Raises:
-            ValueError: a text is empty or has a word that is not in the vocabulary.
+            ValueError: If a text is empty or has a word that is not in the vocabulary.
         """
         return np.concatenate([np.empty((0, len(self.prior))), *self._posterior_blocks(texts)])
 
     def label_marginals(self, texts: Sequence[str]) -> np.ndarray:
-        """Probability of every label given each text.
-
-        Args:
-            texts: N texts of this process.
-
-        Returns:
-            float (N, L).
+        """Probability of every label given each text, (N, L).
 
         Raises:
-            ValueError: a text is empty or has a word that is not in the vocabulary.
+            ValueError: If a text is empty or has a word that is not in the vocabulary.
         """
         blocks = (block @ self.label_sets for block in self._posterior_blocks(texts))
         return np.concatenate([np.empty((0, len(self.labels))), *blocks])
 
     def _posterior_blocks(self, texts: Sequence[str]) -> Iterator[np.ndarray]:
-        """Yield the posterior of at most `_BLOCK` texts at a time, float (<= _BLOCK, S)."""
+        """Yield the posterior of at most `_BLOCK` texts at a time, (<= _BLOCK, S)."""
         log_words = np.log(self.word_probabilities).T
         for start in range(0, len(texts), _BLOCK):
             counts = np.stack(
@@ -321,7 +307,7 @@ class GenerativeProcess:
             yield joint / joint.sum(axis=1, keepdims=True)
 
     def _word_counts(self, text: str, number: int) -> np.ndarray:
-        """Count the words of one text, float (V,); `number` names the text in errors."""
+        """Count the words of one text, (V,); `number` names the text in errors."""
         words = text.split()
         if not words:
             raise ValueError(f"text {number} is empty; this process writes at least {self.min_words} words")
@@ -336,20 +322,17 @@ class GenerativeProcess:
     def bayes_label_sets(
         self, texts: Sequence[str], decision: str = "micro_f1", threshold: float | None = None
     ) -> np.ndarray:
-        """Choose each text's optimal label set.
+        """Choose each text's optimal label set, (N, L) bool.
 
         Args:
-            texts: N texts of this process.
-            decision: what is maximised: "micro_f1", by the labels whose probability reaches the threshold, or "map",
+            texts: Texts of this process.
+            decision: What is maximised: "micro_f1", by the labels whose probability reaches the threshold, or "map",
                 the share of texts with exactly the right set, by the most probable set.
-            threshold: probability in [0, 1] for "micro_f1"; None takes the optimum for these texts, see
+            threshold: Probability in [0, 1] for "micro_f1"; default the optimum for these texts, see
                 `micro_f1_threshold`.
 
-        Returns:
-            bool (N, L).
-
         Raises:
-            ValueError: unknown decision, or a text without posterior.
+            ValueError: If there is no such decision, or a text has no posterior.
         """
         if decision == "micro_f1":
             marginals = self.label_marginals(texts)
@@ -360,19 +343,12 @@ class GenerativeProcess:
         raise ValueError(f"decision is {decision!r}, expected 'micro_f1' or 'map'")
 
     def optimal_micro_f1(self, texts: Sequence[str], references: Sequence[Collection[str]]) -> float:
-        """Score the sets that maximise micro-F1 against the true ones: what a perfect model reaches on these texts.
+        """The micro-F1 that a perfect model reaches on these texts, of which `references` are the label names.
 
-        It is the best in expectation; on a small sample a model can pass it by luck.
-
-        Args:
-            texts: N texts of this process.
-            references: the label names of each text.
-
-        Returns:
-            Micro-F1 in [0, 1].
+        It is the best in expectation; on a small sample a model can exceed it by luck.
 
         Raises:
-            ValueError: lengths differ, a label is unknown, or a text has no posterior.
+            ValueError: If lengths differ, a label is unknown, or a text has no posterior.
         """
         if len(texts) != len(references):
             raise ValueError(f"got {len(texts)} texts and {len(references)} label lists, expected as many of each")
@@ -385,12 +361,8 @@ class GenerativeProcess:
         return _micro_f1(self.bayes_label_sets(texts), truth)
 
     def independent_prior(self) -> np.ndarray:
-        """Give the prior that keeps each label's frequency but knows only the hierarchy, not which labels correlate.
-
-        Returns:
-            float (S,), proportional over the possible sets to the product, over the labels whose parent is in the set,
-            of P(label | parent) or 1 - P(label | parent).
-        """
+        """The prior, (S,), that keeps each label's frequency but knows of no correlation except the hierarchy."""
+        # Proportional to the product, over the labels whose parent is in the set, of P(label | parent) or 1 minus it.
         marginals = self.prior @ self.label_sets
         log_prior = np.zeros(len(self.prior))
         for i, label in enumerate(self.labels):
@@ -410,9 +382,9 @@ def measure_optimum(process: GenerativeProcess, num_texts: int = 4000, seed: int
     The F1 figures are expectations under the posterior of each text, which vary less than scores against drawn labels.
 
     Args:
-        process: the process.
-        num_texts: size of the sample.
-        seed: of the sample; its stream is none of the corpus' splits.
+        process: The process.
+        num_texts: Size of the sample.
+        seed: Seed of the sample; its stream is not one of the corpus' splits.
 
     Returns:
         "optimum": micro-F1 of the sets that maximise it, the highest that is possible; "most_probable_set": micro-F1
@@ -433,38 +405,35 @@ def measure_optimum(process: GenerativeProcess, num_texts: int = 4000, seed: int
 
 
 def micro_f1_threshold(marginals: np.ndarray) -> float:
-    """Find the probability threshold whose label sets maximise the micro-F1 of the expected counts.
+    """Find the probability threshold, in (0, 0.5], whose label sets maximise the micro-F1 of the expected counts.
 
-    Over many texts that is the micro-F1 itself. A cell is a text and a label, p its probability, d = 1 if the label is
-    chosen for the text and 0 if not. Then F = 2 sum(d p) / (sum(d) + sum(p)). A choice reaches F or more exactly when
-    sum(d (2 p - F)) >= F sum(p), and d = [p >= F / 2] makes the left side largest. So the greatest F, F*, is reached
-    by the threshold F* / 2. Since the best choice takes the cells from the most probable down, F* is the best over the
-    number of cells taken.
+    Over many texts that is the micro-F1 itself.
 
     Args:
-        marginals: float (N, L), label probabilities given each text, not all zero.
-
-    Returns:
-        The threshold, F* / 2, in (0, 0.5].
+        marginals: Label probabilities given each text, (N, L), not all zero.
     """
+    # A cell is a text and a label, p its probability, d = 1 if the label is chosen for the text and 0 if not. Then
+    # F = 2 sum(d p) / (sum(d) + sum(p)). A choice reaches F or more exactly when sum(d (2 p - F)) >= F sum(p), and
+    # d = [p >= F / 2] makes the left side largest. So the greatest F, F*, is reached by the threshold F* / 2. Since
+    # the best choice takes the cells from the most probable down, F* is the best over the number of cells taken.
     descending = np.sort(marginals, axis=None)[::-1]
     chosen = np.arange(1, descending.size + 1)
     return float((np.cumsum(descending) / (chosen + descending.sum())).max())
 
 
 def _micro_f1(chosen: np.ndarray, truth: np.ndarray) -> float:
-    """Micro-F1 of `chosen`, bool (N, L), against `truth`: bool, or probabilities, which give the expected micro-F1."""
+    """Micro-F1 of `chosen`, (N, L) bool, against `truth`: bool, or probabilities, which give the expected micro-F1."""
     return float(2 * truth[chosen].sum() / (chosen.sum() + truth.sum()))
 
 
 def _draw(probabilities: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """Draw one index of `probabilities`, (K,), for each number of `uniform` in [0, 1): int, as long as `uniform`."""
+    """Draw one index of `probabilities`, (K,), for each number of `uniform` in [0, 1)."""
     cumulative = np.cumsum(probabilities)
     return np.searchsorted(cumulative / cumulative[-1], uniform, side="right")
 
 
 def _zipf(size: int) -> np.ndarray:
-    """Probabilities proportional to 1 / rank, float (size,)."""
+    """Probabilities proportional to 1 / rank, (size,)."""
     weights = 1 / np.arange(1, size + 1)
     return weights / weights.sum()
 
@@ -476,7 +445,7 @@ def _ancestors(label: str) -> set[str]:
 
 
 def _possible_label_sets() -> np.ndarray:
-    """List the sets of at most three labels with their ancestors, at most seven in all: bool (S, L)."""
+    """List the sets of at most three labels with their ancestors, at most seven in all, (S, L)."""
     labels = list(_TOPICS)
     found = {
         tuple(label in closure for label in labels)
@@ -488,7 +457,7 @@ def _possible_label_sets() -> np.ndarray:
 
 
 def _label_set_prior(label_sets: np.ndarray) -> np.ndarray:
-    """Weigh each set by the odds of its labels times the affinities of its pairs: float (S,)."""
+    """Weigh each set by the odds of its labels times the affinities of its pairs, (S,)."""
     labels = list(_TOPICS)
     weights = np.prod(np.where(label_sets, [odds for _, odds, _ in _TOPICS.values()], 1.0), axis=1)
     for (first, second), factor in _AFFINITIES.items():
@@ -529,10 +498,10 @@ class GeneratedCorpusConfig(datasets.BuilderConfig):
     A split does not depend on the sizes of the others, and a smaller one is the beginning of a larger one.
 
     Args:
-        train_size: number of training texts, at least 1. Default 20,000.
-        validation_size: the same for validation. Default 1,000.
-        test_size: the same for test. Default 1,000.
-        seed: of the texts, not negative. Default 0.
+        train_size: Number of training texts, at least 1.
+        validation_size: Number of validation texts, at least 1.
+        test_size: Number of test texts, at least 1.
+        seed: Seed of the texts, not negative.
     """
 
     version: datasets.Version | str | None = "1.0.0"
@@ -542,11 +511,7 @@ class GeneratedCorpusConfig(datasets.BuilderConfig):
     seed: int = 0
 
     def check(self) -> None:
-        """Check sizes and seed.
-
-        Raises:
-            ValueError: a size is below 1 or the seed is negative.
-        """
+        """Raise a ValueError if a size is below 1 or the seed is negative."""
         for split in SPLITS:
             if (size := getattr(self, f"{split}_size")) < 1:
                 raise ValueError(f"{split}_size is {size}, expected at least 1")
@@ -569,13 +534,7 @@ class GeneratedCorpus(datasets.GeneratorBasedBuilder):
         self.config.check()
         return datasets.DatasetInfo(
             description="Texts from a known generative process with correlated, hierarchical labels.",
-            features=datasets.Features(
-                {
-                    "id": datasets.Value("string"),
-                    "text": datasets.Value("string"),
-                    "labels": datasets.List(datasets.ClassLabel(names=list(default_process().labels))),
-                }
-            ),
+            features=corpus_features(default_process().labels),
             license="Apache-2.0",
         )
 

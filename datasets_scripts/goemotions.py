@@ -20,14 +20,14 @@ LABEL_NAMES = tuple(
 )
 
 
-_INDEX = re.compile(r"[0-9]{1,9}")  # Python makes no number of thousands of digits
+_INDEX = re.compile(r"[0-9]{1,9}")  # int() refuses thousands of digits
 
 
 class GoEmotions(CorpusBuilder):
     """Builder of GoEmotions.
 
     A line holds the text, comma-separated indices into emotions.txt, and the comment's id, separated by tabs. Texts
-    with quotation marks stand in quotation marks, with inner ones doubled, as in CSV; both are undone.
+    with quotation marks are in quotation marks, with inner ones doubled, as in CSV; both are undone.
     """
 
     BUILDER_CONFIGS = [
@@ -67,7 +67,7 @@ class GoEmotions(CorpusBuilder):
 
 
 def _check_emotions(path: Path) -> None:
-    """Raise ValueError where emotions.txt is not the published list, since indices would then mean other labels."""
+    """Raise if emotions.txt is not the published list, since indices would then mean other labels."""
     number = 0
     for number, name in read_lines(path):
         expected = LABEL_NAMES[number - 1] if number <= len(LABEL_NAMES) else "the end of the file"

@@ -33,7 +33,7 @@ LABEL_NAMES = tuple(
     """.split()
 )
 _TOP_LEVEL = ("CCAT", "ECAT", "GCAT", "MCAT")
-# The hierarchy stands in the codes: C151 is below C15, C15 below CCAT. Equal to what `read_topic_hierarchy` reads.
+# The hierarchy is in the codes: C151 is below C15, C15 below CCAT. Equal to what `read_topic_hierarchy` reads.
 TOPIC_PARENTS = {
     name: name[:-1] if name[:-1] in LABEL_NAMES else f"{name[0]}CAT" for name in LABEL_NAMES if name not in _TOP_LEVEL
 }
@@ -44,7 +44,8 @@ HELD_OUT = 1_000  # documents in each of validation and test; the sizes are stat
 _TRAIN_FILE = "lyrl2004_tokens_train.dat"
 _TEST_FILES = tuple(f"lyrl2004_tokens_test_pt{part}.dat" for part in range(4))
 _QRELS_FILE = "rcv1-v2.topics.qrels"
-_DOCUMENT_ID = re.compile(r"[0-9]{1,9}")  # Python makes no number of thousands of digits
+_DOCUMENT_ID = re.compile(r"[0-9]{1,9}")  # int() refuses thousands of digits
+_DOCUMENT_LINE = re.compile(rf"\.I\s+({_DOCUMENT_ID.pattern})\s*")
 _NEWSITEM_FILE = re.compile(rf"({_DOCUMENT_ID.pattern})newsML\.xml", re.IGNORECASE)
 _LYRL2004_COUNTS = {"train": 23_149, "test": 781_265}
 _SGM_COUNTS = {"train": 802_414, "validation": HELD_OUT, "test": HELD_OUT}
@@ -65,7 +66,7 @@ class RCV1V2Config(CorpusConfig):
     """A configuration read from token files.
 
     Args:
-        partition: "lyrl2004" (by document id), "sgm" (random), or "whole" (no division).
+        partition: How documents are divided: "lyrl2004" (by document id), "sgm" (random), or "whole" (no division).
     """
 
     partition: str = "lyrl2004"
@@ -76,7 +77,7 @@ class NewsitemConfig(RCV1V2Config):
     """A configuration read from the newsitem XML of the original CDs."""
 
     def find_sources(self) -> dict[str, tuple[Path, ...]]:
-        """Find the zip and XML files below `data_dir`, and the qrels in it if they are there, which stand last."""
+        """Find the zip and XML files below `data_dir`, followed by the qrels in it if they are there."""
         folder = self.existing_data_dir()
         files = sorted(folder.rglob("*"))
         sources = [path for path in files if path.suffix.lower() == ".zip"]
@@ -219,7 +220,8 @@ class _Split:
         if partition == "sgm":
             if len(ids) <= 2 * HELD_OUT:
                 raise ValueError(f"the split of the SGM paper needs over {2 * HELD_OUT} documents, found {len(ids)}")
-            first = heapq.nsmallest(2 * HELD_OUT, ids, key=_shuffle_key)
+            # An order that is random, and the same everywhere.
+            first = heapq.nsmallest(2 * HELD_OUT, ids, key=lambda i: hashlib.sha256(f"rcv1-v2 {i}".encode()).digest())
             self._held_out = {"validation": set(first[:HELD_OUT]), "test": set(first[HELD_OUT:])}
 
     def __contains__(self, number: int) -> bool:
@@ -232,22 +234,14 @@ class _Split:
         return True
 
 
-def _shuffle_key(number: int) -> bytes:
-    """A key whose order is random, and the same everywhere."""
-    return hashlib.sha256(f"rcv1-v2 {number}".encode()).digest()
-
-
 def read_topic_hierarchy(path: str | Path) -> dict[str, str]:
-    """Read the topic hierarchy, rcv1.topics.hier.
-
-    Args:
-        path: the file, lines of the form "parent: C15 child: C151", plain or .gz.
+    """Read the topic hierarchy, rcv1.topics.hier: lines "parent: C15 child: C151", plain or `.gz`.
 
     Returns:
         For each topic its parent, in the order of the file. The four topics below "Root" have no entry.
 
     Raises:
-        ValueError: a line is not of that form, or names an unknown topic.
+        ValueError: If a line is not of that form, or names an unknown topic.
     """
     parents = {}
     for number, line in read_lines(Path(path)):
@@ -265,18 +259,15 @@ def read_topic_hierarchy(path: str | Path) -> dict[str, str]:
 
 
 def read_topics(path: str | Path) -> dict[int, list[str]]:
-    """Read the topics of all documents, rcv1-v2.topics.qrels.
-
-    Args:
-        path: the file, lines of the form "TOPIC ID 1", plain or .gz.
+    """Read the topics of all documents, rcv1-v2.topics.qrels: lines "TOPIC ID 1", plain or `.gz`.
 
     Returns:
         For each document id its topics, in the order of the file.
 
     Raises:
-        ValueError: a line is not of that form, names an unknown topic, or repeats one, or there is no line.
+        ValueError: If a line is not of that form, names an unknown topic, or repeats one, or there is no line.
     """
-    names = {name: name for name in LABEL_NAMES}  # one string object a topic, not one a line
+    names = {name: name for name in LABEL_NAMES}  # one string object per topic, not one per line
     topics: dict[int, list[str]] = {}
     for line_number, line in read_lines(Path(path)):
         topic, _, rest = line.partition(" ")
@@ -297,14 +288,7 @@ def read_topics(path: str | Path) -> dict[int, list[str]]:
 
 
 def with_ancestors(topics: Sequence[str]) -> list[str]:
-    """Add the ancestors of topics, as RCV1-V2 was made from the original codes (LYRL2004).
-
-    Args:
-        topics: topic names.
-
-    Returns:
-        The topics, each once, followed by their ancestors that were missing.
-    """
+    """The topics, each once, and the ancestors that they lack, as RCV1-V2 was made from the original codes."""
     closed = dict.fromkeys(topics)
     for topic in topics:
         while topic := TOPIC_PARENTS.get(topic, ""):
@@ -314,22 +298,24 @@ def with_ancestors(topics: Sequence[str]) -> list[str]:
 
 def _read_tokens(path: Path) -> Iterator[tuple[str, int, str]]:
     """Yield place, id and text of each document of a token file: ".I <id>", ".W", lines of tokens."""
-    number, place = -1, ""
-    lines: list[str] | None = None
+    place, number = "", -1  # of the document that is being read
+    lines: list[str] | None = None  # None before its ".W"
     for line_number, line in read_lines(path):
+        is_expected = True
         if line.startswith(".I"):
             if number >= 0:
                 yield _token_document(place, number, lines)
             place, lines = f"{path}, line {line_number}", None
-            fields = line.split()
-            if len(fields) != 2 or fields[0] != ".I" or not _DOCUMENT_ID.fullmatch(fields[1]):
-                raise ValueError(f"{place}: got {line[:40]!r}, expected '.I <document id>'; fetch the file again")
-            number = int(fields[1])
-        elif line == ".W" and number >= 0 and lines is None:
-            lines = []
+            match = _DOCUMENT_LINE.fullmatch(line)
+            is_expected = match is not None
+            number = int(match[1]) if match else -1
         elif lines is not None:
             lines.append(line)
-        elif line.strip():
+        elif line == ".W" and number >= 0:
+            lines = []
+        else:
+            is_expected = not line.strip()
+        if not is_expected:
             expected = "'.W'" if number >= 0 else "'.I <document id>'"
             raise ValueError(
                 f"{path}, line {line_number}: got {line[:40]!r}, expected {expected}; fetch the file again"
@@ -350,7 +336,7 @@ def _token_document(place: str, number: int, lines: list[str] | None) -> tuple[s
 
 @dataclass
 class _Newsitem:
-    """A story of the CDs: where it stands, its id, text, topic codes, and whether it keeps the minimum code policy."""
+    """A story of the CDs: its file, id, text, topic codes, and whether it keeps the minimum code policy."""
 
     place: str
     number: int
@@ -388,7 +374,7 @@ def _parse_newsitem(content: bytes, place: str, number: int) -> _Newsitem:
         raise ValueError(
             f"{place}, line {error.position[0]}: malformed XML ({error}); copy the file from the CD again"
         ) from error
-    except (LookupError, ValueError) as error:  # an encoding that Python has not, or that expat cannot take from it
+    except (LookupError, ValueError) as error:  # an encoding that Python or expat does not know
         raise ValueError(
             f"{place}, line 1: the encoding that the XML declares cannot be read ({error}); the CDs' files declare "
             "iso-8859-1, copy the file from the CD again"

@@ -41,7 +41,7 @@ _CONTROL_CHARACTER = re.compile(r"&#(?:[0-9]|[12][0-9]|3[01]|127);|[\x00-\x08\x0
 
 @dataclass(eq=False)
 class ReutersConfig(CorpusConfig):
-    """A configuration whose files may also stand in one archive."""
+    """A configuration whose files may also be in one archive."""
 
     def find_sources(self) -> dict[str, tuple[Path, ...]]:
         """Find the archive (`data_dir` itself or in it) or the 22 SGML files."""
@@ -106,7 +106,7 @@ class Reuters21578(CorpusBuilder):
 
 
 def _sgml_files(files: tuple[Path, ...]) -> Iterator[tuple[str, str]]:
-    """Yield name and content of the 22 files, which stand alone or in one archive."""
+    """Yield name and content of the 22 files, which are separate or in one archive."""
     if len(files) > 1:
         for path in files:
             yield str(path), read_bytes(path).decode("latin-1")
@@ -118,10 +118,10 @@ def _sgml_files(files: tuple[Path, ...]) -> Iterator[tuple[str, str]]:
         if missing:
             raise ValueError(f"{archive} lacks {', '.join(missing)}; fetch the complete archive")
         while tar.fileobj is not None and tar.fileobj.read(2**20):
-            pass  # the check sum of what was packed stands at the end, where no member's content lies
+            pass  # the check sum of what was packed is at the end, after the content of all members
         for name in FILES:
             content = tar.extractfile(members[name])
-            assert content is not None  # only for members that are no files
+            assert content is not None  # it is None only for members that are not files
             yield f"{archive}, {name}", content.read().decode("latin-1")
 
 
@@ -138,17 +138,15 @@ def _stories(name: str, content: str) -> Iterator[tuple[str, dict[str, str], str
         place = f"{name}, line {line}"
         opened = content.find(">", start)
         close = content.find("</REUTERS>", opened)
-        if min(opened, close) < 0:
-            raise ValueError(f"{place}: the file ends within a <REUTERS> element; it is cut off, fetch it again")
-        story = content[opened + 1 : close]
-        if content[end:start].strip() or "<REUTERS" in story:
-            raise ValueError(
-                f"{place}: text outside <REUTERS …>…</REUTERS>, or one that is not closed; fetch it again"
-            )
-        attributes = dict(_ATTRIBUTE.findall(content[start:opened]))
+        story, attributes = content[opened + 1 : close], dict(_ATTRIBUTE.findall(content[start:opened]))
         absent = [key for key in ("LEWISSPLIT", "TOPICS", "NEWID") if key not in attributes]
-        if absent:
-            raise ValueError(f"{place}: <REUTERS> lacks the attribute {', '.join(absent)}; fetch the file again")
+        fault = f"<REUTERS> lacks the attribute {', '.join(absent)}" if absent else None
+        if min(opened, close) < 0:
+            fault = "the file ends within a <REUTERS> element"
+        elif content[end:start].strip() or "<REUTERS" in story:
+            fault = "text outside <REUTERS …>…</REUTERS>, or one that is not closed"
+        if fault:
+            raise ValueError(f"{place}: {fault}; fetch the file again")
         yield place, attributes, story
         end = close + len("</REUTERS>")
         start = content.find("<REUTERS", end)
@@ -178,15 +176,15 @@ def _text(story: str, place: str) -> str:
     if whole is None:
         raise ValueError(f"{place}: no <TEXT>…</TEXT>; fetch the file again")
     parts = [part for part in (_element(whole, "TITLE"), _element(whole, "BODY")) if part is not None] or [whole]
-    # Control characters stand for a lost letter or blank; a blank keeps the words around them apart.
-    try:
-        plain = [html.unescape(_CONTROL_CHARACTER.sub(" ", _without_tags(part))).strip() for part in parts]
-    except ValueError as error:  # &#123…; of thousands of digits
-        raise ValueError(f"{place}: a character reference has no meaning ({error}); fetch the file again") from error
+    plain = []
+    for part in parts:
+        marked, close, rest = part.rpartition(">")  # what follows has no tag, however many "<" it has
+        without_tags = re.sub(r"<[^>]*>", " ", marked + close) + rest
+        try:
+            # Control characters are a lost letter or blank; a blank keeps the words around them apart.
+            plain.append(html.unescape(_CONTROL_CHARACTER.sub(" ", without_tags)).strip())
+        except ValueError as error:  # &#123…; of thousands of digits
+            raise ValueError(
+                f"{place}: a character reference has no meaning ({error}); fetch the file again"
+            ) from error
     return "\n".join(part for part in plain if part)
-
-
-def _without_tags(text: str) -> str:
-    """The text with a blank in place of each tag."""
-    marked, close, rest = text.rpartition(">")  # what follows has no tag, however many "<" it has
-    return re.sub(r"<[^>]*>", " ", marked + close) + rest

@@ -118,7 +118,7 @@ def test_looking_for_a_repeated_label_costs_as_much_as_there_are_labels(counted_
     repeats = RepeatedLabels()
     count["comparisons"] = 0
     assert repeats.merge([*names, names[-1]], "here") == names
-    with pytest.raises(ValueError, match="there: the label 'label 1999' stands twice"):
+    with pytest.raises(ValueError, match="there: the label 'label 1999' appears twice"):
         check_distinct([*names, names[-1]], "there")
     assert count["comparisons"] < 20 * len(names)
 

@@ -52,7 +52,7 @@ def test_quotation_marks_of_the_file_format_are_undone(write, cache):
         ("text\t\tid", "unknown label index ''"),
         ("text\t²\tid", "unknown label index '²'"),
         (f"text\t{'1' * 5000}\tid", "unknown label index '1+'"),
-        ("text\t2,3,2\tid", "the label 'anger' stands twice"),
+        ("text\t2,3,2\tid", "the label 'anger' appears twice"),
         (" \t2\tid", "the text is empty"),
     ],
 )

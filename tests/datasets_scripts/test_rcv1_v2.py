@@ -145,7 +145,7 @@ def test_a_token_file_without_documents_is_an_error(folder, write, cache):
         (f"E11 {'9' * 5000} 1", "expected 'TOPIC ID 1'"),
         ("E99 2286 1", "unknown label 'E99'"),
         ("Root 2286 1", "unknown label 'Root'"),
-        ("ECAT 2286 1", "the label 'ECAT' stands twice"),
+        ("ECAT 2286 1", "the label 'ECAT' appears twice"),
     ],
 )
 def test_a_fault_in_the_qrels_is_named_with_file_and_line(write, line, message):
