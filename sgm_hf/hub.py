@@ -28,7 +28,7 @@ METRICS = (
 
 @dataclass
 class CardFacts:
-    """What a model card tells.
+    """What a model card says.
 
     Args:
         name: Name of the model.

@@ -172,7 +172,7 @@ def test_a_figure_shows_each_weight_of_each_label(drawn, pipe):
     assert [tick.get_text().split()[0] for tick in axes.get_yticklabels()] == [entry["label"] for entry in prediction]
 
 
-def test_a_word_hardly_looked_at_is_shown_and_never_interpreted():
+def test_a_word_of_little_weight_is_shown_and_never_interpreted():
     words = ["<script>alert(1)</script>", "strong", "<i>slanted</i>"]
     found = Reader(attention.attention_html(" ".join(words), made_up(words, weights=[0.001, 0.998, 0.001])))
     assert not {"script", "i"} & found.tags
@@ -191,7 +191,7 @@ def test_colours_of_a_figure_mean_the_same_in_every_row_and_for_every_label(draw
 
 
 @pytest.mark.parametrize("count", [1, 25, 26, 60, 1200])
-def test_a_long_text_goes_on_in_further_rows_up_to_a_limit(drawn, count):
+def test_a_long_text_continues_in_more_rows_up_to_a_limit(drawn, count):
     attention.plot_attention(made_up([f"w{i}" for i in range(count)]), "path")
     *rows, _ = drawn[0].axes  # the last one is the colour bar
     words = [tick.get_text() for axes in rows for tick in axes.get_xticklabels()]
@@ -213,7 +213,7 @@ def test_the_largest_figure_can_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: sizes.append(figure.get_size_inches()))
     sizes = []
     attention.plot_attention(made_up(["w"] * 1000, labels=[f"l{i}" for i in range(100)]), tmp_path / "map")
-    assert max(sizes[0]) * 150 < 2**16  # of a PNG with 150 dots an inch
+    assert max(sizes[0]) * 150 < 2**16  # of a PNG with 150 dots per inch
 
 
 def test_a_figure_of_no_label_is_a_value_error(tmp_path):

@@ -21,11 +21,11 @@ BENCHMARKS = Path(harness.__file__).parent
 def test_multiplications_are_counted_by_hand_for_a_small_lstm():
     products = harness.lstm_multiplications(rows=2, steps=3, input_size=5, hidden_size=4)
     assert harness.flops(products) == 2 * (2 * 3) * 5 * 16 + 3 * 2 * 2 * 4 * 16
-    # The backward pass makes two products of each one's size.
+    # The backward pass has two products of the size of each of the forward pass.
     assert harness.flops(harness.backward_multiplications(products)) == 2 * harness.flops(products)
 
 
-def test_aapd_needs_as_much_arithmetic_a_document_as_the_specification_says():
+def test_aapd_needs_as_much_arithmetic_per_document_as_specified():
     config = harness.model_config("aapd")
     encoder = [p for p in harness.forward_multiplications(config, 64, 162, 3, 64) if p[1] in (64 * 162, 64)][:8]
     assert harness.flops(encoder) / 64 == pytest.approx(849e6, rel=0.01)  # 510 + 340 MFLOP
@@ -72,7 +72,7 @@ def test_every_arm_does_a_repetition(monkeypatch, module):
         assert results["limit_fp32"]["flops"] == results["limit_bf16"]["flops"] > 0
 
 
-def test_a_benchmark_runs_its_arms_in_turns_and_keeps_what_came_out(tmp_path):
+def test_a_benchmark_runs_its_arms_in_turns_and_keeps_the_results(tmp_path):
     copy = tmp_path / "benchmarks"
     copy.mkdir()
     for file in BENCHMARKS.glob("*.py"):
@@ -84,7 +84,7 @@ def test_a_benchmark_runs_its_arms_in_turns_and_keeps_what_came_out(tmp_path):
     run = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr[-2000:]
     rows = list(csv.DictReader((copy / "speed.csv").open(encoding="utf-8")))
-    # An arm that falls back says so.
+    # The name of an arm that falls back says so.
     own = "ours_bf16" if bf16_fault("cpu") is None else "ours_bf16 in fp32"
     assert [row["arm"] for row in rows] == ["limit_fp32", own]
     assert all(float(row["value"]) > 0 and int(row["peak_mib"]) > 100 for row in rows)

@@ -17,7 +17,7 @@ SETTINGS = [
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
-    """A user's files, and a model that run_sgm.py has trained on them for a short while."""
+    """A user's files, and a model that run_sgm.py has trained on them shortly."""
     folder = tmp_path_factory.mktemp("seq2set")
     files = [
         "--train_file",
@@ -34,7 +34,7 @@ def trainer_name(method):
 
 
 @pytest.mark.parametrize("method", ["self_critical", "order_free"])
-def test_a_checkpoint_is_fine_tuned_and_compared_with_what_it_was(pretrained, tmp_path, capsys, method):
+def test_a_checkpoint_is_fine_tuned_and_compared_with_itself_before(pretrained, tmp_path, capsys, method):
     files, checkpoint = pretrained
     options = ["--model_name_or_path", str(checkpoint), "--output_dir", str(tmp_path / "out"), "--method", method]
     options += ["--attention_figures", "1"]
@@ -131,7 +131,7 @@ def test_both_trainings_share_all_settings_of_the_documents(tmp_path, monkeypatc
     (shared,) = ran.value.args
     assert (shared.unknown_labels, shared.max_eval_samples, shared.max_predict_samples) == ("count", 3, 4)
     assert (shared.num_threads, shared.id_column) == (1, "key")
-    assert (shared.vocab_size, shared.max_length) == (77, 9)  # how words are made is the first training's matter
+    assert (shared.vocab_size, shared.max_length) == (77, 9)  # the vocabulary belongs to the first training
 
 
 @pytest.mark.parametrize("path", sorted((EXAMPLES / "configs").glob("*seq2set.json")), ids=lambda path: path.stem)

@@ -74,7 +74,7 @@ def test_every_system_is_trained_in_every_order_from_its_likelihood_model(study)
         for system in ("likelihood_continued", "self_critical"):
             config = json.loads((study / "runs" / order / "seed_1" / system / "config.json").read_text())
             assert config["label_order"] == order
-        # The control went on from the weights, so its loss is below that of the first epoch from scratch.
+        # The control starts from the trained weights, so its loss is below that of the first epoch from scratch.
         losses = {}
         for system in ("likelihood", "likelihood_continued"):
             history = json.loads((study / "runs" / order / "seed_1" / system / "summary.json").read_text())["history"]
@@ -120,7 +120,7 @@ def test_the_search_compares_settings_on_the_validation_split_alone(study):
     assert float(table[3][-3]) == pytest.approx(float(rows[1]["after_micro_f1"]), abs=5e-5)
 
 
-def test_finished_runs_are_left_alone(study, monkeypatch):
+def test_finished_runs_are_skipped(study, monkeypatch):
     monkeypatch.setattr(run_seq2set_study, "run_to_its_end", lambda *_, **__: pytest.fail("a finished run ran again"))
     options = ["--output_dir", str(study / "runs"), "--seeds", "1"]
     run_seq2set_study.main(["train", str(study / "study.json"), *options])

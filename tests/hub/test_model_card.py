@@ -60,7 +60,7 @@ def test_the_metadata_is_read_back_as_it_was_given(facts):
 
 
 @pytest.mark.parametrize("name", ["Ünï: 'quoted' \"twice\" #1", "yes", "1.0", "- item", "日本語", "a\\b: {c}"])
-def test_names_that_yaml_cares_about_give_a_valid_card(facts, name):
+def test_names_that_are_special_in_yaml_give_a_valid_card(facts, name):
     facts.name, facts.dataset_names, facts.dataset_ids, facts.tags = name, [name], [], [name]
     card = make_model_card(facts)
     assert card_problems(str(card)) == []

@@ -30,7 +30,7 @@ def test_metrics_equal_those_of_scikit_learn(seed):
     expected = {
         "hamming_loss": hamming_loss(references, predictions),
         "zero_one_loss": zero_one_loss(references, predictions),
-        # zero_division speaks of the documents without any label here, which count as 1.
+        # zero_division is for documents without true and predicted labels, which count as 1.
         "samples_f1": f1_score(references, predictions, average="samples", zero_division=1.0),
     }
     for average in ("micro", "macro"):
@@ -86,7 +86,7 @@ def test_macro_f1_of_means_is_never_the_smaller_one(seed):
     assert metrics["macro_f1_of_means"] >= metrics["macro_f1"] - 1e-12
 
 
-def test_nothing_expected_and_nothing_predicted_is_right_per_document_and_zero_per_label():
+def test_no_true_and_no_predicted_label_is_right_per_document_and_zero_per_label():
     empty = np.zeros((3, 2), dtype=bool)
     metrics = compute_metrics(empty, empty)
     assert metrics["samples_f1"] == 1.0
@@ -109,7 +109,7 @@ def test_metrics_are_plain_floats_and_leave_their_inputs_alone():
     assert np.array_equal(references, copies[0]) and np.array_equal(predictions, copies[1])
 
 
-def test_an_unknown_label_in_a_further_column_lowers_recall_and_not_precision():
+def test_an_unknown_label_in_an_additional_column_lowers_recall_and_not_precision():
     references = np.array([[1, 0], [0, 1]], dtype=bool)
     before = compute_metrics(references, references)
     unknown = np.array([[True], [False]])
@@ -162,7 +162,7 @@ def test_no_threshold_beats_the_fitted_one(seed):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_among_equally_good_intervals_the_one_around_the_middle_is_chosen(seed):
+def test_of_equally_good_intervals_the_one_nearest_to_the_middle_is_chosen(seed):
     references, scores = random_scores(seed)
     edges = np.unique(np.concatenate([[0, 1], scores.ravel()]))
     middles = (edges[:-1] + edges[1:]) / 2
@@ -171,7 +171,7 @@ def test_among_equally_good_intervals_the_one_around_the_middle_is_chosen(seed):
     assert abs(fit_threshold(references, scores) - 0.5) == pytest.approx(distance, abs=1e-6)
 
 
-def test_the_threshold_stands_in_the_middle_between_selected_and_rejected_scores():
+def test_the_threshold_is_in_the_middle_between_selected_and_rejected_scores():
     references = np.array([[1, 1, 0, 0]], dtype=bool)
     assert fit_threshold(references, np.array([[0.9, 0.5, 0.25, 0.0]])) == 0.375
 
@@ -192,7 +192,7 @@ def test_a_threshold_exists_for_extreme_scores(scores):
     assert 0 < threshold <= 1
 
 
-def test_a_score_that_rounding_carried_past_one_counts_as_one():
+def test_a_score_that_rounding_moved_above_one_counts_as_one():
     assert fit_threshold(np.array([[True, False]]), np.array([[1.0000001, 0.5]], dtype=np.float32)) == 0.75
     assert fit_threshold(np.array([[True, False]]), np.array([[1.0000001, 1.0]], dtype=np.float32)) == 0.5
 

@@ -33,7 +33,7 @@ def mutants(tmp_path):
     return find_mutants(tmp_path, "module.py")
 
 
-def test_each_mutant_is_one_change_of_what_runs(mutants):
+def test_each_mutant_is_one_change_of_code_that_runs(mutants):
     assert {mutant.after for mutant in mutants if mutant.line == 11} == {"if value >= LIMIT:"}
     changes = {mutant.after for mutant in mutants}
     assert {
@@ -52,7 +52,7 @@ def test_each_mutant_is_one_change_of_what_runs(mutants):
     assert len({mutant.source for mutant in mutants}) == len(mutants)
 
 
-def test_texts_for_people_and_annotations_are_left_alone(mutants):
+def test_texts_for_people_and_annotations_are_not_mutated(mutants):
     for kept in (
         "A module.",
         "Grow a value",
@@ -97,7 +97,7 @@ def test_a_mutants_tests_are_those_that_ran_its_line_the_mirrored_file_first(mut
     assert tests.of(by_change["value / by,"])[0] == far
 
 
-def test_the_sample_is_the_same_each_time_and_of_the_size_asked_for():
+def test_the_sample_is_the_same_each_time_and_has_the_given_size():
     files = ["sgm_hf/training/rewards.py", "sgm_hf/data/collation.py"]
     first, counts = mutation_run.sample_mutants(files, 5, seed=3)
     again, _ = mutation_run.sample_mutants(files, 5, seed=3)
