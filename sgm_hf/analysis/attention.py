@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from sgm_hf.modeling.pipeline_sgm import attention_to_words, word_weights
+
 # The pipeline's output for one text with `return_attention=True`: a list of {"label", "score", "attention"}.
 Prediction = Sequence[Mapping[str, Any]]
 
@@ -64,50 +66,34 @@ def label_attention(
     label_ids: Sequence[int],
     max_length: int | None = None,
 ) -> list[list[dict[str, Any]]]:
-    """The attention over the words of a text for labels that are given, such as those of saved predictions (eq. 5).
-
-    The pipeline gives the same for the labels that it generates.
+    """The attention over the words of a text for given labels, such as those of saved predictions (eq. 5).
 
     Args:
         model: An SGM model.
         tokenizer: Its tokenizer.
         text: The text.
-        label_ids: The n labels in the order in which they were generated.
-        max_length: Words after which the text is cut; default the tokenizer's `model_max_length`.
+        label_ids: The labels in generated order.
+        max_length: Words after which the text is cut, if fewer than the tokenizer's `model_max_length`.
 
     Returns:
-        For each label a list of `{"word", "start", "end", "weight"}`, one a word.
+        For each label what the pipeline gives as "attention" of a label that it generates.
 
     Raises:
-        ValueError: If the model has no attention.
+        ValueError: If the model has no attention over words.
     """
     length = min(max_length or tokenizer.model_max_length, tokenizer.model_max_length)
-    encoding = tokenizer(text, truncation=True, max_length=length, return_offsets_mapping=True, verbose=False)
-    if not label_ids or not encoding["input_ids"]:
+    options = {"truncation": True, "max_length": length, "return_offsets_mapping": True, "return_attention_mask": True}
+    encoding = tokenizer(text, **options, return_tensors="pt", verbose=False).to(model.device)  # (1, T) each
+    offsets = encoding.pop("offset_mapping")[0].tolist()  # (T, 2)
+    if not label_ids or not offsets:
         return [[] for _ in label_ids]
-    input_ids = torch.tensor([encoding["input_ids"]], device=model.device)  # (1, T)
-    given = [model.config.bos_label_id, *label_ids[:-1]]
+    sequence = torch.tensor([[model.config.bos_label_id, *label_ids]], device=model.device)  # (1, n + 1)
     was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        steps = model(
-            input_ids=input_ids,
-            attention_mask=torch.ones_like(input_ids),
-            decoder_input_ids=torch.tensor([given], device=model.device),  # (1, n)
-            output_attentions=True,
-        )
-    model.train(was_training)
-    if steps.cross_attentions is None:
-        raise ValueError("the model has no attention (config.attention is 'none'), so there is no map to draw.")
-    weights = steps.cross_attentions[0][0].float().tolist()  # (n, T)
-    offsets = encoding["offset_mapping"]
-    return [
-        [
-            {"word": text[start:end], "start": start, "end": end, "weight": weight}
-            for (start, end), weight in zip(offsets, row, strict=True)
-        ]
-        for row in weights
-    ]
+    try:
+        weights = attention_to_words(model.eval(), encoding, sequence)[0]  # (n, T)
+    finally:
+        model.train(was_training)
+    return [word_weights(text, offsets, row) for row in weights]
 
 
 def attention_html(text: str, prediction: Prediction) -> str:
