@@ -187,7 +187,9 @@ def check_text(text: str, place: str) -> None:
         ValueError: If the text is empty or white space.
     """
     if not text.strip():
-        raise ValueError(f"{place}: the text is empty; the published corpus has none such, so fetch the file again")
+        raise ValueError(
+            f"{place}: the text is empty; the published corpus has no empty text, so fetch the file again"
+        )
 
 
 def check_distinct(labels: Sequence[str], place: str) -> None:
@@ -219,7 +221,7 @@ class RepeatedLabels:
         """Log one warning, with the number of documents and the first place, if any label was dropped."""
         if self._places:
             logger.warning(
-                "%d document(s) name a label twice (first: %s); the repetition is dropped, nothing needs doing",
+                "%d document(s) name a label twice (first: %s); the repetition is dropped, no action is needed",
                 len(self._places),
                 self._places[0],
             )

@@ -156,7 +156,7 @@ def _stories(name: str, content: str) -> Iterator[tuple[str, dict[str, str], str
 
 
 def _element(story: str, tag: str) -> str | None:
-    """The content of the first element of that name, None if there is none."""
+    """The content of the first element of that name, if there is one."""
     opened = re.search(rf"<{tag}(?: [^<>]*)?>", story)
     close = story.find(f"</{tag}>", opened.end()) if opened else -1
     return story[opened.end() : close] if opened and close >= 0 else None

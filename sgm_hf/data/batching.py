@@ -73,7 +73,7 @@ def split_runs(runs: list[tuple[int, int]], multiple_of: int) -> list[tuple[int,
 
 
 class LengthBucketBatchSampler(Sampler[list[int]]):
-    """Yield batches of document indices of similar length, drawn anew each epoch.
+    """Yield batches of document indices of similar length, which are drawn again in each epoch.
 
     Documents are shuffled within buckets of nearly equal length, the sorted list is cut into batches under both caps,
     and the batches come in random order. Every epoch has the same number of batches, which depend on `seed` and the

@@ -349,7 +349,7 @@ def _parquet_records(path: Path, layout: _Layout) -> tuple[list[str], _Records]:
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise ValueError(f"{path} is not a complete Parquet file ({error}). Write or copy it anew.") from error
+        raise ValueError(f"{path} is not a complete Parquet file ({error}). Write or copy it again.") from error
     columns, labels_column = file.schema_arrow.names, layout.labels_column
     wanted = [name for name in (layout.text_column, labels_column, layout.id_column) if name in columns]
 
@@ -377,7 +377,7 @@ def _parquet_rows(path: Path, file: pq.ParquetFile, columns: list[str]) -> Itera
                 row += 1
                 yield row, record
     except (pa.ArrowException, OSError, OverflowError, ValueError) as error:
-        _fault(path, row + 1, f"cannot be read ({error}). Write or copy the file anew.", error)
+        _fault(path, row + 1, f"cannot be read ({error}). Write or copy the file again.", error)
 
 
 def _class_names(path: Path, schema: pa.Schema, labels_column: str) -> list[str] | None:
@@ -388,7 +388,7 @@ def _class_names(path: Path, schema: pa.Schema, labels_column: str) -> list[str]
         features = Features.from_arrow_schema(pa.schema([schema.field(labels_column)], schema.metadata))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{path}: the note of `datasets` on its columns cannot be read ({error!r}). Write the file anew."
+            f"{path}: the note of `datasets` on its columns cannot be read ({error!r}). Write the file again."
         ) from error
     feature = getattr(features[labels_column], "feature", None)
     return feature.names if isinstance(feature, ClassLabel) else None

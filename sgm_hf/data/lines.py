@@ -41,7 +41,7 @@ def read_lines(path: Path, keep_ends: bool = False) -> Iterator[tuple[int, str]]
         raise ValueError(f"{path}, line {number}: not UTF-8 ({error}). Save the file as UTF-8.") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(
-            f"{path}, line {number + 1}: the gzip stream breaks off or is damaged ({error}). Copy the file anew."
+            f"{path}, line {number + 1}: the gzip stream breaks off or is damaged ({error}). Copy the file again."
         ) from error
 
 

@@ -18,7 +18,7 @@ def padded_words(batches, lengths):
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_each_document_comes_exactly_once_an_epoch(lengths, shuffle):
+def test_each_document_comes_exactly_once_per_epoch(lengths, shuffle):
     sampler = LengthBucketBatchSampler(lengths, 4000, 64, shuffle=shuffle)
     for epoch in range(3):
         sampler.set_epoch(epoch)
@@ -41,7 +41,7 @@ def test_a_document_above_the_cap_is_a_batch_of_its_own():
     assert sorted(document for batch in batches for document in batch) == [0, 1, 2, 3]
 
 
-def test_both_caps_may_be_reached_and_not_passed():
+def test_both_caps_may_be_reached_but_not_exceeded():
     assert cut_batches([2, 2, 3, 3, 3], max_tokens=9, max_documents=8) == [(0, 3), (3, 5)]
     assert cut_batches([2, 2, 3, 3, 3], max_tokens=8, max_documents=8) == [(0, 2), (2, 4), (4, 5)]
     assert cut_batches([1, 1, 1, 1], max_tokens=100, max_documents=2) == [(0, 2), (2, 4)]
@@ -173,7 +173,7 @@ def test_the_largest_runs_are_halved_first_the_earlier_of_equal_ones():
     assert split_runs([], 3) == []
 
 
-def test_splitting_many_runs_takes_no_time_to_speak_of():
+def test_splitting_many_runs_is_fast():
     runs = [(i, i + 3) for i in range(0, 300_000, 3)]
     start = time.process_time()
     split = split_runs(runs, multiple_of=60_001)

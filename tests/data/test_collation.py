@@ -85,7 +85,7 @@ def test_without_a_choice_targets_are_sorted_and_seed_and_epoch_are_zero():
     assert MultiLabelCollator(1, 8, "shuffled")([document])["labels"].tolist() == [[*shuffled(0, 0)[3], 8]]
 
 
-def test_a_batch_without_any_word_or_label_has_no_columns_of_words():
+def test_a_batch_without_words_and_labels_has_width_zero():
     batch = MultiLabelCollator(1, 5)([{"input_ids": [], "labels": []}])
     assert batch["input_ids"].shape == batch["attention_mask"].shape == (1, 0)
     assert batch["input_ids"].dtype == batch["attention_mask"].dtype == torch.long

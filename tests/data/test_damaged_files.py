@@ -124,7 +124,7 @@ def test_a_file_cut_off_at_any_byte_gives_whole_documents_or_an_error(tmp_path, 
 
 
 @pytest.mark.parametrize("name", ALL_TEXT_FILES)
-def test_a_changed_byte_gives_what_stands_there_or_an_error(tmp_path, name):
+def test_a_changed_byte_gives_what_the_file_holds_or_an_error(tmp_path, name):
     content = content_of(name)
     path = tmp_path / name
     generator = random.Random(0)
@@ -136,7 +136,7 @@ def test_a_changed_byte_gives_what_stands_there_or_an_error(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", TEXT_FILES)
-def test_bytes_put_in_anywhere_give_what_stands_there_or_an_error(tmp_path, name):
+def test_inserted_bytes_give_what_the_file_holds_or_an_error(tmp_path, name):
     content = content_of(name)
     path = tmp_path / name
     pieces = [b"\0", b"\r", b"\n", b"\r\n", b'"', b",", b"\t", b"\xef\xbb\xbf", b"\xc2\xa0", b"\xe2\x80\xa8", b"\xff"]
@@ -293,7 +293,7 @@ def test_a_parquet_file_cut_off_anywhere_is_named(tmp_path):
         assert not check(path)
 
 
-def test_a_parquet_file_with_a_changed_byte_gives_what_stands_there_or_an_error(tmp_path):
+def test_a_parquet_file_with_a_changed_byte_gives_what_it_holds_or_an_error(tmp_path):
     path = tmp_path / "t.parquet"
     features = Features({"text": Value("string"), "labels": List(ClassLabel(names=["x", "y", "été"]))})
     Dataset.from_dict({"text": TEXTS, "labels": LABELS}, features=features).to_parquet(path)

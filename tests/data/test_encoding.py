@@ -71,7 +71,7 @@ def test_an_empty_text_is_an_error_in_training_and_a_warning_elsewhere(tokenizer
     assert "d1" in caplog.text
 
 
-def test_a_text_of_unknown_words_only_keeps_its_length(tokenizer):
+def test_a_text_of_only_unknown_words_keeps_its_length(tokenizer):
     encoded = encode_dataset(make_dataset(["xyzzy plugh"], [["a"]]), tokenizer, NAMES, training=True)
     assert encoded["input_ids"][0] == [tokenizer.unk_token_id] * 2
 
@@ -100,7 +100,7 @@ def test_a_label_twice_is_an_error_that_names_the_document(tokenizer, labels):
         encode_dataset(make_dataset(["one", "two"], [["b"], labels]), tokenizer, NAMES)
 
 
-def test_documents_without_a_text_id_are_named_too(tokenizer):
+def test_documents_whose_ids_are_not_texts_are_also_named(tokenizer):
     features = {"labels": List(ClassLabel(names=["a", "b"]))}
     numbered = Dataset.from_dict({"id": [7, 8], "text": ["one", ""], "labels": [["a"], ["b"]]})
     with pytest.raises(ValueError, match="have no word: 8;"):
@@ -114,7 +114,7 @@ def test_documents_without_a_text_id_are_named_too(tokenizer):
         encode_dataset(unnamed, tokenizer, NAMES)
 
 
-def test_the_same_call_finds_the_cache_again(tokenizer, tmp_path):
+def test_the_same_call_uses_the_cache(tokenizer, tmp_path):
     make_dataset(["one two three"] * 5, [["a"]] * 5).to_parquet(tmp_path / "data.parquet")
     data = Dataset.from_parquet(str(tmp_path / "data.parquet"), cache_dir=str(tmp_path / "cache"))
     encode_dataset(data, tokenizer, NAMES)

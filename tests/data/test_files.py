@@ -96,7 +96,7 @@ def test_given_label_names_stay_as_they_are_and_meet_the_files_labels_in_either_
         load_files(test_file=path, label_names=["x", " x"])
 
 
-def test_documents_without_an_id_are_called_after_file_and_line(tmp_path):
+def test_documents_without_an_id_are_named_after_file_and_line(tmp_path):
     assert load_files(write_documents(tmp_path / "t.csv", DOCUMENTS))["train"]["id"] == [
         "t.csv:2",
         "t.csv:3",
@@ -113,7 +113,7 @@ def test_ids_and_column_names_of_the_users_choice_are_used(write):
 
 
 @pytest.mark.parametrize("cell", ["x|y", " x | y ", "x||y|", "|x|y"])
-def test_blanks_and_empty_parts_around_a_separator_are_no_labels(write, cell):
+def test_blanks_and_empty_parts_around_a_separator_are_not_labels(write, cell):
     data = load_files(write("t.csv", f"text,labels\na,{cell}\n"))["train"]
     assert label_sets_of(data) == [["x", "y"]]
 
@@ -129,7 +129,7 @@ def test_label_names_with_a_comma_need_quotes_in_csv_and_nothing_more(write):
     assert label_sets_of(data) == [["Smith, J.", "Ünsal, Ö."], ["Smith, J."]]
 
 
-def test_a_byte_order_mark_and_windows_line_ends_are_no_part_of_the_data(write):
+def test_a_byte_order_mark_and_windows_line_ends_are_not_part_of_the_data(write):
     data = load_files(write("t.csv", b"\xef\xbb\xbftext,labels\r\na,x\r\n"))["train"]
     assert data["text"] == ["a"] and label_sets_of(data) == [["x"]]
 
@@ -160,7 +160,7 @@ def test_parquet_files_of_datasets_keep_their_label_names(tmp_path):
         ([[0], [2, 2]], "the label 'ü, ö' occurs twice"),
     ],
 )
-def test_label_ids_that_are_none_are_reported_with_their_row(tmp_path, labels, message):
+def test_invalid_label_ids_are_reported_with_their_row(tmp_path, labels, message):
     features = Features({"text": Value("string"), "labels": List(ClassLabel(names=NAMES))})
     table = pa.table({"text": ["a", "b"], "labels": labels}, schema=features.arrow_schema)
     pq.write_table(table, tmp_path / "t.parquet")
@@ -255,7 +255,7 @@ def test_a_training_file_in_which_no_document_has_a_label_is_an_error(write):
         load_files(write("t.csv", "text,labels\na,\n"))
 
 
-def test_a_data_set_of_one_single_label_is_read(write):
+def test_a_data_set_of_a_single_label_is_read(write):
     assert load_files(write("t.csv", "text,labels\na,x\nb,\n"))["train"]["labels"] == [[0], []]
 
 
@@ -278,7 +278,7 @@ def test_single_names_with_a_comma_are_read_with_a_warning(write):
         assert label_sets_of(load_files(path)["train"]) == [["Smith, J."], ["Jones, K."], ["Smith, J."]]
 
 
-def test_single_labels_and_lists_of_names_with_commas_are_above_suspicion(tmp_path):
+def test_single_labels_and_lists_of_names_with_commas_are_not_suspected(tmp_path):
     assert load_files(write_documents(tmp_path / "t.csv", [("a", ["x"]), ("b", ["y"])]))
     assert load_files(write_documents(tmp_path / "t.jsonl", [("a", ["x, z"]), ("b", ["y, z"]), ("c", ["x, y"])]))
 
@@ -292,7 +292,7 @@ def test_single_labels_and_lists_of_names_with_commas_are_above_suspicion(tmp_pa
         ["", "x", ""],
     ],
 )
-def test_cells_that_say_too_little_are_above_suspicion(write, cells):
+def test_cells_that_say_too_little_are_not_suspected(write, cells):
     data = load_files(write("t.csv", "text,labels\n" + "".join(f"a,{cell}\n" for cell in cells)))["train"]
     assert label_sets_of(data) == [[name for name in cell.split("|") if name] for cell in cells]
 
@@ -367,7 +367,7 @@ def test_a_truncated_gzip_file_is_named_with_the_line_it_breaks_off_in(tmp_path,
         load_files(path)
 
 
-def test_a_gzip_file_that_is_none_is_named(tmp_path):
+def test_a_file_that_is_not_gzip_is_named(tmp_path):
     (tmp_path / "t.csv.gz").write_text("text,labels\na,x\n")
     with pytest.raises(ValueError, match="t.csv.gz, line 1: the gzip stream"):
         load_files(tmp_path / "t.csv.gz")
@@ -638,7 +638,7 @@ MESSAGES = [
     ),
     ("t.jsonl", "[" * 100_000, {}, f"@, line 1: nested too deeply. {AN_OBJECT}"),
     ("t.jsonl", "[1]\n", {}, f"@, line 1: a JSON list. {AN_OBJECT}"),
-    ("t.parquet", "nothing", {}, "@ is not a complete Parquet file (~). Write or copy it anew."),
+    ("t.parquet", "nothing", {}, "@ is not a complete Parquet file (~). Write or copy it again."),
 ]
 
 
@@ -668,7 +668,7 @@ def test_errors_about_paths_and_missing_files_say_what_to_do(tmp_path):
 def test_a_broken_gzip_file_says_what_to_do(tmp_path):
     (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"text,labels\na,x\n")[:-4])
     with pytest.raises(
-        ValueError, match=r"t.csv.gz, line 3: the gzip stream breaks off or is damaged \(.*\)\. Copy the file anew\.$"
+        ValueError, match=r"t.csv.gz, line 3: the gzip stream breaks off or is damaged \(.*\)\. Copy the file again\.$"
     ):
         load_files(tmp_path / "t.csv.gz")
 

@@ -65,14 +65,14 @@ def test_a_training_label_that_is_not_listed_is_named():
         order_label_names([["art"]], ["zoo"], "frequency")
 
 
-def test_no_label_name_is_an_error():
+def test_an_empty_list_of_label_names_is_an_error():
     with pytest.raises(ValueError, match="no label names"):
         order_label_names([[]], [], "frequency")
     with pytest.raises(ValueError, match="no label names"):
         reference_matrix([[]], [])
 
 
-def test_one_single_label_is_allowed_and_warned_of_once():
+def test_a_single_label_is_allowed_with_one_warning():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         order_label_names([["spam"], []], ["spam", "ham"], "frequency")
@@ -97,7 +97,7 @@ def test_impossible_label_names_are_named(names, message):
         check_label_names(names)
 
 
-def test_labels_become_ids_in_the_order_they_stand_in():
+def test_labels_become_ids_in_the_order_of_the_document():
     label2id = {name: i for i, name in enumerate(NAMES)}
     assert encode_labels(["日本語", "zoo", "Łódź, city"], label2id, "document 1") == ([3, 0, 1], [])
 
@@ -215,14 +215,14 @@ def test_label_sets_of_a_data_set_hold_known_and_unknown_names():
 
 
 @pytest.mark.parametrize("labels", [[[0], [-1]], [[0], [1, None]], [[0], [5]], [[0], None]])
-def test_what_is_no_label_id_is_reported_with_its_document(labels):
+def test_an_invalid_label_id_is_reported_with_its_document(labels):
     features = Features({"labels": List(ClassLabel(names=NAMES))})
     dataset = Dataset(pa.table({"labels": labels}, schema=features.arrow_schema))
     with pytest.raises(ValueError, match=r"document number 1: labels are .*list of ids from 0 to 4.*an empty list"):
         label_sets_of(dataset)
 
 
-def test_labels_that_are_no_class_labels_are_refused_with_their_type():
+def test_labels_that_are_not_class_labels_are_refused_with_their_type():
     for labels in ([["a"], ["b"]], ["a", "b"]):
         with pytest.raises(ValueError, match=r"'labels' is of type .*string.*expected List\(ClassLabel"):
             label_sets_of(Dataset.from_dict({"labels": labels}))

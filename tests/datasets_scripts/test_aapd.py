@@ -89,7 +89,7 @@ def test_a_truncated_file_is_named_and_leaves_nothing(write, truncate, cache):
     assert [path for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
 
 
-def test_a_label_that_stands_twice_is_kept_once_with_a_warning(write, cache, caplog):
+def test_a_label_that_appears_twice_is_kept_once_with_a_warning(write, cache, caplog):
     write("text_train", *TEXTS)
     folder = write("label_train", "cs.LO", "cs.LO math.LO math.LO", "cs.CR cs.LO cs.CR").parent
     labels = load("aapd", data_dir=folder, split="train", cache_dir=cache)["labels"]

@@ -76,7 +76,7 @@ def test_split_expressions_of_datasets_work(folder, cache):
         load("aapd", data_dir=folder, split="train+validation", cache_dir=cache)
 
 
-def test_a_second_load_reads_the_cache_and_a_changed_file_is_read_anew(folder, write, cache):
+def test_a_second_load_reads_the_cache_and_a_changed_file_is_read_again(folder, write, cache):
     load("aapd", data_dir=folder, cache_dir=cache)
     arrow = {path: path.stat().st_mtime_ns for path in cache.rglob("*.arrow")}
     load("aapd", data_dir=folder, cache_dir=cache)
@@ -136,5 +136,5 @@ def test_documents_with_repeated_labels_are_reported_once_with_the_first_place(c
     repeats.merge(["c", "c", "c"], "line 3")
     repeats.report()
     assert [record.getMessage() for record in caplog.records] == [
-        "2 document(s) name a label twice (first: line 1: label 'b'); the repetition is dropped, nothing needs doing"
+        "2 document(s) name a label twice (first: line 1: label 'b'); the repetition is dropped, no action is needed"
     ]

@@ -303,7 +303,7 @@ def test_a_zip_file_that_is_encrypted_or_packed_in_an_unknown_way_is_named(discs
         load("rcv1_v2", "lyrl2004_xml", discs, cache_dir=cache)
 
 
-def test_names_in_capitals_are_found_too(discs, cache):
+def test_names_in_capitals_are_also_found(discs, cache):
     expected = documents(load("rcv1_v2", "lyrl2004_xml", discs, cache_dir=cache))
     (discs / "cd1" / "19960820.zip").rename(discs / "cd1" / "19960820.ZIP")
     (discs / "cd2" / "26151newsML.xml").rename(discs / "cd2" / "26151NEWSML.XML")

@@ -79,7 +79,7 @@ def test_folder_archive_and_stream_give_the_same_stories(folder, cache, tmp_path
             assert stream[split].features == corpus[split].features
 
 
-def test_a_topic_that_stands_twice_is_kept_once_with_a_warning(folder, write, cache, caplog):
+def test_a_topic_that_appears_twice_is_kept_once_with_a_warning(folder, write, cache, caplog):
     write(FILES[3], DOCTYPE, story(9, ["corn", "grain", "corn"]))
     labels = load("reuters21578", data_dir=folder, split="train", cache_dir=cache)["labels"][-1]
     assert [LABEL_NAMES[i] for i in labels] == ["corn", "grain"]
@@ -149,7 +149,7 @@ def test_a_character_reference_of_thousands_of_digits_is_named_with_its_place(fo
         load("reuters21578", data_dir=folder, cache_dir=cache)
 
 
-def test_a_file_that_is_no_sgml_is_named(folder, write, cache):
+def test_a_file_that_is_not_sgml_is_named(folder, write, cache):
     write(FILES[21], "<html>Not found</html>")
     with pytest.raises(ValueError, match=rf"{FILES[21]}, line 1: no Reuters-21578 SGML"):
         load("reuters21578", data_dir=folder, cache_dir=cache)

@@ -28,7 +28,7 @@ def test_a_truncated_gzip_file_is_named(write, truncate):
         read_bytes(path)
 
 
-def test_a_gzip_file_of_no_bytes_is_no_empty_file(tmp_path):
+def test_a_gzip_file_of_no_bytes_is_not_an_empty_file(tmp_path):
     (tmp_path / "a.txt.gz").write_bytes(b"")
     with pytest.raises(ValueError, match=r"a\.txt\.gz is truncated or damaged .it is empty."):
         read_bytes(tmp_path / "a.txt.gz")
