@@ -1,7 +1,7 @@
-"""Obtains the test-suite that the source distribution of Transformers holds.
+"""Obtains the test suite of the source distribution of Transformers.
 
-The distribution of the installed version comes from the package index by pip, once; its hash must be the recorded one,
-for what it holds is run. Only the files of its `tests` folder are unpacked, into a folder that git ignores.
+pip downloads the distribution of the installed version once from the package index; its hash must be the recorded one,
+because its code is run. Only its `tests` folder is unpacked, into a folder that git ignores.
 """
 
 import hashlib
@@ -18,24 +18,20 @@ CACHE = Path(__file__).parents[2] / ".data-cache"
 # SHA-256 of transformers-<version>.tar.gz, as https://pypi.org/project/transformers/<version>/#files shows it.
 HASHES = {"5.23.0": "19d647a4d5d903a7c644ca5cde2d86efc3dde7d8c687ae7988806ff2205efa71"}
 
-# What a test of the tokenizers opens; the distribution has the tests without this file.
+# Tests of the tokenizers open this file, which is not in the distribution.
 SAMPLE_TEXT = "A text of a few lines.\n\nThe tests of tokenizers open such a file,\nwhatever stands in it.\n"
 
 
 class IndexUnreachable(Exception):
-    """The package index gave no distribution; the message has pip's last words."""
+    """The package index gave no distribution; the message has the end of pip's output."""
 
 
 def obtain_suite() -> Path:
-    """
-    The folder that holds the suite as the package `tests`, unpacked if it is not yet.
-
-    Returns:
-        `Path`: The folder, to be put on `sys.path`.
+    """The folder for `sys.path` with the suite as the package `tests`, unpacked if necessary.
 
     Raises:
-        IndexUnreachable: When the distribution is neither in the cache nor to be had from the package index.
-        ValueError: When the installed version's hash is not recorded, or the file has another.
+        IndexUnreachable: If the distribution is neither in the cache nor available from the package index.
+        ValueError: If the hash of the installed version is not recorded, or that of the file differs.
     """
     version = transformers.__version__
     if version not in HASHES:
@@ -53,21 +49,13 @@ def obtain_suite() -> Path:
 
 
 def download(version: str, folder: Path) -> Path:
-    """
-    Has pip download the source distribution, and checks its hash.
-
-    Args:
-        version (`str`): Of Transformers.
-        folder (`Path`): Where to put it.
-
-    Returns:
-        `Path`: The archive.
+    """Download the source distribution of this version of Transformers with pip, and check its hash.
 
     Raises:
-        IndexUnreachable: When pip could not.
-        ValueError: When the file has another hash than the recorded one.
+        IndexUnreachable: If pip fails.
+        ValueError: If the file does not have the recorded hash.
     """
-    # Nothing is built but the metadata, and setuptools is here: no build isolation, which would download it.
+    # Only the metadata is built, with the installed setuptools: build isolation would download another.
     options = ["--no-deps", "--no-binary", ":all:", "--no-build-isolation", "--retries", "1", "--timeout", "20"]
     command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), f"transformers=={version}"]
     result = subprocess.run(command, capture_output=True, text=True)
@@ -85,13 +73,7 @@ def download(version: str, folder: Path) -> Path:
 
 
 def unpack_tests(archive: Path, folder: Path) -> None:
-    """
-    Unpacks the `tests` of a source distribution.
-
-    Args:
-        archive (`Path`): The distribution.
-        folder (`Path`): Gets the folder `tests`.
-    """
+    """Unpack the Python files of the folder `tests` of a source distribution into `folder`."""
     tests = folder / "tests"
     with tarfile.open(archive) as tar:
         for member in tar.getmembers():

@@ -10,7 +10,7 @@ outcomes: dict[str, dict[str, str]] = {}
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Keep the worst of what set-up, call, subtests and tear-down of a test report."""
+    """Keep the worst outcome of set-up, call, subtests and tear-down of a test."""
     name = "::".join(report.nodeid.split("::")[1:])
     known = outcomes.setdefault(name, {"outcome": "passed", "message": ""})
     rank = ("passed", "skipped", "failed")
@@ -19,7 +19,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish() -> None:
-    """Write what was kept."""
+    """Write the outcomes."""
     Path(os.environ["CONFORMANCE_OUTCOMES"]).write_text(json.dumps(outcomes, indent=1), encoding="utf-8")
 
 

@@ -2,7 +2,7 @@
 """Runs the common tests of Transformers on our classes and compares with the list of those that cannot apply.
 
     python tests/conformance/run.py           prints the report
-    python tests/conformance/run.py --write   writes it to docs/conformance.md, too
+    python tests/conformance/run.py --write   also writes it to docs/conformance.md
 
 The exit status is 0 if every test passes that is not in `not_applicable.toml`, and none passes that is.
 """
@@ -33,9 +33,10 @@ class Reason:
     """Why some tests cannot apply.
 
     Args:
-        reason: In words.
-        tests: Patterns of their names, `Class::test` as `fnmatch` has them.
-        hardware: Whether they are run where there is the hardware for them, so that they may pass.
+        reason: The reason in words.
+        tests: Patterns (`fnmatch`) of their names, `Class::test`.
+        hardware: Whether they pass on a machine that has the hardware for them.
+        matched: Names of the tests that the patterns match.
     """
 
     reason: str
@@ -46,12 +47,12 @@ class Reason:
 
 @dataclass
 class Comparison:
-    """What came of a run.
+    """The result of a run.
 
     Args:
         passed: Names of the tests that passed.
-        reasons: The list, with the tests each reason stands for.
-        faults: What should be otherwise, a line each; empty if all is well.
+        reasons: The list, with the tests that match.
+        faults: Differences from the list, as messages.
     """
 
     passed: list[str]
@@ -60,17 +61,16 @@ class Comparison:
 
 
 def run_suites(folder: Path) -> dict[str, dict[str, str]]:
-    """
-    Runs the suites in a process of their own, for they change what they import.
+    """Run the suites in a process of their own, since they change what they import.
 
     Args:
-        folder (`Path`): Has Transformers' tests.
+        folder: The folder that `obtain_suite` returns.
 
     Returns:
-        `dict`: `outcome` ("passed", "failed" or "skipped") and `message` of each test.
+        `outcome` ("passed", "failed" or "skipped") and `message` of each test.
 
     Raises:
-        RuntimeError: When the process wrote no outcomes.
+        RuntimeError: If the process wrote no outcomes.
     """
     with tempfile.TemporaryDirectory() as temporary:
         outcomes = Path(temporary, "outcomes.json")
@@ -92,16 +92,10 @@ def read_reasons() -> list[Reason]:
 
 
 def compare(outcomes: dict[str, dict[str, str]], reasons: list[Reason]) -> Comparison:
-    """
-    Holds the outcomes against the list.
+    """Compare the outcomes with the list, and add to each reason the tests that match.
 
-    Args:
-        outcomes (`dict`): Of [`run_suites`].
-        reasons (`list[Reason]`): Of [`read_reasons`]; get the tests they match.
-
-    Returns:
-        [`Comparison`]: A fault is a test that did not pass and is not listed, a listed one that passed, one listed
-        twice, and a pattern without a test.
+    A fault is a test that did not pass and is not listed, a listed one that passed, one that is listed twice, and a
+    pattern that matches no test.
     """
     passed, faults = [], []
     used: set[str] = set()
@@ -165,21 +159,13 @@ def write_report(comparison: Comparison) -> str:
 
 
 def test_name(pattern: str) -> str:
-    """A pattern as the report shows it: the class where only some have the test."""
+    """A pattern as the report shows it: with the class if the test is not applicable only there."""
     class_name, test = pattern.split("::")
     return f"`{test}`" if class_name == "*" else f"`{class_name}::{test}`"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """
-    Runs the program.
-
-    Args:
-        arguments (`Sequence[str]`, *optional*): The command line; default the process' own.
-
-    Returns:
-        `int`: The exit status: 0, 1 for faults, 2 where the package index cannot be reached.
-    """
+    """Run the program; return the exit status: 0, 1 for faults, 2 if the package index cannot be reached."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help=f"write {REPORT.name}")
     options = parser.parse_args(arguments)

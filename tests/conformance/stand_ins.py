@@ -1,4 +1,4 @@
-"""Stands in for what Transformers' common tests import and the source distribution leaves out.
+"""Stand-ins for modules that Transformers' common tests import and that are not in the source distribution.
 
 The distribution has the files directly under `tests/`, not those of its sub-folders. Import this module before any of
 them. A stand-in has no test; `not_applicable.toml` and the report say which suites are therefore not run.
@@ -38,22 +38,22 @@ class ExportTesterMixin:
 
 
 def stand_in(name: str, **content: Any) -> None:
-    """Makes a module of that name importable."""
+    """Make a module of that name importable."""
     module = ModuleType(name)
     vars(module).update(content)
     sys.modules[name] = module
 
 
 def prepare() -> None:
-    """Makes the common tests importable."""
+    """Make the common tests importable."""
     for package in ("generation", "exporters", "utils"):
         stand_in(f"tests.{package}", __path__=[])
     stand_in("tests.generation.test_utils", GenerationTesterMixin=GenerationTesterMixin)
     stand_in("tests.exporters.test_export", ExportTesterMixin=ExportTesterMixin)
     stand_in("tests.utils.test_configuration_utils", config_common_kwargs=COMMON_CONFIG_ARGUMENTS)
-    # They import the package from the source tree, which is not here, in place of the installed one.
+    # They import the package from the source tree, which is missing here.
     transformers.utils.direct_transformers_import = lambda *args, **kwargs: transformers
-    # Where they look for the small models of the pipeline tests, and for the list of them.
+    # The folder in which they look for the small models of the pipeline tests and for their list.
     folder = tempfile.mkdtemp()
     os.environ["TRANSFORMERS_TINY_MODEL_PATH"] = folder
     summary = Path(folder, "reports", "tiny_model_summary.json")

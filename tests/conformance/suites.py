@@ -29,7 +29,7 @@ modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES[SGMConfig.model_type]
 
 
 class ModelTester:
-    """Makes small configurations and inputs; as many labels as words, for the tests draw labels among the words."""
+    """Makes small configurations and inputs; as many labels as words, since the tests draw labels from the words."""
 
     batch_size = 3
     seq_length = encoder_seq_length = 7
@@ -70,7 +70,7 @@ class ModelTester:
 
 
 class ModelTests(ModelTesterMixin):
-    """What the variants of the model share."""
+    """The common part of the variants of the model."""
 
     all_model_classes = (SGMForMultiLabelGeneration,)
     has_attentions = False  # no self-attention; tests/modeling covers the attention over the words
@@ -107,7 +107,7 @@ class ModelTests(ModelTesterMixin):
 
 
 class SGM(ModelTests, unittest.TestCase):
-    """SGM as the paper has it."""
+    """SGM as in the paper."""
 
 
 class GlobalEmbedding(ModelTests, unittest.TestCase):
@@ -150,7 +150,7 @@ class Tokenizer(TokenizersBackendTesterMixin, TokenizerTesterMixin, unittest.Tes
 
 
 class MultiLabelGenerationPipelineTests:
-    """What the common pipeline test asks of each task: how to make the pipeline, and what it must answer."""
+    """How the common pipeline tests make the pipeline of a task, and its expected output."""
 
     def get_test_pipeline(self, model, tokenizer, dtype="float32", **processors):
         classifier = MultiLabelGenerationPipeline(model=model, tokenizer=tokenizer, dtype=dtype)
@@ -168,7 +168,7 @@ class MultiLabelGenerationPipelineTests:
 
 
 class Pipelines(PipelineTesterMixin, unittest.TestCase):
-    """The pipeline of our task, in the frame of the common pipeline tests."""
+    """The pipeline of our task under the common pipeline tests."""
 
     pipeline_model_mapping = {"multi-label-generation": SGMForMultiLabelGeneration}
 

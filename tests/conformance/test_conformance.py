@@ -57,7 +57,7 @@ def test_every_reason_says_something_of_its_own():
 
 @pytest.fixture
 def pip_that(monkeypatch, tmp_path):
-    """Puts a stand-in for pip in place, and an empty cache."""
+    """Replaces pip by a stand-in and the cache by an empty one."""
 
     def replace(code, archive=None):
         def run(command, **options):
