@@ -5,8 +5,8 @@ A document starts as one row, not as `num_beams` equal ones; it leaves the batch
 nothing is done in Python per document. Scores, length penalty, early stopping and the order of the results are those
 of `GenerationMixin`. Where labels are required, the beams are kept in banks, which Transformers' search does not have.
 
-Shapes: D documents still in the batch of B, K beams, k rows a document (1 at the first step, then up to K), C
-candidates a document, L labels, m required labels, t labels generated so far.
+Shapes: D documents still in the batch of B, K beams, k rows per document (1 at the first step, then up to K), C
+candidates per document, L labels, m required labels, t labels generated so far.
 """
 
 from dataclasses import dataclass
@@ -24,14 +24,13 @@ OPEN_SHARE = 0.75
 
 @dataclass
 class FinishedHypotheses:
-    """
-    The best finished label sequences of each document, best first.
+    """The best finished label sequences of each document, best first.
 
     Args:
-        sequences (`torch.LongTensor` of shape `(B, K, t)`): bos, labels, eos, padding; as long as the longest so far.
-        scores (`torch.FloatTensor` of shape `(B, K)`): log p(y|x) over its length to the power of the length penalty;
-            -inf where there is no hypothesis, whose sequence then has no meaning.
-        padding (`int`): What follows eos.
+        sequences: bos, labels, eos, padding, (B, K, t) int64; as long as the longest so far.
+        scores: log p(y|x) over its length to the power of the length penalty, (B, K); -inf where there is no
+            hypothesis, whose sequence then has no meaning.
+        padding: What follows eos.
     """
 
     sequences: torch.Tensor
@@ -39,14 +38,12 @@ class FinishedHypotheses:
     padding: int
 
     def add(self, documents: torch.Tensor, sequences: torch.Tensor, scores: torch.Tensor) -> None:
-        """
-        Keeps the best of what there is and what is new.
+        """Keeps the best of what there is and what is new.
 
         Args:
-            documents (`torch.LongTensor` of shape `(D,)`): Whose hypotheses the new ones are.
-            sequences (`torch.LongTensor` of shape `(D, C, t + 1)`): bos and the labels of the new ones, which are
-                longer than all before.
-            scores (`torch.FloatTensor` of shape `(D, C)`): -inf for those not to count.
+            documents: Whose hypotheses the new ones are, (D) int64.
+            sequences: bos and the labels of the new ones, which are longer than all before, (D, C, t + 1) int64.
+            scores: -inf for those not to count, (D, C).
         """
         num_beams = self.scores.shape[1]
         added = sequences.shape[2] - self.sequences.shape[2]
@@ -65,21 +62,17 @@ def beam_search(
     eos_ids: torch.Tensor,
     required: torch.Tensor,
 ) -> FinishedHypotheses:
-    """
-    The `config.num_beams` best label sequences of each document (Yang et al. 2018, §3.3).
+    """The `config.num_beams` best label sequences of each document (Yang et al. 2018, §3.3).
 
     Args:
-        decoder ([`SGMDecoder`]): Makes the steps.
-        state ([`SGMDecoderState`]): The state before the first step, one row a document; used up.
-        constraints (`LogitsProcessorList`): [`LabelConstraints`], or empty.
-        config (`GenerationConfig`): `num_beams`, `max_length` (bos included), `length_penalty`, `early_stopping`, and
-            the ids of bos and padding.
-        eos_ids (`torch.LongTensor` of shape `(E,)`): What ends a sequence.
-        required (`torch.LongTensor` of shape `(m,)`): Labels that `constraints` require; with any, the beams are kept
-            in banks ([`banked_continuations`]).
-
-    Returns:
-        [`FinishedHypotheses`]
+        decoder: Makes the steps.
+        state: The state before the first step, one row per document; used up.
+        constraints: [`LabelConstraints`], or empty.
+        config: `num_beams`, `max_length` (bos included), `length_penalty`, `early_stopping`, and the ids of bos and
+            padding.
+        eos_ids: What ends a sequence, (E) int64.
+        required: Labels that `constraints` require, (m) int64; with any, the beams are kept in banks
+            ([`banked_continuations`]).
     """
     num_documents, num_beams, device = state.num_rows, config.num_beams, eos_ids.device
     documents = torch.arange(num_documents, device=device)  # (D)
@@ -124,13 +117,12 @@ def beam_search(
 
 @dataclass
 class Continuations:
-    """
-    Hypotheses with one more label, best first.
+    """Hypotheses with one more label, best first.
 
     Args:
-        values (`torch.FloatTensor` of shape `(D, C)`): Their log p(y|x); -inf for those that do not exist.
-        parents (`torch.LongTensor` of shape `(D, C)`): Which row of the document each one continues.
-        labels (`torch.LongTensor` of shape `(D, C)`): Its new label.
+        values: Their log p(y|x), (D, C); -inf for those that do not exist.
+        parents: Which row of the document each one continues, (D, C) int64.
+        labels: Its new label, (D, C) int64.
     """
 
     values: torch.Tensor
@@ -151,17 +143,16 @@ class Continuations:
 def continuations(
     totals: torch.Tensor, num_beams: int, eos_ids: torch.Tensor, is_last: bool
 ) -> tuple[Continuations, Continuations]:
-    """
-    The continuations that end and those that go on: of the best ones of a document.
+    """The continuations that end and those that go on: of the best ones of a document.
 
     Args:
-        totals (`torch.FloatTensor` of shape `(D, k, L + 1)`): log p(y|x) of each row with each next label.
-        num_beams (`int`): K.
-        eos_ids (`torch.LongTensor` of shape `(E,)`): What ends a sequence.
-        is_last (`bool`): Whether all end, because sequences are cut here.
+        totals: log p(y|x) of each row with each next label, (D, k, L + 1).
+        num_beams: K.
+        eos_ids: What ends a sequence, (E) int64.
+        is_last: Whether all end, because sequences are cut here.
 
     Returns:
-        `tuple[Continuations, Continuations]`: At most K each, -inf for those that do not end or go on.
+        At most K each, -inf for those that do not end or go on.
     """
     # Only the first K may end; the others are there so that K may go on.
     num_candidates = min(max(2, 1 + len(eos_ids)) * num_beams, totals[0].numel())
@@ -185,21 +176,21 @@ def banked_continuations(
     sequences: torch.Tensor,
     required: torch.Tensor,
 ) -> tuple[Continuations, Continuations]:
-    """
-    As [`continuations`], with beams in banks by how many required labels they have (Post and Vilar 2018, "dynamic beam
-    allocation"): without banks, beams walk on through frequent labels until the required ones are cheap.
+    """As [`continuations`], with beams in banks by how many required labels they have.
+
+    Without banks, beams walk on through frequent labels until the required ones are cheap (Post and Vilar 2018,
+    "dynamic beam allocation").
 
     Candidates are the best continuations of every row, and the row with each required label. Those of a bank compete
     with one another. The banks take turns at the K places, the fullest first; one that has no candidate left passes
     its turns on. Only sequences with all required labels end, and they compete with those of their bank.
 
     Args:
-        totals, num_beams, eos_ids, is_last: As of [`continuations`].
-        sequences (`torch.LongTensor` of shape `(D, k, t)`): The rows.
-        required (`torch.LongTensor` of shape `(m,)`): Label ids.
+        sequences: The rows, (D, k, t) int64.
+        required: Label ids, (m) int64.
 
     Returns:
-        `tuple[Continuations, Continuations]`: At most K each, -inf for those that do not end or go on.
+        At most K each, -inf for those that do not end or go on.
     """
     num_documents, num_rows, num_columns = totals.shape
     num_required = len(required)
@@ -232,15 +223,14 @@ def banked_continuations(
 
 
 def rank_in_bank(values: torch.Tensor, banks: torch.Tensor) -> torch.Tensor:
-    """
-    How many candidates of the same bank are better.
+    """How many candidates of the same bank are better.
 
     Args:
-        values (`torch.FloatTensor` of shape `(D, C)`): Their scores.
-        banks (`torch.LongTensor` of shape `(D, C)`): Their banks.
+        values: Their scores, (D, C).
+        banks: Their banks, (D, C) int64.
 
     Returns:
-        `torch.LongTensor` of shape `(D, C)`: From 0; in a tie the one that comes first is better.
+        (D, C): From 0; in a tie the one that comes first is better.
     """
     order = values.argsort(dim=1, descending=True, stable=True)  # (D, C)
     order = order.gather(1, banks.gather(1, order).argsort(dim=1, stable=True))  # (D, C), bank by bank, best first
@@ -254,17 +244,16 @@ def rank_in_bank(values: torch.Tensor, banks: torch.Tensor) -> torch.Tensor:
 def can_improve(
     best_running: torch.Tensor, finished_scores: torch.Tensor, length: int, config: GenerationConfig
 ) -> torch.Tensor:
-    """
-    Whether an open hypothesis may still enter a document's finished ones, by the rules of `early_stopping`.
+    """Whether an open hypothesis may still enter a document's finished ones, by the rules of `early_stopping`.
 
     Args:
-        best_running (`torch.FloatTensor` of shape `(D,)`): log p of each document's best open hypothesis.
-        finished_scores (`torch.FloatTensor` of shape `(D, K)`): Its finished ones.
-        length (`int`): Labels generated so far, eos included.
-        config (`GenerationConfig`): `early_stopping`, `length_penalty`, `max_length`.
+        best_running: log p of each document's best open hypothesis, (D).
+        finished_scores: Its finished ones, (D, K).
+        length: Labels generated so far, eos included.
+        config: `early_stopping`, `length_penalty`, `max_length`.
 
     Returns:
-        `torch.BoolTensor` of shape `(D,)`.
+        (D).
     """
     if config.early_stopping == "never" and config.length_penalty > 0:
         length = config.max_length - 1

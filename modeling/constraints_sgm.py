@@ -19,9 +19,9 @@ Label = int | str
 
 
 class LabelConstraints(LogitsProcessor):
-    """
-    Masks the scores of labels that the constraints forbid at this step. Time and memory are proportional to L and to
-    the hierarchy's edges.
+    """Masks the scores of labels that the constraints forbid at this step.
+
+    Time and memory are proportional to L and to the hierarchy's edges.
 
     A label is allowed when it is among the allowed ones and was trained (`config.num_untrained_labels`), its parent is
     already produced, and enough places are left for the required labels still missing. End of sequence is allowed once
@@ -32,19 +32,18 @@ class LabelConstraints(LogitsProcessor):
     needed comes before the cut.
 
     Args:
-        config ([`SGMConfig`]): Gives the labels and their ids.
-        allowed_labels (`Sequence[int | str]`, *optional*): Labels (ids or names) that may be produced; all by default.
-        forbidden_labels (`Sequence[int | str]`, *optional*): Labels that may not.
-        required_labels (`Sequence[int | str]`, *optional*): Labels that must be; their ancestors then must be too.
-        min_labels (`int`, *optional*, defaults to 0): Fewest labels of a set.
-        max_labels (`int`, *optional*): Most labels of a set; L by default.
-        label_hierarchy (`Mapping[int | str, int | str]`, *optional*): Parent of each label that has one. A label is
-            produced only after its ancestors.
-        max_length (`int`, *optional*): Ids at which a sequence is cut, bos included; by default none is.
+        config: Gives the labels and their ids.
+        allowed_labels: Labels (ids or names) that may be produced; all by default.
+        forbidden_labels: Labels that may not.
+        required_labels: Labels that must be; their ancestors then must be too.
+        min_labels: Fewest labels of a set.
+        max_labels: Most labels of a set; L by default.
+        label_hierarchy: Parent of each label that has one. A label is produced only after its ancestors.
+        max_length: Ids at which a sequence is cut, bos included; by default none is.
 
     Raises:
-        TypeError: When labels are not names or ids in a list, or a number of labels is not an integer.
-        ValueError: When a label is unknown, the hierarchy has a cycle, or the constraints exclude each other.
+        TypeError: If labels are not names or ids in a list, or a number of labels is not an integer.
+        ValueError: If a label is unknown, the hierarchy has a cycle, or the constraints exclude each other.
     """
 
     def __init__(
@@ -109,13 +108,14 @@ class LabelConstraints(LogitsProcessor):
         return min(num_allowed, self.max_labels)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """
+        """Masks what may not come next.
+
         Args:
-            input_ids (`torch.LongTensor` of shape `(R, t)`): bos and the labels produced so far.
-            scores (`torch.FloatTensor` of shape `(R, L + 1)`): Scores of the next label and of eos.
+            input_ids: bos and the labels produced so far, (R, t) int64.
+            scores: Of the next label and of eos, (R, L + 1).
 
         Returns:
-            `torch.FloatTensor` of shape `(R, L + 1)`: `scores` with -inf where the constraints forbid.
+            `scores` with -inf where the constraints forbid, (R, L + 1).
         """
         steps_left = self._steps_left(input_ids)
         produced = produced_labels(input_ids, self.num_labels)  # (R, L)
@@ -139,16 +139,15 @@ class LabelConstraints(LogitsProcessor):
         return scores.masked_fill(~torch.cat([label_ok, end_ok], dim=1), float("-inf"))
 
     def select(self, label_scores: torch.Tensor, threshold: float | Sequence[float]) -> list[list[int]]:
-        """
-        [`select_labels`] within the constraints, for scores of hypotheses that obey them.
+        """[`select_labels`] within the constraints, for scores of hypotheses that obey them.
 
         Args:
-            label_scores (`torch.FloatTensor` of shape `(B, L)`): Probability of each label.
-            threshold (`float` or `Sequence[float]`): One for all labels or one a label, in (0, 1]. A label has to
-                reach those of its ancestors, too.
+            label_scores: Probability of each label, (B, L).
+            threshold: One for all labels or one per label, in (0, 1]; a label has to reach those of its ancestors as
+                well.
 
         Returns:
-            `list[list[int]]`: Label ids by descending score, an ancestor before its descendants.
+            Label ids by descending score, an ancestor before its descendants.
         """
         if self.parents is None or self.num_ancestors is None:
             return select_labels(label_scores, threshold, self.min_labels, self.max_labels)
@@ -165,28 +164,26 @@ class LabelConstraints(LogitsProcessor):
         return [[columns[column] for column in row] for row in chosen]
 
     def select_expected_f1(self, hypotheses: torch.Tensor, log_probs: torch.Tensor) -> list[list[int]]:
-        """
-        [`expected_f1_label_sets`] within the constraints, for hypotheses that obey them.
+        """[`expected_f1_label_sets`] within the constraints, for hypotheses that obey them.
 
         Args:
-            hypotheses (`torch.LongTensor` of shape `(B, K, n)`): Label sequences.
-            log_probs (`torch.FloatTensor` of shape `(B, K)`): Their log-probabilities.
+            hypotheses: Label sequences, (B, K, n) int64.
+            log_probs: Their log-probabilities, (B, K).
 
         Returns:
-            `list[list[int]]`: Label ids, the one that gains most first, an ancestor before its descendants.
+            Label ids, the one that gains most first, an ancestor before its descendants.
         """
         limits = self.min_labels, self.max_labels
         return expected_f1_label_sets(hypotheses, log_probs, self.num_labels, *limits, self.num_ancestors)
 
     def check_start(self, input_ids: torch.Tensor) -> None:
-        """
-        Refuses known first labels that no sequence within the constraints has.
+        """Refuses known first labels that no sequence within the constraints has.
 
         Args:
-            input_ids (`torch.LongTensor` of shape `(R, t)`): bos and the labels given.
+            input_ids: bos and the labels given, (R, t) int64.
 
         Raises:
-            ValueError: When the labels break the constraints, or leave too few places for what is needed.
+            ValueError: If the labels break the constraints, or leave too few places for what is needed.
         """
         for step in range(1, input_ids.shape[1]):
             labels = input_ids[:, step : step + 1]  # (R, 1)
@@ -202,15 +199,14 @@ class LabelConstraints(LogitsProcessor):
                 )
 
     def check_sequences(self, sequences: torch.Tensor, scores: torch.Tensor | None = None) -> None:
-        """
-        Refuses label sequences that break the constraints, because another argument of `generate()` got in their way.
+        """Refuses label sequences that break the constraints, as another argument of `generate()` may have them do.
 
         Args:
-            sequences (`torch.LongTensor` of shape `(B, K, n)`): What was generated, best first.
-            scores (`torch.FloatTensor` of shape `(B, K)`, *optional*): -inf for rows without a hypothesis.
+            sequences: What was generated, best first, (B, K, n) int64.
+            scores: -inf for rows without a hypothesis, (B, K).
 
         Raises:
-            ValueError: When a set is too small or too large, or lacks or has what it must not; or when there is none.
+            ValueError: If a set is too small or too large, or lacks or has what it must not; or when there is none.
         """
         if self.is_trivial:
             return
@@ -260,40 +256,38 @@ class LabelConstraints(LogitsProcessor):
         if max(self.min_labels, len(required)) > most:
             raise ValueError(
                 f"min_labels={self.min_labels} and required_labels ({len(required)} with their ancestors) do not fit: "
-                f"sequences are cut at max_length={self.max_length}, which leaves {most} places beside bos. Raise "
+                f"sequences are cut at max_length={self.max_length}, which leaves {most} places after bos. Raise "
                 "max_length or max_new_tokens, or ask for fewer labels."
             )
 
 
 def produced_labels(input_ids: torch.Tensor, num_labels: int) -> torch.Tensor:
-    """
-    Which labels each sequence has.
+    """Which labels each sequence has.
 
     Args:
-        input_ids (`torch.LongTensor` of shape `(R, t)`): bos, labels, eos, padding.
-        num_labels (`int`): L.
+        input_ids: bos, labels, eos, padding, (R, t) int64.
+        num_labels: L.
 
     Returns:
-        `torch.BoolTensor` of shape `(R, L)`.
+        (R, L).
     """
     produced = torch.zeros(input_ids.shape[0], num_labels + 3, dtype=torch.bool, device=input_ids.device)  # (R, L + 3)
     return produced.scatter_(1, input_ids, True)[:, :num_labels]  # (R, L)
 
 
 def label_ids(config: SGMConfig, labels: Iterable[Label]) -> list[int]:
-    """
-    The ids of labels given by name or id.
+    """The ids of labels given by name or id.
 
     Args:
-        config ([`SGMConfig`]): Gives the labels.
-        labels (`Iterable[int | str]`): Names or ids; integers of NumPy and PyTorch are ids too.
+        config: Gives the labels.
+        labels: Names or ids; integers of NumPy and PyTorch are ids too.
 
     Returns:
-        `list[int]`: From 0 to L - 1, in the order of `labels`.
+        From 0 to L - 1, in the order of `labels`.
 
     Raises:
-        TypeError: When one is neither, such as a float or a truth value.
-        ValueError: When the model has no such label.
+        TypeError: If one is neither, such as a float or a truth value.
+        ValueError: If the model has no such label.
     """
     ids, num_labels = config.label2id, config.num_labels  # attributes of a configuration are slow
     found = []

@@ -4,7 +4,7 @@ Decoding for the SGM family: what `generate()` adds to Transformers' `Generation
 `SGMGenerationMixin.generate()` puts label constraints (`constraints_sgm.py`), label scores and set decoding
 (`label_sets_sgm.py`) around `GenerationMixin.generate()`.
 
-Shapes: B documents, K hypotheses a document (beams or samples), R = B * K rows, L labels, n generated steps.
+Shapes: B documents, K hypotheses per document (beams or samples), R = B * K rows, L labels, n generated steps.
 """
 
 from collections.abc import Mapping, Sequence
@@ -73,13 +73,12 @@ NEUTRAL_VALUES = {"encoder_repetition_penalty": 1.0, "num_beam_groups": 1, "guid
 
 @dataclass
 class SGMGenerateOutput(GenerateEncoderDecoderOutput):
-    """
-    Output of greedy search and sampling: Transformers' fields, `label_scores` and the hypotheses behind them.
+    """Output of greedy search and sampling: Transformers' fields, `label_scores` and the hypotheses behind them.
 
     Args:
-        label_scores (`torch.FloatTensor` of shape `(B, L)`, *optional*): Probability that each label is in the set.
-        hypotheses (`torch.LongTensor` of shape `(B, K, n)`, *optional*): The K label sequences found for each text.
-        hypothesis_log_probs (`torch.FloatTensor` of shape `(B, K)`, *optional*): Zeros, since samples count alike.
+        label_scores: Probability that each label is in the set, (B, L).
+        hypotheses: The K label sequences found for each text, (B, K, n) int64.
+        hypothesis_log_probs: Zeros, since samples count alike, (B, K).
     """
 
     label_scores: torch.Tensor | None = None
@@ -89,14 +88,12 @@ class SGMGenerateOutput(GenerateEncoderDecoderOutput):
 
 @dataclass
 class SGMGenerateBeamOutput(GenerateBeamEncoderDecoderOutput):
-    """
-    Output of beam search: Transformers' fields, `label_scores` and the hypotheses behind them.
+    """Output of beam search: Transformers' fields, `label_scores` and the hypotheses behind them.
 
     Args:
-        label_scores (`torch.FloatTensor` of shape `(B, L)`, *optional*): Probability that each label is in the set.
-        hypotheses (`torch.LongTensor` of shape `(B, K, n)`, *optional*): The K label sequences found for each text.
-        hypothesis_log_probs (`torch.FloatTensor` of shape `(B, K)`, *optional*): log p(y|x) of each; -inf where there
-            is none.
+        label_scores: Probability that each label is in the set, (B, L).
+        hypotheses: The K label sequences found for each text, (B, K, n) int64.
+        hypothesis_log_probs: log p(y|x) of each, (B, K); -inf where there is none.
     """
 
     label_scores: torch.Tensor | None = None
@@ -105,13 +102,12 @@ class SGMGenerateBeamOutput(GenerateBeamEncoderDecoderOutput):
 
 
 def default_generation_config(config: SGMConfig) -> GenerationConfig:
-    """
-    The generation defaults of a new model: beam search of width 5, scored by log p(y|x) without length penalty.
+    """The generation defaults of a new model: beam search of width 5, scored by log p(y|x) without length penalty.
 
     The width is the paper's for RCV1-V2; for AAPD it has 9 (§3.3).
 
     Args:
-        config ([`SGMConfig`]): Gives the decoder ids.
+        config: Gives the decoder ids.
 
     Returns:
         [`~transformers.GenerationConfig`]: With the ids, and the custom entries `set_decoding="best_sequence"` and
@@ -158,18 +154,16 @@ class SGMGenerationMixin(GenerationMixin):
         beam_indices: torch.Tensor | None = None,
         normalize_logits: bool = False,
     ) -> torch.Tensor:
-        """
-        The score of each generated label, as Transformers' method of this name gives it for words.
+        """The score of each generated label, as Transformers' method of this name gives it for words.
 
         Args:
-            sequences (`torch.LongTensor` of shape `(R, p + n)`): What `generate()` returned; the first p ids (bos) are
-                not generated.
-            scores (`tuple[torch.Tensor]`, one `(rows, L + 1)` a step): `scores` of `generate(output_scores=True)`.
-            beam_indices (`torch.LongTensor` of shape `(R, n)`, *optional*): `beam_indices` of beam search.
-            normalize_logits (`bool`, *optional*, defaults to `False`): Whether to make log-probabilities of them.
+            sequences: What `generate()` returned, (R, p + n) int64; the first p ids (bos) are not generated.
+            scores: `scores` of `generate(output_scores=True)`, one (rows, L + 1) per step.
+            beam_indices: `beam_indices` of beam search, (R, n) int64.
+            normalize_logits: Whether to make log-probabilities of them.
 
         Returns:
-            `torch.FloatTensor` of shape `(R, n)`: 0 on padding.
+            (R, n): 0 on padding.
         """
         steps = torch.stack(scores)  # (n, rows, L + 1)
         if normalize_logits:
@@ -278,10 +272,11 @@ class SGMGenerationMixin(GenerationMixin):
         output_label_scores: bool | None = None,
         **kwargs: Any,
     ) -> SGMGenerateOutput | SGMGenerateBeamOutput | torch.Tensor:
-        """
-        Generates the label set of each text. The arguments of `GenerationMixin.generate()` work but for those of
-        `UNSUPPORTED_ARGUMENTS` (with beams also `UNSUPPORTED_WITH_BEAMS`), which are refused; the ones below are ours.
-        An argument that is not given is taken from the generation config, where all of ours may stand too.
+        """Generates the label set of each text.
+
+        The arguments of `GenerationMixin.generate()` work except those of `UNSUPPORTED_ARGUMENTS` (with beams also
+        `UNSUPPORTED_WITH_BEAMS`), which are refused; the ones below are ours. An argument that is not given is taken
+        from the generation config, which may hold all of ours as well.
 
         No label is produced twice (unless `config.label_mask` is off), whatever the decoding mode. Rows asked for by
         `num_return_sequences` beyond the number of label sequences that exist hold padding and score -inf. No texts
@@ -296,31 +291,29 @@ class SGMGenerationMixin(GenerationMixin):
         [`can_beam_search`], and a prompt in `decoder_input_ids`).
 
         Args:
-            inputs (`torch.LongTensor` of shape `(B, T)`): Word ids, padded on the right (also as `input_ids=`).
-            generation_config ([`~transformers.GenerationConfig`], *optional*): Replaces the model's own.
-            logits_processor ([`~transformers.LogitsProcessorList`], *optional*): Run before the label constraints.
-            allowed_labels, forbidden_labels, required_labels (`Sequence[int | str]`, *optional*), min_labels,
-                max_labels (`int`, *optional*), label_hierarchy (`Mapping[int | str, int | str]`, *optional*): What
-                every set obeys, labels by name or id; see [`LabelConstraints`].
-            set_decoding (`str`, *optional*): What each set maximises. `"best_sequence"`: its own probability, as the
-                best sequence found. `"threshold"`: the micro-F1 of a corpus, as the labels whose score is at least
-                `label_threshold` (see [`select_labels`]). `"expected_f1"`: the F1 expected of it, where what was found
-                is taken as the distribution of the true set (see [`expected_f1_label_sets`]). The last two come best
-                label first, and are one set a text, of samples too.
-            label_threshold (`float` or `Sequence[float]`, *optional*): For `"threshold"`; one for all labels or one a
-                label, in (0, 1].
-            output_label_scores (`bool`, *optional*): Whether to return `label_scores` and `hypotheses` (needs
-                `return_dict_in_generate=True`). In beam search a label's score is the summed probability of the
-                kept hypotheses with the label over that of all kept; in sampling, the share of the
-                `num_return_sequences` samples with it; in greedy search, 0 or 1.
+            inputs: Word ids, padded on the right (also as `input_ids=`), (B, T) int64.
+            generation_config: Replaces the model's own.
+            logits_processor: Run before the label constraints.
+            allowed_labels, forbidden_labels, required_labels, min_labels, max_labels, label_hierarchy: What every set
+                obeys, labels by name or id; see [`LabelConstraints`].
+            set_decoding: What each set maximises. `"best_sequence"`: its own probability, as the best sequence found.
+                `"threshold"`: the micro-F1 of a corpus, as the labels whose score is at least `label_threshold` (see
+                [`select_labels`]). `"expected_f1"`: the F1 expected of it, where what was found is taken as the
+                distribution of the true set (see [`expected_f1_label_sets`]). The last two come best label first, and
+                are one set per text, also of samples.
+            label_threshold: For `"threshold"`; one for all labels or one per label, in (0, 1].
+            output_label_scores: Whether to return `label_scores` and `hypotheses` (needs
+                `return_dict_in_generate=True`). In beam search a label's score is the summed probability of the kept
+                hypotheses with the label over that of all kept; in sampling, the share of the `num_return_sequences`
+                samples with it; in greedy search, 0 or 1.
 
         Returns:
-            [`SGMGenerateBeamOutput`] or [`SGMGenerateOutput`] with `return_dict_in_generate=True`, else
-            `torch.LongTensor` of shape `(B * num_return_sequences, n)`: bos, labels in generated order, eos, padding.
+            [`SGMGenerateBeamOutput`] or [`SGMGenerateOutput`] with `return_dict_in_generate=True`, else (B *
+            num_return_sequences, n): bos, labels in generated order, eos, padding.
 
         Raises:
-            TypeError: When labels are not a list of names or ids, or a number of labels is not an integer.
-            ValueError: When constraints exclude each other or do not fit before the cut, a label is unknown, an option
+            TypeError: If labels are not a list of names or ids, or a number of labels is not an integer.
+            ValueError: If constraints exclude each other or do not fit before the cut, a label is unknown, an option
                 has no such value or no effect, or an argument is not supported.
         """
         config, model_kwargs = self._resolve_generation_config(inputs, generation_config, kwargs)
@@ -366,20 +359,11 @@ class SGMGenerationMixin(GenerationMixin):
         )
         output = _first_rows(output, config.num_return_sequences or 1, num_returned)
         if set_decoding != "best_sequence":
-            # All three are there, because wants_scores is set.
-            assert output.label_scores is not None
-            assert output.hypotheses is not None and output.hypothesis_log_probs is not None
-            if set_decoding == "threshold":
-                label_sets = constraints.select(output.label_scores, threshold)
-            else:
-                label_sets = constraints.select_expected_f1(output.hypotheses, output.hypothesis_log_probs)
-            output.sequences = sequences_from_label_sets(label_sets, self.config, output.sequences.device)
-            output["sequences_scores"] = None  # the set was not scored as a sequence
+            self._choose_sets(output, constraints, set_decoding, threshold)
         return output if wants_dict else output.sequences
 
     def label_constraints(self, **given: Any) -> LabelConstraints:
-        """
-        The constraints that the sets of `generate()` obey.
+        """The constraints that the sets of `generate()` obey.
 
         Args:
             **given: Arguments of `generate()`; those of the constraints count, and where one is not given, that of the
@@ -398,7 +382,7 @@ class SGMGenerationMixin(GenerationMixin):
         return LabelConstraints(self.config, **options)
 
     def rename_set_decoding(self) -> None:
-        """Gives a set decoding that stands in the generation config under a former name its present one."""
+        """Gives a set decoding that the generation config has under a former name its present one."""
         self.generation_config.set_decoding = checked_set_decoding(
             getattr(self.generation_config, "set_decoding", None)
         )
@@ -511,18 +495,37 @@ class SGMGenerationMixin(GenerationMixin):
             )
         return output
 
+    def _choose_sets(
+        self,
+        output: SGMGenerateOutput | SGMGenerateBeamOutput,
+        constraints: LabelConstraints,
+        set_decoding: str,
+        threshold: float | Sequence[float],
+    ) -> None:
+        """Replaces the sequences by the sets that a decoding makes of all hypotheses."""
+        # All three are there, because generate() has asked for scores.
+        assert output.label_scores is not None
+        assert output.hypotheses is not None and output.hypothesis_log_probs is not None
+        if set_decoding == "threshold":
+            label_sets = constraints.select(output.label_scores, threshold)
+        else:
+            label_sets = constraints.select_expected_f1(output.hypotheses, output.hypothesis_log_probs)
+        output.sequences = sequences_from_label_sets(label_sets, self.config, output.sequences.device)
+        output["sequences_scores"] = None  # the set was not scored as a sequence
+
 
 def can_beam_search(
     logits_processor: LogitsProcessorList, stopping_criteria: StoppingCriteriaList, config: GenerationConfig
 ) -> bool:
-    """
-    Whether [`beam_search`] does all that is asked for. It returns sequences and their scores, and knows no processor
-    or criterion but ours: any other may count on every document staying in the batch.
+    """Whether [`beam_search`] does all that is asked for.
+
+    It returns sequences and their scores, and knows no processor or criterion but ours: any other may count on every
+    document staying in the batch.
 
     Args:
-        logits_processor (`LogitsProcessorList`): To run at each step.
-        stopping_criteria (`StoppingCriteriaList`): To stop by.
-        config (`GenerationConfig`): The other settings.
+        logits_processor: To run at each step.
+        stopping_criteria: To stop by.
+        config: The other settings.
     """
     extras = ("do_sample", "output_scores", "output_logits", "output_attentions", "output_hidden_states")
     return (
@@ -557,13 +560,13 @@ def _num_documents(inputs: torch.Tensor | None, model_kwargs: dict[str, Any]) ->
 
 
 def _num_returned(config: GenerationConfig, set_decoding: str) -> int:
-    """Sets a text: one where it is made of all that is found, be it beams or `num_return_sequences` samples."""
+    """Sets per text: one where it is made of all that is found, be it beams or `num_return_sequences` samples."""
     num_found = config.num_return_sequences or 1
     if set_decoding == "best_sequence":
         return num_found
     if num_found > 1 and config.num_beams > 1:
         raise ValueError(
-            f"set_decoding={set_decoding!r} finds one set a text, but num_return_sequences is {num_found}. Use "
+            f"set_decoding={set_decoding!r} finds one set per text, but num_return_sequences is {num_found}. Use "
             "set_decoding='best_sequence' to see several sequences."
         )
     return 1

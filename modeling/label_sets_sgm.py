@@ -6,7 +6,7 @@ From label sequences to label sets.
 3. From these to a set: `select_labels` for the micro-F1 of a corpus, `expected_f1_label_sets` for the F1 of each
    document.
 
-Shapes: B documents, K hypotheses a document (beams or samples), R = B * K rows, L labels, n generated steps.
+Shapes: B documents, K hypotheses per document (beams or samples), R = B * K rows, L labels, n generated steps.
 """
 
 import warnings
@@ -25,17 +25,16 @@ FORMER_SET_DECODINGS = {"max_f1": "threshold"}
 
 
 def checked_set_decoding(name: str | None) -> str:
-    """
-    The set decoding of that name.
+    """The set decoding of that name.
 
     Args:
-        name (`str`, *optional*): One of `SET_DECODINGS`, or a former name, of which it warns.
+        name: One of `SET_DECODINGS`, or a former name, of which it warns.
 
     Returns:
         `str`: One of `SET_DECODINGS`; `"best_sequence"` where none is set.
 
     Raises:
-        ValueError: When there is no such set decoding.
+        ValueError: If there is no such set decoding.
     """
     if name in FORMER_SET_DECODINGS:
         new = FORMER_SET_DECODINGS[name]
@@ -47,30 +46,28 @@ def checked_set_decoding(name: str | None) -> str:
 
 
 def label_sets_from_sequences(sequences: torch.Tensor, num_labels: int) -> list[list[int]]:
-    """
-    The labels of generated sequences, without bos, eos and padding.
+    """The labels of generated sequences, without bos, eos and padding.
 
     Args:
-        sequences (`torch.LongTensor` of shape `(R, n)`): What `generate()` returned.
-        num_labels (`int`): L.
+        sequences: What `generate()` returned, (R, n) int64.
+        num_labels: L.
 
     Returns:
-        `list[list[int]]`: Label ids in generated order, each once.
+        Label ids in generated order, each once.
     """
     return [list(dict.fromkeys(i for i in row if i < num_labels)) for row in sequences.tolist()]
 
 
 def sequences_from_label_sets(label_sets: list[list[int]], config: SGMConfig, device: torch.device) -> torch.Tensor:
-    """
-    The inverse of [`label_sets_from_sequences`].
+    """The inverse of [`label_sets_from_sequences`].
 
     Args:
-        label_sets (`list[list[int]]`): Label ids in order.
-        config ([`SGMConfig`]): Gives the decoder ids.
-        device (`torch.device`): Where the result goes.
+        label_sets: Label ids in order.
+        config: Gives the decoder ids.
+        device: Where the result goes.
 
     Returns:
-        `torch.LongTensor` of shape `(B, n)`: bos, labels, eos, padding.
+        (B, n): bos, labels, eos, padding.
     """
     width = max(len(labels) for labels in label_sets)
     rows = [
@@ -86,25 +83,24 @@ def select_labels(
     min_labels: int = 0,
     max_labels: int | None = None,
 ) -> list[list[int]]:
-    """
-    All labels that reach the threshold.
+    """All labels that reach the threshold.
 
     With the threshold fitted on held-out documents these sets maximise the micro-F1 of a corpus; at 0.5 they minimise
     the expected Hamming loss. Neither is the set of greatest expected F1 of one document.
 
     Args:
-        label_scores (`torch.FloatTensor` of shape `(B, L)`): Probability of each label.
-        threshold (`float` or `Sequence[float]`): One for all labels or one a label, in (0, 1]. For exact scores and
-            one threshold the best one is half of the micro-F1 that it reaches.
-        min_labels (`int`, *optional*, defaults to 0): Take at least this many, those nearest to their threshold.
-        max_labels (`int`, *optional*): Take at most this many, those farthest above it; certain labels first.
+        label_scores: Probability of each label, (B, L).
+        threshold: One for all labels or one per label, in (0, 1]. For exact scores and one threshold the best one is
+            half of the micro-F1 that it reaches.
+        min_labels: Take at least this many, those nearest to their threshold.
+        max_labels: Take at most this many, those farthest above it; certain labels first.
 
     Returns:
-        `list[list[int]]`: Label ids by descending score, ties by id.
+        Label ids by descending score, ties by id.
 
     Raises:
-        TypeError: When a threshold is not a number.
-        ValueError: When a threshold is outside (0, 1], or there is neither one nor L of them.
+        TypeError: If a threshold is not a number.
+        ValueError: If a threshold is outside (0, 1], or there is neither one nor L of them.
     """
     thresholds = checked_thresholds(threshold, label_scores.shape[1]).to(label_scores)  # (L)
     scores, by_score = label_scores.sort(dim=1, descending=True, stable=True)  # (B, L), (B, L)
@@ -118,25 +114,25 @@ def select_labels(
 
 
 def checked_thresholds(threshold: float | Sequence[float] | None, num_labels: int) -> torch.Tensor:
-    """
-    The label threshold, after checks.
+    """The label threshold, after checks.
 
     Args:
-        threshold (`float` or `Sequence[float]`): One for all labels or one a label.
-        num_labels (`int`): L.
+        threshold: One for all labels or one per label.
+        num_labels: L.
 
     Returns:
-        `torch.DoubleTensor` of shape `(L,)`.
+        (L).
 
     Raises:
-        TypeError: When it is not a number or several.
-        ValueError: When one is outside (0, 1], or there is neither one nor L of them.
+        TypeError: If it is not a number or several.
+        ValueError: If one is outside (0, 1], or there is neither one nor L of them.
     """
     try:
         thresholds = torch.as_tensor(threshold, dtype=torch.double)  # () or (L)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
-            f"label_threshold is {threshold!r:.80}; set_decoding='threshold' needs a number in (0, 1], or one a label."
+            f"label_threshold is {threshold!r:.80}; set_decoding='threshold' needs a number in (0, 1], or one per "
+            "label."
         ) from error
     if thresholds.shape not in ((), (num_labels,)):
         raise ValueError(
@@ -152,35 +148,33 @@ def checked_thresholds(threshold: float | Sequence[float] | None, num_labels: in
 def hypothesis_log_probs(
     sequences: torch.Tensor, scores: torch.Tensor, length_penalty: float, pad_label_id: int
 ) -> torch.Tensor:
-    """
-    The log-probability of each beam hypothesis, from its score under a length penalty.
+    """The log-probability of each beam hypothesis, from its score under a length penalty.
 
     Args:
-        sequences (`torch.LongTensor` of shape `(R, n + 1)`): bos, labels, eos, padding.
-        scores (`torch.FloatTensor` of shape `(R,)`): Sum of log-probabilities over length to the power of the penalty.
-        length_penalty (`float`): That power.
-        pad_label_id (`int`): Decoder padding.
+        sequences: bos, labels, eos, padding, (R, n + 1) int64.
+        scores: Sum of log-probabilities over length to the power of the penalty, (R).
+        length_penalty: That power.
+        pad_label_id: Decoder padding.
 
     Returns:
-        `torch.FloatTensor` of shape `(R,)`: In nats.
+        (R): In nats.
     """
     num_generated = (sequences[:, 1:] != pad_label_id).sum(dim=1)  # (R)
     return scores * num_generated.clamp(min=1).to(scores.dtype) ** length_penalty
 
 
 def label_scores_from_hypotheses(sequences: torch.Tensor, log_probs: torch.Tensor, num_labels: int) -> torch.Tensor:
-    """
-    The probability that each label is in the set: that of the hypotheses with the label over that of all.
+    """The probability that each label is in the set: that of the hypotheses with the label over that of all.
 
     Args:
-        sequences (`torch.LongTensor` of shape `(B, K, n)`): Hypotheses.
-        log_probs (`torch.FloatTensor` of shape `(B, K)`): Their log-probabilities; -inf for those not to count.
-            Samples count alike: give zeros, and the score is the share of samples with the label.
-        num_labels (`int`): L.
+        sequences: Hypotheses, (B, K, n) int64.
+        log_probs: Their log-probabilities, (B, K); -inf for those not to count. Samples count alike: give zeros, and
+            the score is the share of samples with the label.
+        num_labels: L.
 
     Returns:
-        `torch.FloatTensor` of shape `(B, L)`: In [0, 1], float32 or wider; exactly 1 for a label that every hypothesis
-        has, 0 for all labels where no hypothesis counts.
+        (B, L): In [0, 1], float32 or wider; exactly 1 for a label that every hypothesis has, 0 for all labels where no
+        hypothesis counts.
     """
     contains = torch.zeros(*sequences.shape[:2], num_labels + 3, dtype=torch.bool, device=sequences.device)
     contains = contains.scatter_(2, sequences, True)[..., :num_labels]  # (B, K, L)
@@ -198,8 +192,7 @@ def expected_f1_label_sets(
     max_labels: int | None = None,
     num_ancestors: torch.Tensor | None = None,
 ) -> list[list[int]]:
-    """
-    The set of greatest expected F1 of each document, its hypotheses taken as a distribution over sets.
+    """The set of greatest expected F1 of each document, its hypotheses taken as a distribution over sets.
 
     Exact over all sets: the General F-measure Maximizer of Waegeman et al. 2014 (JMLR 15). F1 of k labels against a
     set of s labels is the sum of 2 / (s + k) over the labels in both, so the best k labels are those of the greatest
@@ -207,17 +200,16 @@ def expected_f1_label_sets(
     that is in each of them never fails to raise F1, and an ancestor gains no less than its descendants.
 
     Args:
-        sequences (`torch.LongTensor` of shape `(B, K, n)`): Hypotheses; permutations of one set add up.
-        log_probs (`torch.FloatTensor` of shape `(B, K)`): Their log-probabilities, up to a constant for each document;
-            -inf for those not to count, zeros for samples.
-        num_labels (`int`): L.
-        min_labels (`int`, *optional*, defaults to 0): Fewest labels of a set.
-        max_labels (`int`, *optional*): Most labels of a set.
-        num_ancestors (`torch.LongTensor` of shape `(L,)`, *optional*): Of each label, in a hierarchy.
+        sequences: Hypotheses, (B, K, n) int64; permutations of one set add up.
+        log_probs: Their log-probabilities, up to a constant for each document, (B, K); -inf for those not to count,
+            zeros for samples.
+        num_labels: L.
+        min_labels: Fewest labels of a set.
+        max_labels: Most labels of a set.
+        num_ancestors: Of each label, in a hierarchy, (L) int64.
 
     Returns:
-        `list[list[int]]`: Label ids, the one that gains most first, an ancestor before its descendants; none where no
-        hypothesis counts.
+        Label ids, the one that gains most first, an ancestor before its descendants; none where no hypothesis counts.
     """
     weights, counts = relative_probs(log_probs), ~log_probs.isneginf()  # (B, K), (B, K)
     found, contains = _labels_found(sequences, counts, num_labels, num_ancestors)  # (B, M), (B, K, M)
@@ -238,14 +230,13 @@ def expected_f1_label_sets(
 
 
 def relative_probs(log_probs: torch.Tensor) -> torch.Tensor:
-    """
-    The probability of each hypothesis relative to the best one of its document, so that small ones do not underflow.
+    """The probability of each hypothesis relative to its document's best, so that small ones do not underflow.
 
     Args:
-        log_probs (`torch.FloatTensor` of shape `(B, K)`): -inf for those not to count.
+        log_probs: -inf for those not to count, (B, K).
 
     Returns:
-        `torch.FloatTensor` of shape `(B, K)`: In [0, 1], float32 or wider; 0 for those not to count.
+        (B, K): In [0, 1], float32 or wider; 0 for those not to count.
     """
     log_probs = log_probs.to(torch.promote_types(log_probs.dtype, torch.float32))
     best = log_probs.max(dim=1, keepdim=True).values  # (B, 1)

@@ -208,9 +208,10 @@ class MultiLabelGenerationPipeline(Pipeline):
             verbose=False,
         )
         word_ids = encoding["input_ids"]
-        if not word_ids:
+        if len(word_ids) <= self.tokenizer.num_special_tokens_to_add():  # [CLS], [SEP], of a word tokenizer none
             warnings.warn(f"Input {index} has no word and gets an empty label set: {text!r:.80}", stacklevel=2)
-        elif all(word_id == self.tokenizer.unk_token_id for word_id in word_ids):
+            return {"text": text, **dict.fromkeys(encoding, [])}
+        if self.tokenizer.unk_token_id in word_ids and {*word_ids} <= {*self.tokenizer.all_special_ids}:
             warnings.warn(
                 f"Input {index} has unknown words only, so its labels rest on its length alone: {text!r:.80}",
                 stacklevel=2,

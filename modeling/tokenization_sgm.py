@@ -114,7 +114,7 @@ class SGMTokenizer(TokenizersBackend):
                 f"The {counted.number} texts hold no word that occurs at least {min_frequency} times; "
                 "check that the text column is not empty, or lower min_frequency."
             )
-        # split_special_tokens: a "<pad>" that stands in a text is three ordinary words, not padding.
+        # split_special_tokens: a "<pad>" in a text is three ordinary words, not padding.
         return cls(
             tokenizer_object=backend,
             pad_token=PAD_TOKEN,
@@ -132,7 +132,7 @@ class SGMTokenizer(TokenizersBackend):
     def _as_word(self, word: str) -> AddedToken:
         """Return the word as a token that is looked for where the rules of this module would end a word."""
         pieces = self.backend_tokenizer.pre_tokenizer.pre_tokenize_str(f"x{word}x")
-        # Marks and Chinese characters end the words beside them, so that they need no space around them.
+        # Marks and Chinese characters end the words next to them, so that they need no space around them.
         is_its_own_boundary = pieces[0][0] == "x" == pieces[-1][0]
         return AddedToken(word, single_word=not is_its_own_boundary, normalized=True)
 

@@ -319,7 +319,7 @@ def test_known_labels_can_be_given_as_a_prompt(texts):
         ({"set_decoding": "threshold", "num_return_sequences": 2}, "num_return_sequences"),
         ({"set_decoding": "threshold", "label_threshold": 0.0}, "label_threshold"),
         ({"set_decoding": "threshold", "label_threshold": [0.5, 0.5]}, "one for each of the 3 labels"),
-        ({"set_decoding": "expected_f1", "num_return_sequences": 2}, "'expected_f1' finds one set a text"),
+        ({"set_decoding": "expected_f1", "num_return_sequences": 2}, "'expected_f1' finds one set per text"),
         ({"label_threshold": 0.3}, "label_threshold has no effect under set_decoding='best_sequence'"),
         ({"label_threshold": 0.3, "set_decoding": "expected_f1"}, "no effect under set_decoding='expected_f1'"),
     ],

@@ -8,11 +8,13 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from datasets import ClassLabel, Dataset, Features, List, Value
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
-from transformers import AutoModel, BertConfig
+from transformers import AutoModel, BertConfig, BertTokenizer, pipeline
 
+from sgm_hf import SGMTrainer, SGMTrainingArguments, encode_dataset
 from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration, attention_sgm, decoder_sgm, encoders_sgm
 from sgm_hf.modeling.attention_sgm import SGMAttention
 from sgm_hf.modeling.encoders_sgm import SGMEncoder, SGMEncoderOutput, SGMRecurrentEncoder
@@ -304,6 +306,34 @@ def test_gradient_checkpointing_changes_no_gradient(toy):
         model(**inputs, labels=targets(sets)).loss.backward()
         gradients.append([p.grad for p in model.parameters() if p.grad is not None])
     torch.testing.assert_close(*gradients)
+
+
+def test_a_pretrained_encoder_is_trained_and_served_with_its_own_tokenizer(tmp_path):
+    words = [f"word{i}" for i in range(2, VOCAB_SIZE)]
+    special = ["[UNK]", "[CLS]", "[SEP]", "[MASK]", "[PAD]"]
+    tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate([*special, *words])})
+    bert = BertConfig.from_dict(BERT.to_dict() | {"vocab_size": 20, "pad_token_id": 4})  # rows to spare; padding not 0
+    inputs, sets = documents(192)
+    texts = [" ".join(f"word{word}" for word in text if word > 1) for text in inputs["input_ids"].tolist()]
+    kept = [row for row, text in enumerate(texts) if text]
+    columns = {"text": [texts[row] for row in kept], "labels": [sets[row] for row in kept]}
+    features = Features({"text": Value("string"), "labels": List(ClassLabel(names=list(LABELS)))})
+    data = encode_dataset(Dataset.from_dict(columns, features), tokenizer, LABELS, training=True)
+    arguments = SGMTrainingArguments(
+        tmp_path / "run", num_train_epochs=25, learning_rate=0.01, per_device_train_batch_size=64, save_strategy="no",
+        eval_strategy="no", disable_tqdm=True,
+    )  # fmt: skip
+    model = build({"encoder": "pretrained", "encoder_config": bert})
+    assert (model.config.vocab_size, model.config.pad_token_id) == (20, 4)
+    SGMTrainer(model, arguments, train_dataset=data, processing_class=tokenizer).train()
+
+    classifier = pipeline("multi-label-generation", model=model.eval(), tokenizer=tokenizer)
+    answers = classifier(columns["text"][:40], return_attention=True)
+    found = [sorted(LABELS.index(entry["label"]) for entry in answer) for answer in answers]
+    assert sum(labels == gold for labels, gold in zip(found, columns["labels"][:40], strict=True)) > 35
+    assert [word["word"] for word in answers[0][0]["attention"]][1:-1] == columns["text"][0].split()
+    with pytest.warns(UserWarning, match="no word"):
+        assert classifier("") == []
 
 
 def test_a_label_bias_is_added_at_every_step():
