@@ -41,7 +41,7 @@ def complete_settings(
     if not (training_args.do_train or training_args.do_eval or training_args.do_predict):
         if is_checkpoint and data_args.train_file is not None:
             raise ValueError(
-                "--train_file with --model_name_or_path: give --do_train true to go on with the model's training, or "
+                "--train_file with --model_name_or_path: give --do_train true to continue the model's training, or "
                 "--do_eval true to evaluate the model on a part of that file."
             )
         training_args.do_train = not is_checkpoint
@@ -78,13 +78,11 @@ def check_settings(model_args: ModelArguments, data_args: DataArguments, trainin
     trains_checkpoint = training_args.do_train and model_args.model_name_or_path is not None
     for name in ("add_labels", "freeze_encoder"):
         if getattr(model_args, name) and not trains_checkpoint:
-            raise ValueError(
-                f"--{name} is for going on with a model's training: give --model_name_or_path, --do_train."
-            )
+            raise ValueError(f"--{name} is for continuing a model's training: give --model_name_or_path, --do_train.")
     output_dir, is_resumed = training_args.output_dir, training_args.resume_from_checkpoint
     if training_args.do_train and not is_resumed and not is_unused(Path(output_dir)):
         raise FileExistsError(
-            f"the output folder {output_dir} is not empty; choose another --output_dir, or go on with the training "
+            f"the output folder {output_dir} is not empty; choose another --output_dir, or resume the training "
             "in it with --resume_from_checkpoint true."
         )
     warn_of_idle_options(model_args, data_args, training_args)
@@ -134,7 +132,7 @@ def check_label_threshold(model_args: ModelArguments, set_decoding: str | None) 
 
     Args:
         model_args: The model settings.
-        set_decoding: How the label sets will be chosen; None stands for the default, "best_sequence".
+        set_decoding: How the label sets will be chosen; None means the default, "best_sequence".
 
     Raises:
         ValueError: If there is one.

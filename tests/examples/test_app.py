@@ -77,7 +77,7 @@ def test_every_decoding_of_the_page_gives_the_labels_of_the_pipeline(predictor):
     assert {decoding for _, decoding in app.DECODINGS} == set(SET_DECODINGS)
 
 
-def test_thresholds_of_each_label_stay_as_the_model_has_them():
+def test_label_thresholds_of_the_model_are_kept():
     predictor = app.Predictor(build_pipeline())
     thresholds = [0.9, *[0.1] * (predictor.classifier.model.config.num_labels - 1)]
     predictor.classifier.model.generation_config.label_threshold = thresholds
@@ -207,7 +207,7 @@ def test_a_file_is_predicted_whole_and_in_its_order(predictor, tmp_path, name, m
     assert all(record["id"].startswith(name) for record in records)
 
 
-def test_the_csv_holds_what_the_json_lines_hold(predictor):
+def test_the_csv_and_the_json_lines_have_the_same_content(predictor):
     _, (jsonl, table) = app.show_documents(predictor, "\n".join(TEXTS), None, "text", *SETTINGS)
     with open(table, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

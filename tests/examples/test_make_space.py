@@ -81,7 +81,7 @@ def test_a_space_installs_what_the_library_needs_and_no_more(space):
     assert not {"pytest", "gradio", "matplotlib", "sgm_hf"} & names
 
 
-def test_a_space_holds_no_more_than_it_needs(space):
+def test_a_space_has_no_more_than_it_needs(space):
     folder, _ = space
     assert {path.name for path in folder.iterdir()} == {
         *("README.md", "app.py", "examples.jsonl", "model", "requirements.txt", "sgm_hf", "title.txt"),

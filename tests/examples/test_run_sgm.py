@@ -156,7 +156,7 @@ def test_unknown_labels_of_a_test_file_are_an_error_or_counted_as_missed(trained
     assert metrics["test"]["micro_recall"] == pytest.approx(metrics_of(lines, "labels")["micro_recall"])
 
 
-def test_a_training_is_never_started_over_what_a_folder_holds(trained, tmp_path):
+def test_a_training_is_never_started_over_the_content_of_a_folder(trained, tmp_path):
     folder, _ = trained
     run = tmp_path / "run"
     shutil.copytree(folder / "run", run)
@@ -381,7 +381,7 @@ def test_a_checkpoint_is_not_evaluated_on_a_training_file_unasked(trained, tmp_p
     folder, _ = trained
     options = ["--model_name_or_path", str(folder / "run"), "--train_file", str(folder / "train.csv")]
     options += ["--output_dir", str(tmp_path / "out"), "--disable_tqdm", "true"]
-    with pytest.raises(ValueError, match="--do_train true to go on .* --do_eval true to evaluate"):
+    with pytest.raises(ValueError, match="--do_train true to continue .* --do_eval true to evaluate"):
         run_sgm.main(options)
     run_sgm.main([*options, "--do_eval"])
     assert "the model has seen these documents" in caplog.text
