@@ -85,11 +85,6 @@ class Predictor:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
-    def has_attention(self) -> bool:
-        """Whether there are attention maps to show."""
-        return self.classifier.model.config.attention != "none"
-
-    @property
     def has_label_thresholds(self) -> bool:
         """Whether the model has a threshold per label, which the page does not change."""
         return isinstance(getattr(self.classifier.model.generation_config, "label_threshold", None), list)
@@ -118,7 +113,7 @@ class Predictor:
                 num_beams=int(num_beams),
                 set_decoding=set_decoding,
                 label_threshold=float(threshold) if takes_threshold else None,
-                return_attention=return_attention and self.has_attention,
+                return_attention=return_attention and self.classifier.model.attends_to_words,
             )
         return predictions, [str(warning.message) for warning in caught if warning.category is UserWarning]
 
@@ -236,8 +231,8 @@ def show_text(
         raise ValueError("There is no text; type or paste one.")
     predictions, notes = predictor.predict([text], num_beams, set_decoding, threshold, return_attention=True)
     labels = label_list_html(predictions[0], notes)
-    if not predictor.has_attention:
-        return labels, note_html("This model has no attention, so there is no map."), None
+    if not predictor.classifier.model.attends_to_words:
+        return labels, note_html("This model has no attention over the words, so there is no map."), None
     if not predictions[0]:
         return labels, "", None
     file = new_folder() / "attention.html"

@@ -89,6 +89,11 @@ def build_trainer(
         model = build_model(splits["train"], tokenizer, model_args)
     if model_args.freeze_encoder:
         model.freeze_encoder()
+    if data_args.attention_figures and not model.attends_to_words:
+        raise ValueError(
+            "--attention_figures needs a model with attention over the words, but --encoder is "
+            f"{model.config.encoder} and --attention is {model.config.attention}."
+        )
     set_generation(model, model_args)
     label_names = [model.config.id2label[label] for label in range(model.config.num_labels)]
     encoded = encode_splits(splits, tokenizer, label_names, data_args, training_args.do_train)

@@ -74,7 +74,7 @@ def check_settings(model_args: ModelArguments, data_args: DataArguments, trainin
     check_ranges(model_args, data_args)
     if model_args.model_name_or_path is None:
         check_label_threshold(model_args, model_args.set_decoding)
-    check_attention_figures(model_args, data_args, training_args)
+    check_attention_figures(data_args, training_args)
     trains_checkpoint = training_args.do_train and model_args.model_name_or_path is not None
     for name in ("add_labels", "freeze_encoder"):
         if getattr(model_args, name) and not trains_checkpoint:
@@ -144,13 +144,11 @@ def check_label_threshold(model_args: ModelArguments, set_decoding: str | None) 
         )
 
 
-def check_attention_figures(
-    model_args: ModelArguments, data_args: DataArguments, training_args: SGMTrainingArguments
-) -> None:
+def check_attention_figures(data_args: DataArguments, training_args: SGMTrainingArguments) -> None:
     """Refuse to draw what will not be there, before a long training.
 
     Raises:
-        ValueError: If the number is negative, nothing is predicted, or the model has no attention.
+        ValueError: If the number is negative, or nothing is predicted.
         ModuleNotFoundError: If matplotlib is not installed.
     """
     if data_args.attention_figures == 0:
@@ -160,8 +158,6 @@ def check_attention_figures(
             f"--attention_figures is {data_args.attention_figures}: give a number from 0 on together with "
             "--do_predict true, since predicted documents are drawn."
         )
-    if model_args.attention == "none":
-        raise ValueError("--attention_figures needs a model with attention, but --attention is none.")
     if find_spec("matplotlib") is None:
         raise ModuleNotFoundError("--attention_figures needs matplotlib: pip install 'sgm_hf[figures]'")
 

@@ -22,7 +22,7 @@ def load_checkpoint(name: str) -> tuple[SGMForMultiLabelGeneration, PreTrainedTo
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
-        ValueError: If tokenizer and model do not have the same number of words.
+        ValueError: If the tokenizer does not have the model's number of words, or more than a pre-trained encoder.
     """
     try:
         model = SGMForMultiLabelGeneration.from_pretrained(name)
@@ -32,7 +32,9 @@ def load_checkpoint(name: str) -> tuple[SGMForMultiLabelGeneration, PreTrainedTo
             f"--model_name_or_path {name} is neither a folder with a model and its tokenizer nor a model on the Hub "
             f"that can be reached: {error}"
         ) from error
-    if len(tokenizer) != model.config.vocab_size:
+    # The word embeddings of pre-trained encoders are often padded to a multiple of 8.
+    is_own = model.config.encoder_config is None
+    if len(tokenizer) > model.config.vocab_size or is_own and len(tokenizer) < model.config.vocab_size:
         raise ValueError(
             f"the tokenizer of {name} has {len(tokenizer)} words, its model {model.config.vocab_size}; "
             "take both from the same training."

@@ -49,9 +49,7 @@ def option_type(kind: Any) -> Any:
 def argument_texts(documented: type) -> dict[str, str]:
     """The text of each argument in a class's docstring, by name, on one line."""
     section = re.search(r"\nArgs:\n(.*?)(?:\n\S|\Z)", inspect.getdoc(documented) or "", re.DOTALL)
-    entries = re.findall(
-        r"^ {4}(\w+)(?: \(.*\))?:(.*(?:\n(?: {8}.*)?$)*)", section[1] if section else "", re.MULTILINE
-    )
+    entries = re.findall(r"^ {4}(\w+):(.*(?:\n(?: {8}.*)?$)*)", section[1] if section else "", re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in entries}
 
 

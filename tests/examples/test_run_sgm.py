@@ -16,7 +16,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features, List, Value
 
 from sgm_hf.metrics import compute_metrics
-from sgm_hf.modeling import SGMForMultiLabelGeneration, SGMTokenizer
+from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration, SGMTokenizer
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 from sgm_hf.programs.checks import check_settings, complete_settings
 from sgm_hf.programs.models import build_model, build_tokenizer, load_checkpoint, set_generation
@@ -448,3 +448,18 @@ def test_attention_maps_that_cannot_be_drawn_are_refused_before_training(tmp_pat
     with pytest.raises(ValueError, match=message):
         run_sgm.main(["--dataset_name", "generated", "--output_dir", str(tmp_path / "run"), *options])
     assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_without_attention_is_refused_for_attention_maps_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_sgm.SGMTrainer, "training_step", lambda *_: pytest.fail("a training step was made"))
+    train_file = write_csv(tmp_path / "train.csv", 20)
+    tokenizer = SGMTokenizer.train_from_texts(["ball goal team"])
+    names = dict(enumerate(sorted(TOPICS)))
+    config = SGMConfig(vocab_size=len(tokenizer), id2label=names, attention="none", embedding_size=4)
+    SGMForMultiLabelGeneration(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    options = ["--model_name_or_path", str(tmp_path / "model"), "--train_file", train_file, "--do_train"]
+    options += ["--do_predict", "true", "--attention_figures", "1", "--output_dir", str(tmp_path / "out")]
+    with pytest.raises(ValueError, match="--attention is none"):
+        run_sgm.main(options)
+    assert not (tmp_path / "out").exists()
