@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from huggingface_hub import DatasetCard
 
 from sgm_hf.analysis.attention import attention_page, label_attention, plot_attention
 from sgm_hf.data.labels import label_sets_of
+from sgm_hf.data.lines import read_json_lines
 from sgm_hf.datasets_scripts.convert import CARDS
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 from sgm_hf.programs.settings import DataArguments, ModelArguments
@@ -103,10 +105,9 @@ def draw_attention(trainer: SGMTrainer, splits: dict[str, Dataset], data_args: D
     output_dir = Path(trainer.args.output_dir)
     folder = output_dir / f"attention_{split}"
     folder.mkdir(exist_ok=True)
-    lines = (output_dir / f"predictions_{split}.jsonl").read_text(encoding="utf-8").split("\n")
     count = min(data_args.attention_figures, len(splits[split]))
-    for number, (text, line) in enumerate(zip(splits[split]["text"][:count], lines[:count], strict=True), start=1):
-        record = json.loads(line)
+    records = islice(read_json_lines(output_dir / f"predictions_{split}.jsonl"), count)
+    for number, (text, (_, record)) in enumerate(zip(splits[split]["text"][:count], records, strict=True), start=1):
         label_ids = [trainer.model.config.label2id[label] for label in record["labels"]]
         attention = label_attention(trainer.model, trainer.processing_class, text, label_ids, data_args.max_length)
         entries = zip(record["labels"], record["scores"], attention, strict=True)
