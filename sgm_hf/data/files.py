@@ -174,17 +174,18 @@ def _read_documents(path: Path, layout: _Layout, split: str) -> _Documents:
             "predicted, but not evaluated. If another column holds the labels, name it with --labels_column.",
             stacklevel=3,
         )
-    expected_text, expected_id = f"a text in {layout.text_column!r}", f"a text or an integer in {layout.id_column!r}"
     joined_labels = []
     for number, record in records:
-        text = _value(path, number, record, layout.text_column, str, expected_text)
+        text = record.get(layout.text_column)
+        if not isinstance(text, str):
+            _unexpected(path, number, record, layout.text_column, f"a text in {layout.text_column!r}")
         if split == "train" and not text.strip():
             _fault(
                 path, number, f"the text ({layout.text_column!r}) is empty. Remove the document, or give it a text."
             )
-        name: str | int = f"{path.name}:{number}"
-        if layout.id_column in record:
-            name = _value(path, number, record, layout.id_column, str | int, expected_id)
+        name = record[layout.id_column] if layout.id_column in record else f"{path.name}:{number}"
+        if not isinstance(name, (str, int)):
+            _unexpected(path, number, record, layout.id_column, f"a text or an integer in {layout.id_column!r}")
         documents.places.append(number)
         documents.ids.append(str(name))
         documents.texts.append(text)
@@ -202,23 +203,15 @@ def _read_documents(path: Path, layout: _Layout, split: str) -> _Documents:
     return documents
 
 
-def _value(path: Path, number: int, record: Mapping[str, Any], column: str, kind: Any, expected: str) -> Any:
-    """The value of a record's column, which must be there and of a kind."""
-    if column not in record:
-        _fault(path, number, f"expected {expected}, got nothing (the record has {_quoted(list(record))}).")
-    value = record[column]
-    if not isinstance(value, kind):
-        _fault(path, number, f"expected {expected}, got {type(value).__name__} {_shortened(value)}.")
-    return value
-
-
 def _labels(path: Path, number: int, record: Mapping[str, Any], layout: _Layout) -> list[str]:
     """The label names of one record, in their order."""
     column, separator = layout.labels_column, layout.label_separator
-    expected = f"the labels in {column!r} as a list of texts, or as one text with {separator!r} between two labels"
-    value = _value(path, number, record, column, str | list, expected)
+    value = record.get(column)
     if isinstance(value, str):
         return [_label_name(name) for name in value.split(separator) if name.strip()]
+    if not isinstance(value, list):
+        expected = f"the labels in {column!r} as a list of texts, or as one text with {separator!r} between two labels"
+        _unexpected(path, number, record, column, expected)
     for name in value:
         if not isinstance(name, str) or not name.strip():
             _fault(path, number, f"expected a list of label names in {column!r}, but {_shortened(name)} is not one.")
@@ -414,6 +407,13 @@ def _no_documents(path: Path) -> NoReturn:
 
 def _fault(path: Path, number: int, message: str, cause: Exception | None = None) -> NoReturn:
     raise ValueError(f"{path}, {_unit(path)} {number}: {message}") from cause
+
+
+def _unexpected(path: Path, number: int, record: Mapping[str, Any], column: str, expected: str) -> NoReturn:
+    found = f"nothing (the record has {_quoted(list(record))})"
+    if column in record:
+        found = f"{type(record[column]).__name__} {_shortened(record[column])}"
+    _fault(path, number, f"expected {expected}, got {found}.")
 
 
 def _unit(path: Path) -> str:

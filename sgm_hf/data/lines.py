@@ -62,12 +62,11 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             record = decoder.decode(line.strip())
             if "\\u" in line:
                 json.dumps(record, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but not text
-        except RecursionError as error:
-            raise ValueError(f"{path}, line {number}: nested too deeply. {_EXPECTED}") from error
-        except ValueError as error:
+        except (RecursionError, ValueError) as error:
             # The place in a JSON error counts lines from the start of this line, which would confuse.
             what = f"{error.msg} at character {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-            raise ValueError(f"{path}, line {number}: not valid JSON ({what}). {_EXPECTED}") from error
+            fault = "nested too deeply" if isinstance(error, RecursionError) else f"not valid JSON ({what})"
+            raise ValueError(f"{path}, line {number}: {fault}. {_EXPECTED}") from error
         if not isinstance(record, dict):
             raise ValueError(f"{path}, line {number}: a JSON {type(record).__name__}. {_EXPECTED}")
         yield number, record
