@@ -7,104 +7,17 @@ import pytest
 import torch
 from accelerate import cpu_offload
 from reference import Reference, encode
-from tiny_models import NUM_LABELS, build_model
+from tiny_models import NUM_LABELS, build_model, shake
 from torch import nn
 from transformers import AutoModel, AutoModelForSeq2SeqLM
 
-from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration, cpu_sgm
+from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration
 from sgm_hf.modeling.cpu_sgm import SGMDropout
-from sgm_hf.modeling.decoder_sgm import SGMLabelFeedback
-from sgm_hf.modeling.encoders_sgm import SGMBidirectionalLSTM, reversal_index
 from sgm_hf.modeling.modeling_sgm import label_loss
 from sgm_hf.training.machine import autocast
 
 SYSTEMS = list(itertools.product(("word", "none"), ("previous_label", "global_embedding", "fixed_mixture")))
 GOLD = torch.tensor([[2, 0, 3], [1, 3, -100], [3, -100, -100], [0, 2, 3]])
-
-
-@torch.no_grad()
-def shake(model):
-    """Moves all parameters of a model: biases start at 0 or 1, the padding word at 0, and could hide a fault."""
-    for parameter in model.parameters():
-        parameter.add_(torch.randn(parameter.shape, dtype=parameter.dtype), alpha=0.3)
-    return model
-
-
-def test_bidirectional_layer_equals_a_packed_lstm():
-    torch.manual_seed(0)
-    layer, oracle = SGMBidirectionalLSTM(5, 4), nn.LSTM(5, 4, batch_first=True, bidirectional=True)
-    for name, parameter in layer.forward_lstm.named_parameters():
-        getattr(oracle, name).data.copy_(parameter)
-    for name, parameter in layer.backward_lstm.named_parameters():
-        getattr(oracle, name + "_reverse").data.copy_(parameter)
-    lengths, inputs = torch.tensor([7, 3, 1, 5]), torch.randn(4, 7, 5)
-    packed = nn.utils.rnn.pack_padded_sequence(inputs, lengths, batch_first=True, enforce_sorted=False)
-    expected, _ = nn.utils.rnn.pad_packed_sequence(oracle(packed)[0], batch_first=True)
-    states = layer(inputs, reversal_index(lengths, 7))
-    is_word = torch.arange(7) < lengths[:, None]
-    torch.testing.assert_close(states[is_word], expected[is_word], rtol=1e-6, atol=1e-6)
-
-
-def test_reversal_is_its_own_inverse_and_leaves_padding_in_place():
-    index = reversal_index(torch.tensor([3, 1, 4]), 4)
-    assert index.tolist() == [2, 1, 0, 3, 4, 5, 6, 7, 11, 10, 9, 8]
-    assert torch.equal(index[index], torch.arange(12))
-
-
-@pytest.mark.parametrize("gate_activation", ["linear", "sigmoid"])
-def test_global_embedding_equals_equations_11_to_13(gate_activation):
-    torch.manual_seed(0)
-    config = SGMConfig(
-        num_labels=4, embedding_size=6, label_feedback="global_embedding", gate_activation=gate_activation
-    )
-    feedback = SGMLabelFeedback(config)
-    label_ids, distribution = torch.tensor([3, 0]), torch.rand(2, 5).softmax(dim=-1)
-    got = feedback(label_ids, feedback.average(distribution)).detach().numpy()
-
-    embeddings = feedback.embed_labels.weight.detach().numpy().astype(np.float64)
-    w1, w2 = (m.weight.detach().numpy().astype(np.float64) for m in (feedback.gate_label, feedback.gate_average))
-    for row, (label, y) in enumerate(zip(label_ids.tolist(), distribution.numpy().astype(np.float64), strict=True)):
-        e = embeddings[label]
-        e_bar = sum(y[i] * embeddings[i] for i in range(4))  # eq. 11
-        gate = w1 @ e + w2 @ e_bar  # eq. 13
-        gate = 1 / (1 + np.exp(-gate)) if gate_activation == "sigmoid" else gate
-        np.testing.assert_allclose(got[row], (1 - gate) * e + gate * e_bar, rtol=1e-5, atol=1e-6)  # eq. 12
-
-
-@pytest.mark.parametrize("mixture_lambda", [0.0, 0.3, 1.0])
-def test_fixed_mixture_equals_equation_14(mixture_lambda):
-    torch.manual_seed(0)
-    config = SGMConfig(num_labels=4, embedding_size=6, label_feedback="fixed_mixture", mixture_lambda=mixture_lambda)
-    feedback = SGMLabelFeedback(config)
-    label_ids, distribution = torch.tensor([2, 1]), torch.rand(2, 5).softmax(dim=-1)
-    got = feedback(label_ids, feedback.average(distribution)).detach().numpy()
-    embeddings = feedback.embed_labels.weight.detach().numpy()
-    for row, label in enumerate(label_ids.tolist()):
-        e_bar = distribution[row, :4].numpy() @ embeddings[:4]
-        expected = (1 - mixture_lambda) * embeddings[label] + mixture_lambda * e_bar
-        np.testing.assert_allclose(got[row], expected, rtol=1e-5, atol=1e-6)
-
-
-def test_lambda_zero_is_sgm_without_global_embedding(texts):
-    plain = build_model(label_feedback="previous_label")
-    mixed = build_model(label_feedback="fixed_mixture", mixture_lambda=0.0)
-    mixed.load_state_dict(plain.state_dict())
-    assert torch.equal(plain(**texts, labels=GOLD).logits, mixed(**texts, labels=GOLD).logits)
-
-
-def test_attention_equals_equations_4_to_6(texts):
-    model = build_model()
-    encoded = model.encoder(**texts)
-    states, attention = encoded.last_hidden_state, model.decoder.attention
-    query, memory = torch.randn(4, 10), attention.memory(encoded)
-    assert tuple(memory) == attention.memory_names
-    context, weights = attention(query, *memory.values())
-    for row in range(4):
-        h = states[row, : texts["attention_mask"][row].sum()]
-        energy = torch.tanh(attention.query(query[row]) + h @ attention.key.weight.T) @ attention.energy.weight[0]
-        torch.testing.assert_close(weights[row, : len(h)], energy.softmax(0))
-        torch.testing.assert_close(context[row], energy.softmax(0) @ h)
-    assert (weights[texts["attention_mask"] == 0] == 0).all()
 
 
 @pytest.mark.parametrize("label_mask", [True, False])
@@ -147,20 +60,6 @@ def test_logits_and_attention_equal_the_equations_in_numpy(
                 assert output.cross_attentions is None
 
 
-def test_attention_in_pieces_equals_attention_at_once(texts, monkeypatch):
-    model, sizes = build_model(), []
-    energy = model.decoder.attention.energy
-    with torch.no_grad():
-        whole = model(**texts, labels=GOLD).logits
-        for size, expected in ((1, [1] * 4), (9 * 7, [1] * 4), (2 * 9 * 7, [2] * 2), (3 * 9 * 7 + 1, [3, 1])):
-            monkeypatch.setattr(cpu_sgm, "PIECE_SIZE", size)
-            sizes.clear()
-            handle = energy.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
-            torch.testing.assert_close(model(**texts, labels=GOLD).logits, whole, rtol=1e-6, atol=1e-6)
-            handle.remove()
-            assert sizes == expected * 4  # c_0 and three steps
-
-
 @pytest.mark.parametrize(("attention", "label_feedback"), SYSTEMS)
 def test_padding_and_batch_mates_never_change_the_logits(texts, attention, label_feedback):
     settings = {"attention": attention, "label_feedback": label_feedback, "encoder_layers": 2, "decoder_layers": 2}
@@ -173,12 +72,6 @@ def test_padding_and_batch_mates_never_change_the_logits(texts, attention, label
     order = torch.tensor([2, 0, 3, 1])
     permuted = model(**{name: value[order] for name, value in texts.items()}, labels=GOLD[order]).logits
     torch.testing.assert_close(permuted, together[order], rtol=1e-5, atol=1e-5)
-
-
-def test_the_padding_word_is_never_read(texts):
-    model = shake(build_model())
-    changed = dict(texts, input_ids=texts["input_ids"] + 17 * (1 - texts["attention_mask"]))
-    assert torch.equal(model(**texts, labels=GOLD).logits, model(**changed, labels=GOLD).logits)
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
@@ -212,20 +105,6 @@ def test_loss_over_a_given_number_of_items_adds_up_over_micro_batches(texts):
         for rows in (slice(0, 1), slice(1, 4))
     ]
     torch.testing.assert_close(sum(halves), whole)
-
-
-def test_without_the_mask_a_repeat_keeps_its_logit(texts):
-    model = build_model(label_mask=False)
-    assert torch.isfinite(model(**texts, labels=GOLD).logits).all()
-
-
-def test_global_embedding_passes_gradient_through_the_distribution_before():
-    model = build_model(label_feedback="global_embedding")
-    output = model(input_ids=torch.tensor([[5, 6]]), labels=torch.tensor([[1, 3]]))
-    first_step_logits = model.decoder.output.weight
-    # Only the second step's logits are used: the output layer then gets gradient through y_{t-1} as well.
-    gradient = torch.autograd.grad(output.logits[0, 1, 0], first_step_logits, retain_graph=True)[0]
-    assert gradient[2].abs().sum() > 0  # label 2 takes part only through the average embedding of step 1
 
 
 @pytest.mark.parametrize(("attention", "label_feedback"), SYSTEMS)
@@ -263,36 +142,6 @@ def test_a_corrupt_checkpoint_is_refused(tmp_path):
         SGMForMultiLabelGeneration.from_pretrained(tmp_path)
 
 
-def test_stepping_with_a_state_equals_teacher_forcing(texts):
-    model = build_model(label_feedback="global_embedding", decoder_layers=2)
-    bos = model.config.bos_label_id
-    decoder_input_ids = torch.tensor([[bos, 2, 0], [bos, 1, 0], [bos, 0, 1], [bos, 0, 2]])
-    whole = model(**texts, decoder_input_ids=decoder_input_ids).logits
-    state, steps = None, []
-    for step in range(3):
-        output = model(**texts, decoder_input_ids=decoder_input_ids[:, step : step + 1], past_key_values=state)
-        state = output.past_key_values
-        steps.append(output.logits)
-    assert torch.equal(torch.cat(steps, dim=1), whole)
-    assert state.get_seq_length() == 3
-
-
-def test_several_decoder_rows_a_document_equal_repeated_documents(texts):
-    model = build_model()
-    bos = model.config.bos_label_id
-    rows = torch.tensor([[bos, 0], [bos, 1]] * 4)
-    shared = model(**texts, decoder_input_ids=rows).logits
-    repeated = model(**{k: v.repeat_interleave(2, 0) for k, v in texts.items()}, decoder_input_ids=rows).logits
-    torch.testing.assert_close(shared, repeated, rtol=1e-5, atol=1e-6)
-
-
-def test_attention_weights_are_distributions_over_words(texts):
-    output = build_model()(**texts, labels=GOLD, output_attentions=True, output_hidden_states=True)
-    (weights,) = output.cross_attentions
-    assert weights.shape == (4, 3, 9)
-    torch.testing.assert_close(weights.sum(-1), torch.ones(4, 3))
-
-
 def test_hidden_states_are_those_of_the_embeddings_and_of_each_layer(texts):
     output = build_model(decoder_layers=2)(**texts, labels=GOLD, output_hidden_states=True)
     assert [states.shape for states in output.encoder_hidden_states] == [(4, 9, 8), (4, 9, 12), (4, 9, 12)]
@@ -324,13 +173,6 @@ def test_gradient_checkpointing_changes_no_gradient(texts, use_reentrant):
     assert model.is_activation_checkpointing
     for got, gradient in zip(gradients(), expected, strict=True):
         torch.testing.assert_close(got, gradient, rtol=1e-5, atol=1e-7)
-
-
-def test_embeddings_in_place_of_words_give_the_same_logits(texts):
-    model = build_model()
-    embeddings = model.get_input_embeddings()(texts["input_ids"])
-    got = model(inputs_embeds=embeddings, attention_mask=texts["attention_mask"], labels=GOLD).logits
-    assert torch.equal(got, model(**texts, labels=GOLD).logits)
 
 
 @pytest.mark.parametrize("feedback", ["previous_label", "global_embedding", "fixed_mixture"])
@@ -482,43 +324,6 @@ def test_bfloat16_autocast_stays_close_and_trains(texts):
     assert rounded.item() == pytest.approx(exact.item(), rel=0.05)
 
 
-def test_dropout_drops_the_share_asked_for_and_keeps_the_mean():
-    torch.manual_seed(0)
-    for dtype in (torch.float32, torch.bfloat16):
-        for share in (0.1, 0.5, 0.9):
-            inputs = torch.ones(701, 503, dtype=dtype, requires_grad=True)
-            output = SGMDropout(share)(inputs)
-            assert output.dtype == dtype
-            assert (output == 0).float().mean().item() == pytest.approx(share, abs=4 * (0.25 / 701 / 503) ** 0.5)
-            assert set(output.float().unique().tolist()) == {0.0, output.float().max().item()}
-            assert output.float().max().item() == pytest.approx(1 / (1 - share), rel=5e-3)
-            output.sum().backward()
-            assert torch.equal(inputs.grad, output.detach())
-
-
-def test_dropout_does_nothing_in_evaluation_and_all_or_nothing_at_the_ends():
-    inputs = torch.randn(3, 5)
-    assert torch.equal(SGMDropout(0.5).eval()(inputs), inputs)
-    assert torch.equal(SGMDropout(0.0)(inputs), inputs)
-    assert not SGMDropout(1.0)(inputs).any()
-
-
-@pytest.mark.parametrize("share", [0.1, 0.3, 0.77])
-def test_what_is_kept_is_scaled_by_the_share_that_sixteen_bits_give(share):
-    dropped = round(share * 65536)
-    kept = SGMDropout(share)(torch.ones(1000)).max().item()
-    assert kept == pytest.approx(65536 / (65536 - dropped), rel=1e-7)
-    assert kept != pytest.approx(1 / (1 - share), rel=5e-7)
-
-
-def test_neighbouring_elements_are_dropped_independently():
-    torch.manual_seed(0)
-    dropped = SGMDropout(0.3)(torch.ones(400_000)) == 0
-    for distance in (1, 2, 3, 4, 8):
-        both = (dropped[distance:] & dropped[:-distance]).float().mean().item()
-        assert both == pytest.approx(0.09, abs=0.003)
-
-
 def test_a_model_in_half_precision_trains_and_decodes(texts):
     model = build_model().to(torch.bfloat16)
     assert model.generate(**texts, num_beams=3).shape[0] == 4
@@ -546,14 +351,6 @@ def test_a_text_without_words_scores_the_same_at_any_width_and_beside_any_text(t
     got = model(**together, labels=GOLD[[0, 1, 0, 2, 3]]).logits
     torch.testing.assert_close(got[2:3], alone, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(got[[0, 1, 3, 4]], model(**texts, labels=GOLD).logits, rtol=1e-5, atol=1e-6)
-
-
-def test_a_text_without_words_looks_at_nothing(texts):
-    texts["attention_mask"][1] = 0
-    output = build_model()(**texts, labels=GOLD, output_attentions=True)
-    sums = output.cross_attentions[0].sum(dim=-1)
-    assert not sums[1].any()
-    torch.testing.assert_close(sums[[0, 2, 3]], torch.ones(3, 3))
 
 
 def test_training_on_a_text_without_words_gives_finite_gradients(texts):
@@ -769,31 +566,6 @@ def test_two_passes_in_training_differ_and_in_evaluation_do_not(texts):
 # ---- adding labels ----
 
 
-@pytest.mark.parametrize("frozen", [True, False])
-def test_added_rows_are_the_mean_of_the_others_and_frozen_ones_stay_frozen(frozen):
-    model = build_model(label_feedback="global_embedding")
-    with torch.no_grad():
-        model.decoder.output.bias.copy_(torch.tensor([1.0, 2.0, 6.0, 100.0]))
-    model.decoder.output.requires_grad_(not frozen)
-    model.decoder.feedback.embed_labels.requires_grad_(not frozen)
-    embeddings, output = (
-        layer.weight.detach().clone() for layer in (model.decoder.feedback.embed_labels, model.decoder.output)
-    )
-    model.add_labels(["new", "newer"])
-    model.add_labels(["newest"])
-    assert model.config.num_untrained_labels == 3
-    decoder, feedback = model.decoder, model.decoder.feedback
-    for layer, old in ((feedback.embed_labels, embeddings), (decoder.output, output)):
-        added = old[:3].mean(dim=0).expand(3, -1)
-        torch.testing.assert_close(layer.weight, torch.cat([old[:3], added, old[3:]]))
-        assert all(parameter.requires_grad != frozen for parameter in layer.parameters())
-    torch.testing.assert_close(decoder.output.bias, torch.tensor([1.0, 2.0, 6.0, 3.0, 3.0, 3.0, 100.0]))
-    assert decoder.output.out_features == len(decoder.output.weight) == 7
-    assert feedback.embed_labels.num_embeddings == len(feedback.embed_labels.weight) == 9
-    assert decoder.num_labels == feedback.num_labels == 6
-    assert decoder.feedback.gate_label.weight.requires_grad
-
-
 def test_the_ids_of_generation_rise_with_added_labels():
     model = build_model()
     model.generation_config.num_beams, model.generation_config.label_threshold = 7, 0.25
@@ -835,18 +607,6 @@ def test_encoder_outputs_may_be_given_in_place_of_texts(texts):
     assert output.encoder_hidden_states is None
 
 
-def test_without_a_mask_what_is_not_the_padding_word_is_a_word(texts):
-    model = build_model(pad_token_id=7)
-    input_ids = texts["input_ids"].masked_fill(texts["input_ids"] == 7, 8)
-    padded = input_ids.masked_fill(texts["attention_mask"] == 0, 7)
-    expected = model(input_ids=padded, attention_mask=texts["attention_mask"], labels=GOLD).logits
-    assert torch.equal(model(input_ids=padded, labels=GOLD).logits, expected)
-    embeddings = model.get_input_embeddings()(padded)
-    every = torch.ones_like(padded)
-    expected = model(input_ids=padded, attention_mask=every, labels=GOLD).logits
-    assert torch.equal(model(inputs_embeds=embeddings, labels=GOLD).logits, expected)
-
-
 def test_the_state_is_returned_as_asked_for(texts):
     model = build_model()
     assert model(**texts, labels=GOLD).past_key_values.get_seq_length() == 3
@@ -862,44 +622,6 @@ def test_attention_is_returned_as_asked_for(texts):
     assert model(**texts, labels=GOLD, output_attentions=False).cross_attentions is None
 
 
-def test_hidden_states_of_the_decoder_are_its_input_and_the_output_of_its_layers(texts):
-    model, seen = build_model(label_feedback="fixed_mixture", decoder_layers=2), {0: [], 1: [], "feedback": []}
-    for layer in (0, 1):
-        model.decoder.cells[layer].register_forward_hook(
-            lambda m, i, output, layer=layer: seen[layer].append(output[0])
-        )
-    model.decoder.feedback.register_forward_hook(lambda m, i, output: seen["feedback"].append(output))
-    states = model(**texts, labels=GOLD, output_hidden_states=True).decoder_hidden_states
-    for got, name in zip(states, ("feedback", 0, 1), strict=True):
-        assert torch.equal(got, torch.stack(seen[name], dim=1))
-
-
-def test_a_reordered_state_goes_on_as_the_rows_it_was_made_of(texts):
-    model = build_model(label_feedback="global_embedding", decoder_layers=2)
-    bos = model.config.bos_label_id
-    rows = torch.tensor([[bos, 2], [bos, 0], [bos, 1], [bos, 0]] * 2)
-    state = model(**texts, decoder_input_ids=rows).past_key_values
-    order = torch.tensor([1, 1, 2, 3, 5, 4, 7, 7])  # within each document's two rows
-    state.reorder_cache(order)
-    last = torch.tensor([[1], [2], [2], [1], [1], [1], [2], [1]])
-    got = model(**texts, decoder_input_ids=last, past_key_values=state).logits[:, 0]
-    expected = model(**texts, decoder_input_ids=torch.cat([rows[order], last], dim=1)).logits[:, -1]
-    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
-
-
-def test_a_state_of_fewer_documents_goes_on_alike(texts):
-    model = build_model()
-    bos = torch.full((4, 1), model.config.bos_label_id)
-    state = model(**texts, decoder_input_ids=bos).past_key_values
-    kept, last = torch.tensor([0, 3]), torch.tensor([[1], [2]])
-    state.keep_documents(kept)
-    state.reorder_cache(kept)
-    got = model(decoder_input_ids=last, past_key_values=state).logits[:, 0]
-    few = {name: values[kept] for name, values in texts.items()}
-    expected = model(**few, decoder_input_ids=torch.cat([bos[kept], last], dim=1)).logits[:, -1]
-    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
-
-
 def test_transformers_is_told_what_the_model_takes():
     model = build_model()
     assert model.main_input_name == model.encoder.main_input_name == "input_ids"
@@ -907,14 +629,3 @@ def test_transformers_is_told_what_the_model_takes():
     assert model.supports_gradient_checkpointing
     assert model._is_stateful  # its state cannot be cut back, as assisted decoding would
     assert not model._supports_default_dynamic_cache()
-
-
-def test_words_and_embeddings_at_once_are_refused(texts):
-    model = build_model()
-    with pytest.raises(ValueError, match="input_ids or inputs_embeds"):
-        model(**texts, inputs_embeds=model.get_input_embeddings()(texts["input_ids"]), labels=GOLD)
-
-
-def test_a_hole_in_the_attention_mask_is_refused():
-    with pytest.raises(ValueError, match="padding on the right"):
-        build_model()(input_ids=torch.tensor([[4, 5, 6]]), attention_mask=torch.tensor([[1, 0, 1]]), labels=GOLD[:1])

@@ -21,3 +21,11 @@ def build_model(seed: int = 0, **settings) -> SGMForMultiLabelGeneration:
     with torch.no_grad():
         model.decoder.output.weight.mul_(4.0)
     return model
+
+
+@torch.no_grad()
+def shake(model):
+    """Moves all parameters of a model: biases start at 0 or 1, the padding word at 0, and could hide a fault."""
+    for parameter in model.parameters():
+        parameter.add_(torch.randn(parameter.shape, dtype=parameter.dtype), alpha=0.3)
+    return model
