@@ -63,7 +63,11 @@ class LabelConstraints(LogitsProcessor):
         self.max_labels = self.num_labels if max_labels is None else _count("max_labels", max_labels)
         self.max_length = max_length
         hierarchy = label_hierarchy or {}
-        children = (_key_as_label(config, key) for key in hierarchy)
+        # A stored generation config is JSON, whose keys are always texts.
+        children = [
+            int(key) if isinstance(key, str) and key not in config.label2id and key.isdecimal() else key
+            for key in hierarchy
+        ]
         parents = dict(zip(label_ids(config, children), label_ids(config, hierarchy.values()), strict=True))
         num_ancestors = _count_ancestors(parents, self.names)
         self.parents: torch.Tensor | None = None  # (L), L for none
@@ -117,7 +121,8 @@ class LabelConstraints(LogitsProcessor):
         Returns:
             `scores` with -inf where the constraints forbid, (R, L + 1).
         """
-        steps_left = self._steps_left(input_ids)
+        # More than a set can need where sequences are not cut.
+        steps_left = self.num_labels + 1 if self.max_length is None else self.max_length - input_ids.shape[1]
         produced = produced_labels(input_ids, self.num_labels)  # (R, L)
         num_produced = produced.sum(dim=1)  # (R)
         required = self.required.to(scores.device)  # (m)
@@ -227,10 +232,6 @@ class LabelConstraints(LogitsProcessor):
                 "forced_eos_token_id or suppress_tokens) excludes what the constraints ask for. Leave one of them out."
             )
 
-    def _steps_left(self, input_ids: torch.Tensor) -> int:
-        """How many ids may follow `(R, t)`; more than a set can need where sequences are not cut."""
-        return self.num_labels + 1 if self.max_length is None else self.max_length - input_ids.shape[1]
-
     def _check_feasible(self) -> None:
         """Refuses constraints that no label set meets."""
         required = self.required.tolist()
@@ -299,11 +300,6 @@ def label_ids(config: SGMConfig, labels: Iterable[Label]) -> list[int]:
             raise ValueError(f"The model has no label {label!r}. Its {len(shown)} labels are: {some}")
         found.append(number)
     return found
-
-
-def _key_as_label(config: SGMConfig, key: Label) -> Label:
-    """The label that a key of the hierarchy means: a stored generation config is JSON, whose keys are always texts."""
-    return int(key) if isinstance(key, str) and key not in config.label2id and key.isdecimal() else key
 
 
 def _listed_ids(config: SGMConfig, name: str, labels: Sequence[Label] | None) -> list[int]:

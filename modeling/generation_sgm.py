@@ -339,7 +339,9 @@ class SGMGenerationMixin(GenerationMixin):
         threshold = options.pop("label_threshold")
         wants_scores = bool(options.pop("output_label_scores")) or set_decoding != "best_sequence"
         constraints = self._resolve_constraints(config, model_kwargs, options)
-        if _num_documents(inputs, model_kwargs) == 0:
+        encoder_outputs = model_kwargs.get("encoder_outputs") or [None]
+        sources = (inputs, model_kwargs.get("input_ids"), model_kwargs.get("inputs_embeds"), encoder_outputs[0])
+        if any(source is not None and len(source) == 0 for source in sources):
             output = self._empty_output(config, wants_scores)
             return output if config.return_dict_in_generate else output.sequences
 
@@ -549,14 +551,6 @@ def _refuse_unsupported(config: GenerationConfig, model_kwargs: dict[str, Any]) 
 def _end_ids(config: GenerationConfig) -> Sequence[int]:
     """What ends a sequence."""
     return config.eos_token_id if isinstance(config.eos_token_id, Sequence) else [config.eos_token_id]
-
-
-def _num_documents(inputs: torch.Tensor | None, model_kwargs: dict[str, Any]) -> int:
-    """B, by the first of the inputs that is given."""
-    encoder_outputs = model_kwargs.get("encoder_outputs")
-    sources = (inputs, model_kwargs.get("input_ids"), model_kwargs.get("inputs_embeds"))
-    given = [source for source in sources if source is not None]
-    return len(given[0] if given else encoder_outputs[0] if encoder_outputs is not None else [None])
 
 
 def _num_returned(config: GenerationConfig, set_decoding: str) -> int:

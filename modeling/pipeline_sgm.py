@@ -112,7 +112,13 @@ class MultiLabelGenerationPipeline(Pipeline):
         preprocess_params: dict[str, Any] = {}
         postprocess_params: dict[str, Any] = {}
         if "top_k" in generate_kwargs:  # None has a meaning, so a default of None would not tell whether it was given
-            postprocess_params["top_k"] = _checked_top_k(generate_kwargs.pop("top_k"))
+            top_k = postprocess_params["top_k"] = generate_kwargs.pop("top_k")
+            is_count = isinstance(top_k, int) and not isinstance(top_k, bool) and top_k >= 1
+            if top_k is not None and top_k != "generated" and not is_count:
+                raise ValueError(
+                    f"top_k is {top_k!r}; expected a number of labels from 1 on, None for all, or 'generated' for the "
+                    "set."
+                )
         if return_attention is not None:
             preprocess_params["return_offsets"] = return_attention
             generate_kwargs["return_attention"] = return_attention
@@ -319,16 +325,6 @@ def _as_pipeline_input(inputs: Any) -> Any:
             "a Dataset (e.g. KeyDataset) or a generator."
         )
     return list(inputs) if isinstance(inputs, Sized) else (text for text in inputs)
-
-
-def _checked_top_k(top_k: Any) -> Any:
-    """The argument, if it has a meaning."""
-    is_count = isinstance(top_k, int) and not isinstance(top_k, bool) and top_k >= 1
-    if top_k is not None and top_k != "generated" and not is_count:
-        raise ValueError(
-            f"top_k is {top_k!r}; expected a number of labels from 1 on, None for all, or 'generated' for the set."
-        )
-    return top_k
 
 
 def attention_to_words(

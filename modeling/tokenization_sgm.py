@@ -93,7 +93,15 @@ class SGMTokenizer(TokenizersBackend):
             TypeError: If `texts` is a single string, or one of them is not a string.
             ValueError: If there is no text or no word in them, or a size makes no vocabulary.
         """
-        _check_sizes(vocab_size, model_max_length, min_frequency)
+        if vocab_size < 3:
+            raise ValueError(
+                f"vocab_size is {vocab_size}; expected at least 3 ({PAD_TOKEN}, {UNK_TOKEN} and one word), usually "
+                "30000."
+            )
+        if model_max_length < 1:
+            raise ValueError(f"model_max_length is {model_max_length} words; it must be at least 1, usually 500.")
+        if min_frequency < 1:
+            raise ValueError(f"min_frequency is {min_frequency}; it must be at least 1.")
         if isinstance(texts, str):
             raise TypeError(
                 f"texts must be an iterable of strings, got the single string {texts[:50]!r}; pass [text]."
@@ -152,18 +160,6 @@ class _CountedTexts:
                 )
             self.number += 1
             yield text
-
-
-def _check_sizes(vocab_size: int, model_max_length: int, min_frequency: int) -> None:
-    """Refuse sizes that leave no room for a word."""
-    if vocab_size < 3:
-        raise ValueError(
-            f"vocab_size is {vocab_size}; expected at least 3 ({PAD_TOKEN}, {UNK_TOKEN} and one word), usually 30000."
-        )
-    if model_max_length < 1:
-        raise ValueError(f"model_max_length is {model_max_length} words; it must be at least 1, usually 500.")
-    if min_frequency < 1:
-        raise ValueError(f"min_frequency is {min_frequency}; it must be at least 1.")
 
 
 def _untrained_backend(lowercase: bool, mask_numbers: bool) -> Tokenizer:
