@@ -23,7 +23,7 @@ def settings(name: str) -> dict:
 def test_the_page_of_the_papers_names_only_settings_and_fields_that_exist():
     page = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
     names = set(re.findall(r"`([A-Za-z_]\w*(?:\.[a-z]\w*)?)(?:=[^`]*)?`", page)) - OF_OTHERS
-    assert "SGMDecoderState.masked" in names and "attention_size" in names
+    assert {"SGMDecoderState.rows", "masked", "attention_size"} <= names
     files = {path.name for path in ROOT.glob("examples/configs/*.json")} | {"rewards.py"}
     missing = {name for name in names - files if not exists(name)}
     assert missing == set()
