@@ -329,7 +329,7 @@ def generation_controls(predictor: Predictor) -> list[gr.components.Component]:
             1,
             value=0.5 if fixed else getattr(config, "label_threshold", None) or 0.5,
             step=0.01,
-            label="Threshold (the model has one a label)" if fixed else "Threshold",
+            label="Threshold (the model has one per label)" if fixed else "Threshold",
             elem_id="threshold",
             interactive=decoding == THRESHOLD and not fixed,
         )
