@@ -34,6 +34,7 @@ DEVELOPMENT = [
     "hypothesis>=6.170,<6.171",
     "mutmut>=3.8,<3.9",
     "mypy>=2.4,<2.5",
+    "optuna>=5.0,<5.1",
     "parameterized>=0.9,<0.10",
     "pytest>=9.2,<9.3",
     "ruff>=0.17.5,<0.18",

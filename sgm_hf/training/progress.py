@@ -1,11 +1,17 @@
 """What is shown while a program works: bars on a terminal, else lines, so that it is never silent for long."""
 
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from types import TracebackType
 from typing import Any
+
+import numpy as np
+
+from sgm_hf.metrics import compute_metrics
+from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 
 SECONDS = 30.0  # between two lines
 
@@ -65,6 +71,12 @@ def duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
+METRICS = "|".join(compute_metrics(np.zeros((1, 1), dtype=bool), np.zeros((1, 1), dtype=bool)))
+# Of ours those that tell little of how a training goes: of one set decoding, and all but micro-F1.
+UNSHOWN = re.compile(
+    rf"_({'|'.join(SET_DECODINGS)})_({METRICS})$|_(?!micro_f1$)({METRICS})$"
+    r"|_(loss|runtime|documents_per_second|label_threshold)$"
+)
 LOGGED = (
     "epoch",
     "loss",
@@ -88,9 +100,11 @@ def format_log(logs: dict[str, Any]) -> str:
     """One readable line of the values that a training logs.
 
     Args:
-        logs: Names and values, as Transformers' callbacks get them. Of an evaluation's many metrics only those that
+        logs: Names and values, as Transformers' callbacks get them. Of our metrics of an evaluation only those that
             tell how the training goes are shown.
     """
-    names = [name for name in LOGGED if name in logs]
+    # Of several evaluation sets micro-F1, and what a user's own compute_metrics reports.
+    others = [name for name in logs if name.startswith("eval_") and name not in LOGGED and not UNSHOWN.search(name)]
+    names = [*(name for name in LOGGED if name in logs), *(n for n in others if isinstance(logs[n], int | float))]
     shown = {name: name if name == "eval_loss" else name.removeprefix("eval_") for name in names}
     return "  ".join(f"{shown[name]} {logs[name]:.4g}" for name in names)

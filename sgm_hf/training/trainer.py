@@ -41,6 +41,9 @@ from sgm_hf.training.resuming import ResumableTrainer
 from sgm_hf.training.streaming import StreamedBatches, is_stream
 from sgm_hf.training.summary import epoch_history
 
+# What `Trainer.train` takes from the tokenizer.
+TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
 
 @dataclass
 class SGMPredictionOutput:
@@ -354,8 +357,10 @@ class SGMTrainer(PushingTrainer, ResumableTrainer):
     # Called when the model of `model_init` and the settings of a trial are there, and before a checkpoint is loaded.
     def _hp_search_setup(self, trial: Any) -> None:
         """As Transformers'; then check whether this model can be trained, evaluated and saved with these settings."""
-        for config, name, value in self._token_ids:
-            setattr(config, name, value)  # Transformers has taken the tokenizer's words for label ids
+        for config, ids in self._token_ids:  # Transformers has taken the tokenizer's words for label ids
+            for name in TOKEN_IDS:
+                vars(config).pop(name, None)
+            vars(config).update(ids)
         super()._hp_search_setup(trial)
         self._num_untrained_labels = self.model.config.num_untrained_labels
         if self._has_own_collator and self.model_init is not None:
@@ -639,14 +644,10 @@ class SGMTrainer(PushingTrainer, ResumableTrainer):
         return metrics
 
 
-def token_ids(model: PreTrainedModel) -> list[tuple[Any, str, Any]]:
-    """Where a model keeps the ids that `Trainer.train` takes from the tokenizer, and what they are."""
-    names = ("bos_token_id", "eos_token_id", "pad_token_id")
-    return [
-        (config, name, getattr(config, name, None))
-        for config in (model.config, model.generation_config)
-        for name in names
-    ]
+def token_ids(model: PreTrainedModel) -> list[tuple[Any, dict[str, Any]]]:
+    """The configurations of a model that `Trainer.train` changes, and their token ids."""
+    configs = (model.config, model.generation_config)
+    return [(config, {name: vars(config)[name] for name in TOKEN_IDS if name in vars(config)}) for config in configs]
 
 
 def check_encoded(dataset: Any, name: str) -> None:

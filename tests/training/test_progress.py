@@ -42,3 +42,13 @@ def test_a_log_line_shows_what_matters_with_few_digits():
     line = format_log({"epoch": 1.0, "loss": 0.123456789, "eval_micro_f1": 0.5, "total_flos": 1e15})
     assert line == "epoch 1  loss 0.1235  micro_f1 0.5"
     assert format_log({"loss": 1.0, "eval_loss": 2.0}) == "loss 1  eval_loss 2"  # else there were two of one name
+
+
+def test_a_log_line_shows_micro_f1_of_each_set_and_metrics_of_the_users_own():
+    hidden = {
+        "eval_a_hamming_loss": 2.0,
+        "eval_a_threshold_micro_f1": 3.0,
+        "eval_a_runtime": 4.0,
+        "eval_zero_one_loss": 1.0,
+    }
+    assert format_log({"eval_a_micro_f1": 0.5, "eval_mine": 0.25, **hidden}) == "a_micro_f1 0.5  mine 0.25"
