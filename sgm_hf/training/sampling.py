@@ -246,8 +246,8 @@ class SamplingTrainer(SGMTrainer):
             return texts
         if encoder_outputs is None:
             encoder_outputs = self.model.get_encoder()(**texts)
-        states = BaseModelOutput(last_hidden_state=encoder_outputs[0].detach())  # (B, T, H_e)
-        return {"encoder_outputs": states, "attention_mask": texts["attention_mask"]}
+        tensors = {name: t.detach() for name, t in encoder_outputs.items() if isinstance(t, torch.Tensor)}
+        return {"encoder_outputs": type(encoder_outputs)(**tensors), "attention_mask": texts["attention_mask"]}
 
     def _decode(self, source: dict[str, Any], **settings: Any) -> torch.Tensor:
         """The target sequences that `generate` finds without beams, (R, n)."""
