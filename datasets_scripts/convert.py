@@ -98,6 +98,11 @@ def convert(
     return statistics
 
 
+def size_category(documents: int) -> str:
+    """The Hub's name for a data set of that many documents."""
+    return next((name for limit, name in SIZES if documents < limit), "10M<n<100M")
+
+
 def make_card(
     name: str, builder: datasets.GeneratorBasedBuilder, statistics: dict[str, SplitStatistics]
 ) -> DatasetCard:
@@ -113,7 +118,7 @@ def make_card(
     use = USE.format(split=next(iter(statistics), "train"))
     card = DatasetCard(f"{template.replace(STATISTICS_MARK, tables).rstrip()}\n\n{use}")
     total = sum(counts.documents for counts in statistics.values())
-    card.data["size_categories"] = [next((name for limit, name in SIZES if total < limit), "10M<n<100M")]
+    card.data["size_categories"] = [size_category(total)]
     config = builder.config.name
     files = [{"split": split, "path": f"data/{_file_stem(builder, split)}*.parquet"} for split in statistics]
     card.data["configs"] = [{"config_name": config, "data_files": files}]

@@ -62,4 +62,4 @@ def test_every_cards_metadata_is_complete_and_valid(name):
     [(0, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (10_789, "10K<n<100K"), (804_414, "100K<n<1M")],
 )
 def test_the_size_category_is_that_of_the_documents_counted(documents, name):
-    assert convert._size_category(documents) == name
+    assert convert.size_category(documents) == name
