@@ -14,48 +14,49 @@ from sgm_hf.training.machine import PRECISIONS, choose_precision
 class SGMTrainingArguments(TrainingArguments):
     """Transformers' `TrainingArguments` with the defaults of the SGM paper and the settings of `SGMTrainer`.
 
-    Listed are the settings that `TrainingArguments` does not have, and those whose default or meaning is another here.
+    Listed are the settings that `TrainingArguments` does not have, and those whose default or meaning differs here.
     Paper: Yang et al. 2018, section 3.3.
 
     Args:
-        per_device_train_batch_size: Greatest number of documents in a batch; default 64.
-        per_device_eval_batch_size: Greatest number of documents in a batch of generation; default 256.
-        max_tokens_per_batch: Greatest number of words in a training batch, padding included; default 16,384.
-        max_tokens_per_eval_batch: The same for generation; default 32,768.
-        num_train_epochs: Passes over the training documents; default 10.
-        learning_rate: Of Adam (Transformers' AdamW, whose `weight_decay` is 0 by default); default 1e-3 (paper).
-        max_grad_norm: Norm to which gradients are clipped; default 10 (paper).
-        lr_scheduler_type: Default "constant".
+        per_device_train_batch_size: Most documents in a training batch.
+        per_device_eval_batch_size: Most documents in a batch of generation.
+        max_tokens_per_batch: Most words in a training batch, padding included.
+        max_tokens_per_eval_batch: The same for generation.
+        num_train_epochs: Passes over the training documents.
+        learning_rate: Of Adam (paper), which is Transformers' AdamW without `weight_decay`.
+        max_grad_norm: Norm to which gradients are clipped (paper).
+        lr_scheduler_type: A schedule of Transformers.
         halve_from_epoch: The learning rate is halved at the end of this epoch (counted from 1) and of every later
-            one; it replaces `lr_scheduler_type`. Default None: not halved.
-        label_smoothing_factor: Given to the model, which spreads this share of the target's probability over the
-            labels that are still allowed; default 0.
-        early_stopping_patience: Evaluations without a better `metric_for_best_model` after which training stops;
-            default None: never.
-        generation_num_beams: Beam width of evaluation; default None: the model's generation config.
-        metric_for_best_model: Any that `SGMTrainer.evaluate` reports, with or without `eval_`; default "micro_f1", of
-            the set decoding the model's generation config chooses.
+            one, instead of following `lr_scheduler_type`.
+        label_smoothing_factor: The share of the target's probability that the model's loss spreads over the labels
+            that are still allowed.
+        early_stopping_patience: Evaluations without a better `metric_for_best_model` after which training stops.
+        generation_num_beams: Beam width of evaluation; default that of the model's generation config.
+        metric_for_best_model: Any that `SGMTrainer.evaluate` reports, with or without `eval_`; default that of the set
+            decoding which the model's generation config chooses. Of several evaluation sets one by its key, as
+            `KEY_micro_f1`.
         greater_is_better: Default: False for a metric whose name ends in "loss", True for all others.
         precision: Of multiplication: "fp32", "bf16" (autocast; weights, optimizer and loss stay in fp32), or "auto":
             "bf16" where the device has instructions for it and it works, else "fp32". Where "bf16" cannot run, it is
-            "fp32", and a warning says why. Default "fp32". It then holds what was chosen, never "auto".
-        bf16: Transformers' name for the same: True for "bf16", False for "fp32"; default None, as `precision` says.
-            Where it is given, `precision` is not looked at. It then holds what was chosen.
-        eval_strategy: When to evaluate: "epoch" (default), "steps" or "no".
-        save_strategy: When to save a checkpoint: "epoch" (default), "steps", "best" or "no".
-        save_total_limit: Checkpoints kept, the best one among them; default 2.
-        do_eval: For programs: whether to evaluate the validation split after training; default False, whether or not
-            training evaluates.
-        use_cache: Default True; recorded in the model's config.
-        logging_steps: Updates between two logs; default 100.
+            "fp32", and a warning says why. Holds what was chosen, never "auto".
+        bf16: Transformers' name for the same, which goes before `precision`: True for "bf16", False for "fp32".
+        eval_strategy: When to evaluate: "epoch", "steps" or "no".
+        save_strategy: When to save a checkpoint: "epoch", "steps", "best" or "no".
+        save_total_limit: Checkpoints kept, the best one among them.
+        do_eval: For programs: whether to evaluate the validation split after training, whether or not training
+            evaluates.
+        use_cache: Recorded in the model's config.
+        logging_steps: Updates between two logs.
         logging_nan_inf_filter: Not used: training stops at a loss that is not finite.
-        report_to: Loggers of Transformers; default "none".
-        logging_first_step: Default True. Without progress bars, a line is also written where 30 seconds pass without.
+        report_to: Transformers' loggers: "tensorboard", "wandb", "mlflow" or another by name, several in a list, "all"
+            for those that are installed, or "none". They get what is logged: loss, gradient norm and learning rate
+            every `logging_steps` and before an evaluation, and every metric of each evaluation under its name.
+        logging_first_step: Without progress bars, a line is also written where 30 seconds pass without one.
         disable_tqdm: Default: whether the error output is not a terminal.
-        load_best_model_at_end: Default True; False where `eval_strategy` is "no".
-        resume_from_checkpoint: For programs: a checkpoint folder, "true" for the last complete one of `output_dir`, or
-            "false"; kept as the folder, True or None.
-        restore_callback_states_from_checkpoint: Default True, so that early stopping goes on counting on resume.
+        load_best_model_at_end: False where `eval_strategy` is "no".
+        resume_from_checkpoint: For programs: a checkpoint folder, "true" for the newest complete one of `output_dir`,
+            or "false"; kept as the folder, True or None.
+        restore_callback_states_from_checkpoint: So that early stopping goes on counting on resume.
     """
 
     per_device_train_batch_size: int = field(default=64, metadata={"help": "Most documents in a training batch."})
@@ -92,7 +93,7 @@ class SGMTrainingArguments(TrainingArguments):
     )
     resume_from_checkpoint: str | None = field(
         default=None,
-        metadata={"help": "A checkpoint folder to go on from, true for the last complete one, or false."},
+        metadata={"help": "A checkpoint folder to resume from, true for the newest complete one, or false."},
     )
     restore_callback_states_from_checkpoint: bool = field(
         default=True, metadata={"help": "Go on counting early stopping's patience on resume."}
@@ -109,7 +110,7 @@ class SGMTrainingArguments(TrainingArguments):
     )
     do_eval: bool = field(default=False, metadata={"help": "Evaluate the validation split."})
     use_cache: bool = field(default=True, metadata={"help": "Recorded in the model's config; decoding needs it."})
-    logging_first_step: bool = field(default=True, metadata={"help": "Log the first update too."})
+    logging_first_step: bool = field(default=True, metadata={"help": "Also log the first update."})
     logging_steps: float = field(default=100, metadata={"help": "Updates between two lines of training loss."})
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "Not used: training stops at a loss that is not finite."}
@@ -119,11 +120,7 @@ class SGMTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
-        """Check our settings, and choose the device and the precision.
-
-        Raises:
-            ValueError: If a setting is out of its range.
-        """
+        """Check our settings (ValueError), and choose the device and the precision."""
         batch_sizes = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
         for name in ("max_tokens_per_batch", "max_tokens_per_eval_batch", *batch_sizes):
             if getattr(self, name) < 1:
@@ -154,11 +151,7 @@ class SGMTrainingArguments(TrainingArguments):
         self.accelerator_config.even_batches = False
 
     def _choose_precision(self) -> None:
-        """Set `precision` and `bf16` to what will run.
-
-        Raises:
-            ValueError: If there is no such precision, or fp16 is asked for on a CPU.
-        """
+        """Set `precision` and `bf16` to what will run."""
         accelerator = None if self.use_cpu else torch.accelerator.current_accelerator()
         device_type = "cpu" if accelerator is None else accelerator.type
         if self.fp16 and device_type == "cpu":

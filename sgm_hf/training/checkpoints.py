@@ -39,12 +39,7 @@ NEEDED = (
 
 
 def write_text_atomically(path: str | Path, text: str) -> None:
-    """Write a file so that it holds either its old or its new content, never a part.
-
-    Args:
-        path: The file.
-        text: Its new content.
-    """
+    """Write a file so that it holds either its old or its new content, never a part."""
     temporary = Path(path).with_name(f"_{Path(path).name}.part")
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
@@ -54,11 +49,7 @@ def write_text_atomically(path: str | Path, text: str) -> None:
 
 
 def leftovers(output_dir: str | Path) -> list[Path]:
-    """What a kill left half-written in a training folder: temporary files, and checkpoints that were begun only.
-
-    Args:
-        output_dir: The training's folder; it need not exist.
-    """
+    """What a kill left half-written in a training folder: temporary files, and checkpoints that were only begun."""
     found = [path for pattern in LEFTOVERS for path in Path(output_dir).glob(pattern)]
     return sorted(found + [path for path in checkpoints_in(output_dir) if was_begun_only(path)])
 
@@ -84,9 +75,6 @@ def alone_in(output_dir: str | Path) -> Iterator[None]:
     """Keep other processes from training in a folder; the operating system frees it when this process dies.
 
     Within one process it can be entered again. The folder is made, and removed if nothing was written to it.
-
-    Args:
-        output_dir: The training's folder.
 
     Raises:
         FileExistsError: If another process is in it.
@@ -163,11 +151,7 @@ def was_begun_only(checkpoint: str | Path) -> bool:
 
 
 def fault_of(checkpoint: str | Path) -> str | None:
-    """Why training cannot be resumed from a checkpoint, or None if every file it needs is there and readable.
-
-    Args:
-        checkpoint: The folder.
-    """
+    """Why training cannot be resumed from a checkpoint, or None if every file it needs is there and readable."""
     folder = Path(checkpoint)
     if not folder.is_dir():
         return "it is not a folder"
@@ -218,10 +202,7 @@ def has_complete_checkpoint(output_dir: str | Path) -> bool:
 
 
 def last_complete_checkpoint(output_dir: str | Path) -> str:
-    """The complete checkpoint of the most updates in a training folder; each newer one is named with its fault.
-
-    Args:
-        output_dir: The training's folder.
+    """The newest complete checkpoint of a training folder; each newer one is named in a warning with its fault.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -232,19 +213,15 @@ def last_complete_checkpoint(output_dir: str | Path) -> str:
         if fault is None:
             return str(checkpoint)
         faults.append(f"{checkpoint.name}: {fault}")
-        logger.warning("%s is passed over: %s.", checkpoint, fault)
+        logger.warning("%s is skipped: %s.", checkpoint, fault)
     raise FileNotFoundError(
         f"{output_dir} holds no complete checkpoint to resume from ({len(faults)} incomplete"
-        f"{''.join('; ' + fault for fault in faults)}); start anew in an empty output_dir."
+        f"{''.join('; ' + fault for fault in faults)}); start again in an empty output_dir."
     )
 
 
 def chosen_checkpoint(resume_from_checkpoint: str | bool | None) -> str | bool:
-    """What a setting of `resume_from_checkpoint` means: False for no, True for the last one, or a folder.
-
-    Args:
-        resume_from_checkpoint: As given in Python, on the command line ("true", "no", …) or in a file.
-    """
+    """What `resume_from_checkpoint` means, in Python or as text ("true", "no", …): no, the newest one, or a folder."""
     if isinstance(resume_from_checkpoint, str):
         words = {"true": True, "yes": True, "false": False, "no": False, "none": False, "": False}
         return words.get(resume_from_checkpoint.lower(), resume_from_checkpoint)
@@ -252,11 +229,7 @@ def chosen_checkpoint(resume_from_checkpoint: str | bool | None) -> str | bool:
 
 
 def find_checkpoint(resume_from_checkpoint: str | bool | None, output_dir: str | Path) -> str | None:
-    """The checkpoint that training is to be resumed from, complete, or None if it is to start anew.
-
-    Args:
-        resume_from_checkpoint: A folder, or what `chosen_checkpoint` takes.
-        output_dir: The training's folder.
+    """The complete checkpoint that training is to be resumed from, or None if it is to start from the beginning.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint, or no complete one.
@@ -270,6 +243,6 @@ def find_checkpoint(resume_from_checkpoint: str | bool | None, output_dir: str |
     fault = fault_of(chosen)
     if fault is not None:
         raise ValueError(
-            f"{chosen} is no complete checkpoint to resume from: {fault}; name another one, or give true."
+            f"{chosen} is not a complete checkpoint to resume from: {fault}; name another one, or give true."
         )
     return chosen

@@ -40,11 +40,7 @@ STREAM_DOCUMENTS = 1_000
 
 
 def hash_dataset(dataset: Dataset) -> str:
-    """A hash of encoded documents in their order, in hexadecimal; two seconds for 400,000 that lie in order.
-
-    Args:
-        dataset: Documents with columns of integers or of lists of integers.
-    """
+    """A hash of encoded documents in their order, in hexadecimal; it takes two seconds for 400,000."""
     digest = hashlib.blake2b(digest_size=16)
     columns = [name for name in COLUMNS if name in dataset.column_names]
     table = dataset.select_columns(columns).with_format("arrow")
@@ -88,8 +84,8 @@ def make_fingerprint(
     Args:
         model: The model.
         args: The settings.
-        datasets: The encoded documents of each split, or None.
-        tokenizer: The tokenizer, or None.
+        datasets: The encoded documents of each split.
+        tokenizer: Its words are compared with those of the checkpoint.
         trainer: Name of the trainer's class.
 
     Returns:
@@ -119,12 +115,7 @@ def is_free(setting: str) -> bool:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What forbids to go on with a training, a line each, as "name: old → new".
-
-    Args:
-        old: The fingerprint of the checkpoint.
-        new: That of the training that would go on from it.
-    """
+    """Why a training cannot resume from the checkpoint of another, as lines of "name: old → new"."""
     found = []
     for name in ("trainer", "processes", "vocabulary", "trained parameters"):
         if old[name] != new[name] and None not in (old[name], new[name]):

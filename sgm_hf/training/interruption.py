@@ -20,11 +20,7 @@ SAME_SIGNAL_SECONDS = 1.0
 
 
 class Interrupted(SystemExit):
-    """The end of the process by a signal; its exit status is that of shells: 130 for SIGINT, 143 for SIGTERM.
-
-    Args:
-        signal_number: The signal.
-    """
+    """The end of the process by a signal; its exit status is that of shells: 130 for SIGINT, 143 for SIGTERM."""
 
     def __init__(self, signal_number: int):
         super().__init__(128 + signal_number)
@@ -33,11 +29,7 @@ class Interrupted(SystemExit):
 
 @contextmanager
 def signals_handled_by(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    """Give SIGINT and SIGTERM to a handler for a while, in the main thread; those that are ignored stay ignored.
-
-    Args:
-        handler: Called with the signal's number and the frame.
-    """
+    """Give SIGINT and SIGTERM to a handler within the block, in the main thread; those that are ignored stay so."""
     before = {}
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.getsignal(number) for number in SIGNALS}
@@ -62,8 +54,8 @@ def exit_on_signals(command: Sequence[str], output_dir: str | Path | None = None
 
     Args:
         command: The program and its arguments.
-        output_dir: The folder of its training, which goes on from there if that has a checkpoint; default None: the
-            program finds out itself how to go on.
+        output_dir: The folder of its training, which resumes if that has a checkpoint; None for a program that finds
+            out itself how to go on.
 
     Raises:
         Interrupted: At a signal.
@@ -91,10 +83,6 @@ def exit_on_signals(command: Sequence[str], output_dir: str | Path | None = None
 
 def run_to_its_end(command: Sequence[str], **streams: Any) -> int:
     """Run a program in a process of its own, which gets the signals and decides how it ends.
-
-    Args:
-        command: The program and its arguments.
-        **streams: Passed to `subprocess.Popen`.
 
     Returns:
         The program's exit status.

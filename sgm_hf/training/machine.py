@@ -26,12 +26,12 @@ KEPT_SIZE = 32 * 2**20
 def prepare_cpu(num_threads: int | None = None) -> None:
     """Flush denormal numbers, keep freed memory, and set the number of threads; best before any thread starts.
 
-    Denormal numbers slow recurrent layers several times over. All of it holds for the whole process and cannot be
-    undone, so programs call it, and nothing in the library does: a trainer flushes denormals while it works, no more.
+    All of it holds for the whole process and cannot be undone, so programs call it, and nothing in the library does.
 
     Args:
         num_threads: PyTorch's threads; default as they are.
     """
+    # Denormal numbers slow recurrent layers several times over.
     torch.set_flush_denormal(True)
     keep_freed_memory()
     if num_threads is not None:
@@ -40,9 +40,9 @@ def prepare_cpu(num_threads: int | None = None) -> None:
 
 @contextlib.contextmanager
 def flushed_denormals() -> Iterator[None]:
-    """Flush denormal numbers within the block or decorated function, and be as before after it.
+    """Flush denormal numbers within the block or decorated function, in this thread.
 
-    PyTorch's worker threads keep the mode in which they started; `prepare_cpu` at a program's start reaches them too.
+    PyTorch's worker threads keep the mode in which they started, which `prepare_cpu` at a program's start decides.
     """
     before = sys.float_info.min * 0.5 == 0.0  # a denormal number, unless the processor flushes them
     torch.ones(2**18).add_(1)  # starts the workers, so that they do not start flushed and stay so
@@ -54,14 +54,12 @@ def flushed_denormals() -> Iterator[None]:
 
 
 def keep_freed_memory() -> bool:
-    """Let the C library keep freed memory, so that each batch's tensors lie where the last batch's lay.
-
-    By default it returns a tensor's memory to the system and asks for it again at the next batch, and the system
-    clears every page of it. Does nothing where the C library is not glibc.
+    """Let the C library keep freed memory, if it is glibc, so that each batch's tensors lie where the last one's lay.
 
     Returns:
         Whether it was done.
     """
+    # By default a tensor's memory goes back to the system, which clears every page of it before the next batch.
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -76,11 +74,11 @@ def choose_precision(precision: str, device_type: str) -> str:
 
     Args:
         precision: "fp32", "bf16", or "auto": "bf16" where the device has instructions for it and it works, else
-            "fp32". Where "bf16" does not work the answer is "fp32", and a warning says why, once.
+            "fp32".
         device_type: Such as "cpu" or "cuda".
 
     Returns:
-        "fp32" or "bf16".
+        "fp32" or "bf16". Where "bf16" is asked for and does not work it is "fp32", and a warning says why, once.
 
     Raises:
         ValueError: If there is no such precision.
@@ -116,11 +114,7 @@ def multiplies_bf16(device_type: str) -> bool:
 
 @functools.cache
 def bf16_fault(device_type: str) -> str | None:
-    """Why an LSTM cannot be trained under bfloat16 autocast on a device, found by training one; None where it can.
-
-    Args:
-        device_type: Such as "cpu" or "cuda".
-    """
+    """Why an LSTM cannot be trained under bfloat16 autocast on a device, found by training one; None where it can."""
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
         lstm, inputs = nn.LSTM(8, 8), torch.zeros(2, 1, 8)
     try:

@@ -21,7 +21,7 @@ from sgm_hf.training.machine import autocast
 from sgm_hf.training.progress import ProgressLines
 
 # Sorting the scores of a large data set all at once would take many times their memory.
-DOCUMENTS_A_SORT = 4096
+DOCUMENTS_PER_SORT = 4096
 
 
 @dataclass
@@ -30,8 +30,8 @@ class LabelPredictions:
 
     Args:
         best_sequences: Label ids of each document's best sequence, in generated order.
-        label_scores: Probability that each label is in the document's set, (N, L) float32.
-        expected_f1_sets: Label ids of the set of greatest expected F1 of each document, best first.
+        label_scores: Probability of each label to be in the document's set, (N, L) float32.
+        expected_f1_sets: Label ids of each document's set of highest expected F1, best first.
     """
 
     best_sequences: list[list[int]]
@@ -46,8 +46,8 @@ class LabelPredictions:
         Args:
             set_decoding: "best_sequence" (ids in generated order), "threshold" (the labels whose score reaches the
                 threshold, highest first) or "expected_f1" (best first).
-            constraints: What the sets of "threshold" obey, as all hypotheses must have: `model.label_constraints()`.
-            threshold: Least score of a label of "threshold", one for all or one a label.
+            constraints: What the sets of "threshold" obey: `model.label_constraints()`.
+            threshold: Lowest score of a label of "threshold", one for all labels or one per label.
 
         Raises:
             ValueError: If there is no such decoding, or a threshold is outside (0, 1].
@@ -58,7 +58,7 @@ class LabelPredictions:
         if set_decoding == "expected_f1":
             return self.expected_f1_sets
         scores = torch.from_numpy(self.label_scores)
-        return [labels for part in scores.split(DOCUMENTS_A_SORT) for labels in constraints.select(part, threshold)]
+        return [labels for part in scores.split(DOCUMENTS_PER_SORT) for labels in constraints.select(part, threshold)]
 
 
 def evaluation_sets(dataset: Any, name: str) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def generate_predictions(
 
     Args:
         model: An SGM model.
-        dataset: Encoded documents (`input_ids`, `length`), see `sgm_hf.data.encoding.encode_dataset`.
+        dataset: Documents of `sgm_hf.data.encoding.encode_dataset`.
         max_tokens: Most words of a batch, padding included.
         max_documents: Most documents of a batch.
         bf16: Whether to multiply in bfloat16 (autocast); in fp32, with a warning, where the device cannot.
@@ -150,7 +150,7 @@ def generate_predictions(
 def _generate_batch(
     model: PreTrainedModel, dataset: Dataset, indices: list[int], bf16: bool, generation_arguments: dict[str, Any]
 ) -> list[tuple[int, list[int], np.ndarray, list[int]]]:
-    """The row number, best sequence, label scores and set of greatest expected F1 of each document of one batch."""
+    """The row number, best sequence, label scores and set of highest expected F1 of each document of one batch."""
     collate = MultiLabelCollator(model.config.pad_token_id, model.config.num_labels)
     inputs = collate.pad_texts(dataset.__getitems__(indices))
     with torch.no_grad(), autocast(model.device, bf16):
@@ -177,21 +177,21 @@ def mean_token_loss(
 ) -> float:
     """The cross-entropy per target token of encoded documents, given the true labels before it (teacher forcing).
 
-    There is no label smoothing. Labels come in the order of the training, by id where that is "shuffled", so that the
-    loss of a data set does not depend on draws. Labels that the model does not know (ids from L on) are left out, and
-    documents without words. In a distributed run each document counts once.
+    Labels that the model does not know (ids from L on) and documents without words are left out, and there is no label
+    smoothing. In a distributed run each document counts once.
 
     Args:
         model: An SGM model.
-        dataset: Encoded documents (`input_ids`, `labels`, `length`), see `sgm_hf.data.encoding.encode_dataset`.
+        dataset: Documents of `sgm_hf.data.encoding.encode_dataset`, with labels.
         max_tokens: Most words of a batch, padding included.
         max_documents: Most documents of a batch.
-        bf16: Whether to multiply in bfloat16, see `sgm_hf.training.machine.choose_precision`.
+        bf16: Whether to multiply in bfloat16 (autocast).
 
     Returns:
         The loss in nats, the same on all processes; NaN where no document has words.
     """
     config = model.config
+    # Labels come as in training, but by id where they are shuffled there: the loss must not depend on draws.
     order = "frequency" if config.label_order == "shuffled" else config.label_order
     collate = MultiLabelCollator(config.pad_token_id, config.num_labels, order)
     total, count = 0.0, 0

@@ -17,12 +17,7 @@ SECONDS = 30.0  # between two lines
 
 
 class ProgressLines:
-    """Writes how far a loop over documents is, every 30 seconds; used like a `tqdm` bar.
-
-    Args:
-        total: Number of documents.
-        description: What is done with them.
-    """
+    """Writes how far a loop over `total` documents is, every 30 seconds; used like a `tqdm` bar."""
 
     def __init__(self, total: int, description: str):
         self.total, self.description, self.done = total, description, 0
@@ -97,12 +92,7 @@ LOGGED = (
 
 
 def format_log(logs: dict[str, Any]) -> str:
-    """One readable line of the values that a training logs.
-
-    Args:
-        logs: Names and values, as Transformers' callbacks get them. Of our metrics of an evaluation only those that
-            tell how the training goes are shown.
-    """
+    """One readable line of what a training logs; of our metrics those that tell how the training goes."""
     # Of several evaluation sets micro-F1, and what a user's own compute_metrics reports.
     others = [name for name in logs if name.startswith("eval_") and name not in LOGGED and not UNSHOWN.search(name)]
     names = [*(name for name in LOGGED if name in logs), *(n for n in others if isinstance(logs[n], int | float))]

@@ -17,6 +17,7 @@ from transformers.trainer_utils import TrainOutput
 from sgm_hf.training.callbacks import InterruptionCallback, LossSinceLogCallback
 from sgm_hf.training.checkpoints import (
     SAVING,
+    STATE,
     alone_in,
     begin_checkpoint,
     find_checkpoint,
@@ -51,19 +52,7 @@ class ResumableTrainer(Trainer):
     def train(
         self, resume_from_checkpoint: str | bool | None = None, trial: Any = None, **keywords: Any
     ) -> TrainOutput:
-        """Train alone in a folder; a signal ends it with a checkpoint.
-
-        Args:
-            resume_from_checkpoint: A checkpoint folder to resume from, or True for the newest complete one.
-            trial: The trial of a search that this training is.
-            **keywords: Passed to `Trainer.train`.
-
-        Raises:
-            FileExistsError: If another process trains in the folder, or a trial's folder is in use.
-            FileNotFoundError: If there is no complete checkpoint to resume from.
-            Interrupted: At a signal.
-            ValueError: If the checkpoint named is incomplete, or is of other data, labels or settings.
-        """
+        """Train alone in a folder; a signal ends it with a checkpoint. See `SGMTrainer.train`."""
         interruption, self._loss_since_log = InterruptionCallback(self), LossSinceLogCallback(self)
         self.add_callback(interruption)
         self.add_callback(self._loss_since_log)
@@ -114,30 +103,27 @@ class ResumableTrainer(Trainer):
                 "%s has no fingerprint: nothing says that it is of these data and settings.", self._checkpoint
             )
         else:
-            self._check_fingerprint(self._checkpoint, record)
+            found = differences(record["fingerprint"], self.fingerprint)
+            if found:
+                raise ValueError(
+                    f"{self._checkpoint} cannot be resumed, because the training that it is of differs from this one "
+                    "in\n  "
+                    + "\n  ".join(found)
+                    + "\nGive data and settings as they were, or start a new training in "
+                    "another output_dir; it can begin with the checkpoint's weights as its model."
+                )
+            changed = changed_settings(record["fingerprint"], self.fingerprint)
+            update = json.loads(Path(self._checkpoint, STATE).read_text(encoding="utf-8"))["global_step"]
+            self.resumptions = [*record["resumptions"], {"update": update, "changed": changed}]
+            for name, (old, new) in changed.items():
+                logger.warning("%s: %s → %s, from update %d on.", name, old, new, update)
             self._loss_since_log.kept = record["since log"]
         if self.threshold_dataset is not None:
             # Fitted before the checkpoint was saved; Transformers reloads the weights only.
             stored = GenerationConfig.from_pretrained(self._checkpoint)
             self.model.generation_config.label_threshold = stored.label_threshold
 
-    def _check_fingerprint(self, checkpoint: str, record: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another training, and note the settings that changed."""
-        found = differences(record["fingerprint"], self.fingerprint)
-        if found:
-            raise ValueError(
-                f"{checkpoint} cannot be resumed, because the training that it is of differs from this one in\n  "
-                + "\n  ".join(found)
-                + "\nGive data and settings as they were, or start a new training in another output_dir; it can begin "
-                "with the checkpoint's weights as its model."
-            )
-        changed = changed_settings(record["fingerprint"], self.fingerprint)
-        update = json.loads(Path(checkpoint, "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
-        self.resumptions = [*record["resumptions"], {"update": update, "changed": changed}]
-        for name, (old, new) in changed.items():
-            logger.warning("%s: %s → %s, from update %d on.", name, old, new, update)
-
-    # ---- going on ----
+    # ---- resuming ----
 
     def _init_training_state(
         self,
@@ -205,11 +191,7 @@ class ResumableTrainer(Trainer):
             self.processing_class.save_pretrained(folder)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save model, tokenizer and generation config so that a kill never leaves half a file.
-
-        Args:
-            output_dir: The folder; default `args.output_dir`.
-        """
+        """Save model, tokenizer and generation config to a folder so that a kill never leaves half a file."""
         target, folder = Path(output_dir or self.args.output_dir), Path(self.args.output_dir)
         if self.args.should_save:
             target.mkdir(parents=True, exist_ok=True)
@@ -231,12 +213,7 @@ class ResumableTrainer(Trainer):
 def set_learning_rate(
     optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler, learning_rate: float
 ) -> None:
-    """Go on with another learning rate; the schedule's factors stay.
-
-    Args:
-        optimizer: The optimizer.
-        scheduler: Its schedule, after some updates.
-        learning_rate: The new rate, before the schedule's factor.
+    """Go on with another learning rate, which the schedule's factors multiply as before.
 
     Raises:
         ValueError: If the schedule's rates are no multiples of one rate.

@@ -1,6 +1,6 @@
 """Training on label sequences that the model samples: self-critical reinforcement learning and an order-free loss.
 
-Shapes: B documents, S samples a document, n steps, L labels (column L is eos).
+Shapes: B documents, S samples per document, n steps, L labels (column L is eos).
 """
 
 from collections.abc import Iterator
@@ -25,19 +25,19 @@ class SamplingArguments(SGMTrainingArguments):
     """The settings of `SelfCriticalTrainer` and `OrderFreeTrainer`, on top of those of `SGMTrainer`.
 
     Args:
-        learning_rate: Default 1e-5 (Yang et al. 2019).
-        num_samples: Label sequences sampled a document; default 1.
-        temperature: Logits are divided by this when sampling, and when the samples are scored; default 1.
-        dropout_in_sampling: Whether dropout stays on. Default False: what is scored is then exactly what was sampled.
-        likelihood_weight: Weight of the gold sequence's likelihood loss beside; default 0.
+        learning_rate: Of Adam (Yang et al. 2019).
+        num_samples: Label sequences sampled per document.
+        temperature: Logits are divided by this when sampling, and when the samples are scored.
+        dropout_in_sampling: Whether dropout stays on; without it, what is scored is exactly what was sampled.
+        likelihood_weight: Weight of the gold sequence's likelihood loss, which is added.
         reward: Name of a reward: "f1", "hamming", "f1_and_hamming" or "cost". `SelfCriticalTrainer` only.
         baseline: "greedy" (the reward of the greedy sequence) or "leave_one_out" (the mean reward of the document's
             other samples; at least two samples). `SelfCriticalTrainer` only.
-        entropy_weight: Weight of the entropy bonus of each step; default 0. `SelfCriticalTrainer` only.
+        entropy_weight: Weight of the entropy bonus of each step. `SelfCriticalTrainer` only.
     """
 
     learning_rate: float = field(default=1e-5, metadata={"help": "Learning rate of Adam."})
-    num_samples: int = field(default=1, metadata={"help": "Label sequences sampled a document."})
+    num_samples: int = field(default=1, metadata={"help": "Label sequences sampled per document."})
     temperature: float = field(default=1.0, metadata={"help": "Divides the logits of sampling."})
     dropout_in_sampling: bool = field(default=False, metadata={"help": "Keep dropout on."})
     likelihood_weight: float = field(default=0.0, metadata={"help": "Weight of the gold sequence's likelihood loss."})
@@ -46,13 +46,9 @@ class SamplingArguments(SGMTrainingArguments):
     entropy_weight: float = field(default=0.0, metadata={"help": "Weight of the entropy bonus."})
 
     def __post_init__(self) -> None:
-        """Check our settings.
-
-        Raises:
-            ValueError: If a setting is out of its range.
-        """
+        """Check our settings (ValueError)."""
         if self.num_samples < 1:
-            raise ValueError(f"num_samples is {self.num_samples}; at least one sequence a document must be sampled.")
+            raise ValueError(f"num_samples is {self.num_samples}; at least one sequence per document must be sampled.")
         if self.temperature <= 0:
             raise ValueError(f"temperature is {self.temperature}; it must be above 0.")
         if self.reward not in REWARDS:
@@ -132,11 +128,8 @@ class SamplingTrainer(SGMTrainer):
 
     Args:
         model: The model, usually trained with `SGMTrainer` before.
-        args: The settings.
+        args: The settings, `SamplingArguments` (TypeError).
         **keywords: As of `SGMTrainer`.
-
-    Raises:
-        TypeError: If the settings are not `SamplingArguments`.
     """
 
     args: SamplingArguments
@@ -164,7 +157,7 @@ class SamplingTrainer(SGMTrainer):
         Args:
             model: The model, wrapped or not.
             inputs: `input_ids`, `attention_mask` (B, T), `labels` (B, n).
-            return_outputs: Whether to return the samples too.
+            return_outputs: Whether to return the samples in addition.
             num_items_in_batch: Documents of all batches of this update, on all processes.
 
         Returns:
@@ -207,11 +200,8 @@ class SamplingTrainer(SGMTrainer):
         return samples, gold.sequence_log_probs().squeeze(1)  # (B)
 
     def _encode_once(self, model: nn.Module, texts: dict[str, torch.Tensor]) -> BaseModelOutput | None:
-        """The encoder's states for sampling and scoring both, or None where they must be made twice.
-
-        They are shared where that is exact: by an unwrapped model (a wrapper must see the forward pass whose gradients
-        it gathers) without dropout.
-        """
+        """What the encoder returns, for both sampling and scoring, or None where that must be made twice."""
+        # Sharing is exact without dropout; a wrapper must see the forward pass whose gradients it gathers.
         if model is not self.model or self.args.dropout_in_sampling or self.is_fsdp_enabled:
             return None
         with self.accelerator.autocast():
@@ -221,33 +211,25 @@ class SamplingTrainer(SGMTrainer):
     def _sample(
         self, texts: dict[str, torch.Tensor], encoder_outputs: BaseModelOutput | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Sampled target sequences (B, S, n), and the labels of the greedy one (B, 1, L) where it is needed.
-
-        Samples come from the model's own distribution, which is what is scored: a constraint or filter of the
-        generation config would shift the gradient. The greedy sequence obeys the generation config, as predictions do:
-        any baseline that does not look at the sample leaves the gradient's expectation as it is.
-        """
+        """Sampled target sequences (B, S, n), and the labels of the greedy one (B, 1, L) where it is needed."""
         with self.accelerator.autocast():
-            source = self._sampling_source(texts, encoder_outputs)
+            source: dict[str, Any] = texts  # all that FSDP can use: only the whole model has its weights
+            if not self.is_fsdp_enabled:
+                encoded = self.model.get_encoder()(**texts) if encoder_outputs is None else encoder_outputs
+                tensors = {name: t.detach() for name, t in encoded.items() if isinstance(t, torch.Tensor)}
+                source = {"encoder_outputs": type(encoded)(**tensors), "attention_mask": texts["attention_mask"]}
             settings = {"do_sample": True, "top_k": 0, "top_p": 1.0, "temperature": self.args.temperature}
+            # From the model's own distribution, which is what is scored: a constraint or filter of the generation
+            # config would shift the gradient.
             with plain_generation_config(self.model):
                 sampled = self._decode(source, num_return_sequences=self.args.num_samples, **settings)  # (B * S, n)
             sampled = sampled.unflatten(0, (-1, self.args.num_samples))  # (B, S, n)
             if not self.needs_greedy:
                 return sampled, None
+            # It obeys the generation config, as predictions do: a baseline that does not look at the sample leaves the
+            # gradient's expectation as it is.
             greedy = self._decode(source, do_sample=False)  # (B, n)
         return sampled, label_sets(greedy, self.model.config.num_labels)[:, None]
-
-    def _sampling_source(
-        self, texts: dict[str, torch.Tensor], encoder_outputs: BaseModelOutput | None
-    ) -> dict[str, Any]:
-        """What `generate` is given: encoder states, or the texts where only the whole model has its weights (FSDP)."""
-        if self.is_fsdp_enabled:
-            return texts
-        if encoder_outputs is None:
-            encoder_outputs = self.model.get_encoder()(**texts)
-        tensors = {name: t.detach() for name, t in encoder_outputs.items() if isinstance(t, torch.Tensor)}
-        return {"encoder_outputs": type(encoder_outputs)(**tensors), "attention_mask": texts["attention_mask"]}
 
     def _decode(self, source: dict[str, Any], **settings: Any) -> torch.Tensor:
         """The target sequences that `generate` finds without beams, (R, n)."""
@@ -264,7 +246,7 @@ class SamplingTrainer(SGMTrainer):
 
 
 def pad_steps(rows: list[torch.Tensor]) -> torch.Tensor:
-    """Stack sequences (B, n) of different lengths n to (B, rows, greatest n), filled with -100."""
+    """Stack sequences (B, n) of different lengths n to (B, rows, longest n), filled with -100."""
     width = max(row.shape[1] for row in rows)
     padded = [nn.functional.pad(row, (0, width - row.shape[1]), value=IGNORED) for row in rows]
     return torch.stack(padded, dim=1)
@@ -276,12 +258,9 @@ class SelfCriticalTrainer(SamplingTrainer):
     Args:
         model: The model, usually trained with `SGMTrainer` before.
         args: The settings.
-        reward: A function of predicted and true sets, (B, S, L) bool each, to rewards (B, S); default that of
+        reward: A function of predicted and true sets, (B, S, L) bool each, to finite rewards (B, S); default that of
             `args.reward`.
         **keywords: As of `SGMTrainer`.
-
-    Raises:
-        ValueError: During training, if the reward returns another shape or a number that is not finite.
     """
 
     def __init__(self, model: nn.Module, args: SamplingArguments, reward: Reward | None = None, **keywords: Any):

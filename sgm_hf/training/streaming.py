@@ -11,7 +11,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from sgm_hf.data.batching import cut_batches, split_runs
 
-WINDOW_BATCHES = 50  # the greatest batches that a window holds: of fewer, more of each batch is padding
+WINDOW_BATCHES = 50  # full batches that a window holds; with fewer, more of each batch is padding
 
 
 def is_stream(dataset: Any) -> bool:
@@ -29,8 +29,7 @@ class StreamedBatches(IterableDataset):
     """Collated batches of a stream of encoded documents, without end: after the last document it is read again.
 
     The documents of a window are sorted by length and cut into batches under both caps, which come in random order.
-    Each process reads the whole stream and keeps its share of the batches, so that all have equally many. Batches
-    depend on the stream, `seed` and the pass alone: a resumed training sees those that it would have seen.
+    Batches depend on the stream, `seed` and the pass alone: a resumed training sees those that it would have seen.
 
     Args:
         dataset: The stream; documents have `input_ids` and `labels`, and a pass over them gives each once.
@@ -39,8 +38,8 @@ class StreamedBatches(IterableDataset):
         max_documents: Most documents of a batch.
         seed: Of the order of the batches of a window.
         process_index: This process.
-        num_processes: Processes that share the batches.
-        batches_per_update: Batches of an update in each process; none is left over at the end of a window.
+        num_processes: Processes; each reads the whole stream and keeps its share of the batches of each window.
+        batches_per_update: Batches of an update in each process, of whose number a share is a multiple.
     """
 
     def __init__(
@@ -81,16 +80,11 @@ class StreamedBatches(IterableDataset):
                     "sgm_hf.encode_dataset makes them."
                 )
             while window:
-                for batch in self._cut(window, random):
-                    yield self.collate(batch)
+                lengths = np.array([len(document["input_ids"]) for document in window])
+                order = np.argsort(lengths, kind="stable")
+                runs = cut_batches(lengths[order].tolist(), self.max_tokens, self.max_documents)
+                runs = split_runs(runs, self.multiple_of)
+                for run in random.permutation(len(runs))[self.process_index :: self.num_processes]:
+                    first, last = runs[run]
+                    yield self.collate([window[row] for row in order[first:last]])
                 window = list(itertools.islice(documents, window_size))
-
-    def _cut(self, window: list[dict[str, Any]], random: np.random.Generator) -> Iterator[list[dict[str, Any]]]:
-        """Cut a window into this process's batches of documents of similar length, in random order."""
-        lengths = np.array([len(document["input_ids"]) for document in window])
-        order = np.argsort(lengths, kind="stable")
-        runs = cut_batches(lengths[order].tolist(), self.max_tokens, self.max_documents)
-        runs = split_runs(runs, self.multiple_of)
-        for run in random.permutation(len(runs))[self.process_index :: self.num_processes]:
-            first, last = runs[run]
-            yield [window[row] for row in order[first:last]]

@@ -63,9 +63,8 @@ def describe_training(
 
     Args:
         state: The trainer's state after it.
-        metrics: What `SGMTrainer.train` measured: of this call only where the training was resumed. Empty if there
-            was no training.
-        resumptions: From which updates on it was resumed, and with which settings changed; named where there are any.
+        metrics: What `SGMTrainer.train` measured, of a resumed training in this call only; empty if there was none.
+        resumptions: From which updates on it was resumed, and with which settings changed.
     """
     if not metrics:
         return {}
@@ -90,17 +89,12 @@ def describe_machine() -> dict[str, Any]:
     accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "cpu": cpu_model(),
-        "cores": len(_usable_cores()),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
         "accelerator": accelerator,
         "system": platform.platform(),
         "python": platform.python_version(),
     }
-
-
-def _usable_cores() -> Sequence[int]:
-    """The cores this process may run on."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
 
 
 def cpu_model() -> str:
@@ -145,8 +139,8 @@ def summary_text(summary: dict[str, Any]) -> str:
     """A run's summary as aligned lines for a person.
 
     Args:
-        summary: Sections (name to dictionary) of plain values; `history` a list of evaluations, `metrics`
-            (and `metrics_before`) a dictionary of splits with their metrics by set decoding.
+        summary: Dictionaries of plain values by section; `history` is a list of evaluations, `metrics` and
+            `metrics_before` are dictionaries of each split's metrics.
     """
     lines = []
     for section, values in summary.items():
@@ -173,7 +167,7 @@ def _history_lines(history: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _metrics_lines(metrics: dict[str, float]) -> list[str]:
-    """One split's metrics, a column a set decoding."""
+    """One split's metrics, one column per set decoding."""
     names = [name.removeprefix("best_sequence_") for name in metrics if name.startswith("best_sequence_")]
     if not names:
         return [f"  {name:<22}{_shown(value):>16}" for name, value in metrics.items()]
@@ -193,11 +187,6 @@ def _shown(value: Any) -> str:
 
 
 def write_summary(summary: dict[str, Any], output_dir: str | Path) -> None:
-    """Write `summary.json` and `summary.txt`.
-
-    Args:
-        summary: Sections, see `summary_text`.
-        output_dir: The run's folder.
-    """
+    """Write `summary.json` and `summary.txt` of a run, whose sections are those of `summary_text`."""
     write_text_atomically(Path(output_dir, "summary.json"), json.dumps(summary, indent=2, default=str) + "\n")
     write_text_atomically(Path(output_dir, "summary.txt"), summary_text(summary))

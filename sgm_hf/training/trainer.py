@@ -50,7 +50,7 @@ class SGMPredictionOutput:
     """What `SGMTrainer.predict` returns.
 
     Args:
-        predictions: Best sequences, label scores and sets of greatest expected F1 of the N documents.
+        predictions: Best sequences, label scores and sets of highest expected F1 of the N documents.
         label_sets: Their label ids under the model's set decoding.
         references: The true label sets, (N, L or more) bool, or None where the data has no labels.
         metrics: The metrics, empty where the data has no labels, and the speed.
@@ -155,11 +155,7 @@ class SGMTrainer(PushingTrainer, ResumableTrainer):
     # ---- training ----
 
     def get_train_dataloader(self) -> DataLoader:
-        """The training batches, dealt to the processes.
-
-        Raises:
-            ValueError: If there is no training data.
-        """
+        """The training batches, dealt to the processes (ValueError without training data)."""
         options = {
             "num_workers": self.args.dataloader_num_workers,
             "pin_memory": self.args.dataloader_pin_memory,
@@ -211,7 +207,7 @@ class SGMTrainer(PushingTrainer, ResumableTrainer):
         Args:
             model: The model, wrapped or not.
             inputs: `input_ids`, `attention_mask` (B, T), `labels` (B, n).
-            return_outputs: Whether to return the model's output too.
+            return_outputs: Whether to return the model's output in addition.
             num_items_in_batch: Target tokens of all batches of this update, on all processes; the loss is the sum
                 over this batch's tokens divided by it.
 
@@ -228,12 +224,7 @@ class SGMTrainer(PushingTrainer, ResumableTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def scale_to_processes(self, loss: torch.Tensor, num_items_in_batch: torch.Tensor | int | None) -> torch.Tensor:
-        """Make up for the processes' gradients being averaged although `num_items_in_batch` counts all their items.
-
-        Args:
-            loss: Of this process, divided by `num_items_in_batch` where that is given.
-            num_items_in_batch: Items of this update on all processes, or None.
-        """
+        """Multiply a loss by the processes that average gradients, if `num_items_in_batch` counts all their items."""
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             return loss * self.accelerator.num_processes
         return loss
@@ -242,10 +233,6 @@ class SGMTrainer(PushingTrainer, ResumableTrainer):
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
         """The learning-rate schedule: halved after epochs where `halve_from_epoch` is set, else one of Transformers.
-
-        Args:
-            num_training_steps: Updates of the whole training.
-            optimizer: Default the trainer's.
 
         Raises:
             ValueError: If epochs are to be counted that a stream does not have.
@@ -311,11 +298,8 @@ class SGMTrainer(PushingTrainer, ResumableTrainer):
             trial: The trial of a search that this training is.
             **keywords: Passed to `Trainer.train`.
 
-        Returns:
-            Transformers' `TrainOutput`: updates, mean loss, speed.
-
         Raises:
-            FileExistsError: If another process trains in `output_dir`, or a trial's folder is in use.
+            FileExistsError: If another process trains in `output_dir`, or a trial's folder has files.
             FileNotFoundError: If there is no complete checkpoint to resume from.
             FloatingPointError: At the first update whose loss or gradient is not finite.
             Interrupted: At Ctrl-C or SIGTERM, after a checkpoint; it ends the process with status 130 or 143.
@@ -345,11 +329,7 @@ class SGMTrainer(PushingTrainer, ResumableTrainer):
         return output
 
     def call_model_init(self, trial: Any = None) -> PreTrainedModel:
-        """Make the model by `model_init`.
-
-        Args:
-            trial: The trial of a search, for a `model_init` that takes an argument.
-        """
+        """Make the model by `model_init`, and note its token ids."""
         model = super().call_model_init(trial)
         self._token_ids = token_ids(model)
         return model
@@ -369,11 +349,7 @@ class SGMTrainer(PushingTrainer, ResumableTrainer):
         self._check_generation()
 
     def _check_metric(self) -> None:
-        """Refuse a metric that evaluation will not report.
-
-        Raises:
-            ValueError: If `metric_for_best_model` is no metric, or the evaluation data has no labels to compute it.
-        """
+        """Refuse a `metric_for_best_model` that evaluation will not report, or cannot for want of labels."""
         metric = self.args.metric_for_best_model
         if metric is None or self.args.eval_strategy == "no" or self.eval_dataset is None:
             return
@@ -397,7 +373,7 @@ class SGMTrainer(PushingTrainer, ResumableTrainer):
             )
 
     def _check_generation(self) -> None:
-        """Save the generation config and evaluate one document of one word, as this training will at its end."""
+        """Save the generation config and generate for a document of one word, as this training will at its end."""
         config = copy.deepcopy(self.model.generation_config)
         if config.num_beams is not None and config.num_beams < 1:
             raise ValueError(f"num_beams of the model's generation config is {config.num_beams}; give 1 or more.")
@@ -461,12 +437,7 @@ class SGMTrainer(PushingTrainer, ResumableTrainer):
     # ---- evaluation ----
 
     def generate_predictions(self, dataset: Dataset, description: str = "Generating") -> LabelPredictions:
-        """What is needed for the sets of each set decoding of every document, in the data set's order.
-
-        Args:
-            dataset: Encoded documents.
-            description: Title of the progress bar.
-        """
+        """What is needed for the sets of each set decoding of every document, in the data set's order."""
         arguments = {}
         if self.args.generation_num_beams is not None:
             arguments["num_beams"] = self.args.generation_num_beams
@@ -486,8 +457,7 @@ class SGMTrainer(PushingTrainer, ResumableTrainer):
         """Fit the label threshold and store it in the model's generation config.
 
         Args:
-            dataset: Encoded documents to fit on; default the trainer's `threshold_dataset`. Fit on documents that
-                are neither trained nor reported on.
+            dataset: Encoded documents that are neither trained nor reported on; default `threshold_dataset`.
 
         Returns:
             The threshold that maximises micro-F1 on them.
@@ -651,15 +621,7 @@ def token_ids(model: PreTrainedModel) -> list[tuple[Any, dict[str, Any]]]:
 
 
 def check_encoded(dataset: Any, name: str) -> None:
-    """Refuse a data set that is not encoded, or read as a stream.
-
-    Args:
-        dataset: The data set, or None.
-        name: What it is called in the error.
-
-    Raises:
-        ValueError: If it is an `IterableDataset`, or lacks the columns of `encode_dataset`.
-    """
+    """Refuse (ValueError) a data set that lacks the columns of `encode_dataset`, or is an `IterableDataset`."""
     if is_stream(dataset):
         raise ValueError(
             f"{name} is an IterableDataset, which can only be trained on; give a Dataset, such as "
@@ -679,7 +641,7 @@ def halving_factor(update: int, updates_per_epoch: int, halve_from_epoch: int, w
         update: Updates already made.
         updates_per_epoch: Updates of one epoch.
         halve_from_epoch: Epoch (from 1) at whose end the rate is halved for the first time.
-        warmup_updates: Updates over which the rate grows from 0.
+        warmup_updates: First updates, over which the rate grows from 0.
 
     Example:
         >>> [halving_factor(epoch * 10, updates_per_epoch=10, halve_from_epoch=2) for epoch in range(4)]

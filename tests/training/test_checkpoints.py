@@ -62,9 +62,9 @@ def test_the_last_checkpoint_is_that_of_the_most_updates_that_is_complete(tmp_pa
     (tmp_path / "checkpoint-150").write_text("a file")
     (tmp_path / "checkpoint-last").mkdir()
     assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-100")
-    passed_over = [message for message in caplog.messages if "passed over" in message]
-    assert ["checkpoint-140" in passed_over[0], "optimizer.pt is missing" in passed_over[0]] == [True, True]
-    assert len(passed_over) == 4
+    skipped = [message for message in caplog.messages if "is skipped" in message]
+    assert ["checkpoint-140" in skipped[0], "optimizer.pt is missing" in skipped[0]] == [True, True]
+    assert len(skipped) == 4
 
 
 def test_no_complete_checkpoint_is_an_error_that_names_the_folder(tmp_path):

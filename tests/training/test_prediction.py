@@ -78,7 +78,7 @@ def test_the_sets_of_many_documents_are_those_of_each_alone(monkeypatch):
     scores = np.random.default_rng(0).random((10, 4), dtype=np.float32)
     constraints = LabelConstraints(SGMConfig(num_labels=4), max_labels=2)
     alone = [LabelPredictions([[]], row[None], [[]]).label_sets("threshold", constraints)[0] for row in scores]
-    monkeypatch.setattr(prediction, "DOCUMENTS_A_SORT", 3)
+    monkeypatch.setattr(prediction, "DOCUMENTS_PER_SORT", 3)
     assert LabelPredictions([[]] * 10, scores, [[]] * 10).label_sets("threshold", constraints) == alone
 
 

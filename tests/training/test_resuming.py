@@ -244,7 +244,7 @@ def test_a_checkpoint_without_fingerprint_is_resumed_with_one_warning(trainer, s
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"])
-def test_a_damaged_checkpoint_is_passed_over_and_the_result_stays(trainer, whole_weights, name, caplog):
+def test_a_damaged_checkpoint_is_skipped_and_the_result_stays(trainer, whole_weights, name, caplog):
     settings = {"save_strategy": "steps", "eval_strategy": "no", "save_steps": 3, "save_total_limit": None}
     interrupt(trainer(**settings), 7)
     resumed = trainer(**settings)
@@ -252,7 +252,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_result_stays(trainer, whole
     file.write_bytes(file.read_bytes()[:100])
     resumed.train(resume_from_checkpoint=True)
     assert resumed.resumptions[0]["update"] == 6
-    assert any("checkpoint-7 is passed over" in message and name in message for message in caplog.messages)
+    assert any("checkpoint-7 is skipped" in message and name in message for message in caplog.messages)
     assert_equal_weights(whole_weights, weights(resumed.model))
 
 

@@ -55,7 +55,7 @@ def test_a_reward_of_another_shape_or_without_a_number_is_refused():
     predicted, gold = random_sets(6).view(3, 2, 7), random_sets(3).view(3, 1, 7)
     assert checked_reward(f1_reward, predicted, gold).shape == (3, 2)
     with pytest.raises(
-        ValueError, match=r"the reward <lambda> returned the shape \(3,\) .* must return one number a set, \(3, 2\)"
+        ValueError, match=r"the reward <lambda> returned the shape \(3,\) .* must return one number per set, \(3, 2\)"
     ):
         checked_reward(lambda predicted, gold: torch.zeros(3), predicted, gold)
     with pytest.raises(ValueError, match="not finite"):

@@ -448,7 +448,7 @@ def test_halving_starts_after_warm_up():
     assert factors == [0.0, 0.5, 1.0, 1.0, 0.5, 0.25]
 
 
-def test_a_half_written_checkpoint_is_passed_over_on_resume(arguments):
+def test_a_half_written_checkpoint_is_skipped_on_resume(arguments):
     data, options = make_documents(16), {"eval_strategy": "no"}
     trainer = SGMTrainer(make_model(), arguments(**options), data)
     trainer.train()
