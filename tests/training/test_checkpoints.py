@@ -84,7 +84,7 @@ def test_a_checkpoint_without_one_of_its_files_is_incomplete(tmp_path, name, rec
     (checkpoint / name).unlink()
     if recorded or name != "config.json":
         assert fault_of(checkpoint) == f"{name} is missing"
-        with pytest.raises(ValueError, match=f"no complete checkpoint to resume from: {name} is missing"):
+        with pytest.raises(ValueError, match=f"not a complete checkpoint to resume from: {name} is missing"):
             find_checkpoint(str(checkpoint), tmp_path)
 
 
