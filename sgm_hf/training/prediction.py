@@ -79,11 +79,14 @@ def evaluation_batches(
     """
     lengths = np.asarray(dataset["length"])
     kept = np.flatnonzero(lengths > 0)
+    batches: list[list[int]] = []
+    if len(kept):
+        sampler = LengthBucketBatchSampler(lengths[kept], max_tokens, max_documents, shuffle=False)
+        batches = [kept[batch].tolist() for batch in sampler]
     state, was_training = PartialState(), model.training
-    sampler = LengthBucketBatchSampler(lengths[kept], max_tokens, max_documents, shuffle=False) if len(kept) else []
     model.eval()
     try:
-        yield [kept[batch].tolist() for batch in sampler][state.process_index :: state.num_processes]
+        yield batches[state.process_index :: state.num_processes]
     finally:
         model.train(was_training)
 

@@ -39,7 +39,7 @@ class StreamedBatches(IterableDataset):
         seed: Of the order of the batches of a window.
         process_index: This process.
         num_processes: Processes; each reads the whole stream and keeps its share of the batches of each window.
-        batches_per_update: Batches of an update in each process, of whose number a share is a multiple.
+        batches_per_update: Batches of an update in each process; no update has batches of two windows.
     """
 
     def __init__(

@@ -81,10 +81,10 @@ class SGMTrainer(PushingTrainer, ResumableTrainer):
             generation config is used as it is.
         processing_class: The tokenizer, saved with each checkpoint.
         data_collator: Default a `MultiLabelCollator` in the model's label order.
-        model_init: Makes the model, anew for each training and each trial of a search (whose trial it gets if it
-            takes an argument); replaces `model`.
-        compute_metrics: Makes metrics of one's own, which are reported in addition to ours, and replace those of the
-            same name. It gets an `EvalPrediction` of N documents and C labels (L, or more where a true label is
+        model_init: Makes a new model for each training, and for each trial of a search, which it gets if it takes an
+            argument; replaces `model`.
+        compute_metrics: Returns further metrics by name, which are reported in addition to ours, and instead of those
+            of the same name. It gets an `EvalPrediction` of N documents and C labels (L, or more where a true label is
             unknown to the model): `label_ids`, the true labels, (N, C) int64 of 0 and 1; `predictions`, a tuple of the
             label sets under the model's set decoding, (N, C) int64 of 0 and 1, and the label scores, (N, C) float32.
         **keywords: Passed to `Trainer`, such as `callbacks` and `optimizers`.

@@ -5,7 +5,7 @@
 Each training is a process of its own that is killed (SIGKILL) while it trains, saves or evaluates, so that no code of
 it runs after that. A table of the kills is printed. The exit status is 0 if every training ended with the weights, the
 best metric, the threshold and the logged losses and metrics of the one never killed, bit for bit, or said why it could
-not be resumed (then it is started anew in the same folder, and has to end the same). Not part of CI; `make kills`.
+not be resumed (then it is started again in the same folder, and has to end the same). Not part of CI; `make kills`.
 """
 
 import argparse
@@ -118,7 +118,7 @@ def train(
 
 
 class Child:
-    """A training in a forked process, which imports nothing anew.
+    """A training in a forked process, which imports nothing again.
 
     Args:
         task: Called with the writing end of a pipe; what it returns, or the error it raises, comes back as JSON.
@@ -197,7 +197,7 @@ def run_one(
     reason = found.get("error", "")
     if reason.startswith("FileNotFoundError") and "no complete checkpoint" in reason:
         found = Child(partial(train, data, run, False), log).end()[1]
-    start = "anew" if reason else f"update {found.get('from')}"
+    start = "new" if reason else f"update {found.get('from')}"
     outcome = "same" if same(whole, found) else f"DIFFERENT: {found.get('error', 'weights, metrics or losses')}"
     if phase != "ended before":
         shutil.rmtree(run)

@@ -55,7 +55,7 @@ def test_speed_and_time_left_are_those_since_the_training_was_resumed(capsys, mo
     assert capsys.readouterr().err == f"step {step}/36  loss 1{speed}\n"
 
 
-def test_a_bar_has_a_line_a_log_above_it():
+def test_a_bar_has_one_line_per_log_above_it():
     written = []
     callback = BarCallback()
     callback.training_bar = SimpleNamespace(write=lambda line, file: written.append((line, file)))

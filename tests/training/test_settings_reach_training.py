@@ -128,7 +128,7 @@ def test_the_rate_is_halved_after_warm_up_also_where_the_last_update_of_an_epoch
     )
     training = SGMTrainer(make_model(), given, make_equal_documents(), callbacks=[recorded])
     training.train()
-    # Five batches an epoch make two updates of two and one of one.
+    # Five batches per epoch make two updates of two and one of one.
     expected = [0.0, 0.04, 0.08] + [0.08] * 3 + [0.04] * 3 + [0.02] * 3
     assert recorded.rates == pytest.approx(expected)
     logged = {record["step"]: record["learning_rate"] for record in training.state.log_history if "loss" in record}

@@ -70,7 +70,7 @@ def test_processes_share_the_batches_of_a_pass_and_have_equally_many(processes, 
     assert count_documents(sum(shares, [])) == Counter(map(tuple, documents["input_ids"]))
 
 
-def test_shuffled_targets_are_drawn_anew_in_each_pass():
+def test_shuffled_targets_are_drawn_again_in_each_pass():
     documents = make_documents(30)
     collate = MultiLabelCollator(0, NUM_LABELS, "shuffled", 5)
     batches, targets = iter(StreamedBatches(Stream(documents), collate, 10**6, 100, seed=0)), []

@@ -416,7 +416,7 @@ def test_a_metric_that_evaluation_does_not_report_is_refused_before_training(arg
         without_labels.train()
 
 
-def test_early_stopping_stops_when_the_metric_stands_still(arguments):
+def test_early_stopping_stops_when_the_metric_no_longer_improves(arguments):
     settings = arguments(num_train_epochs=20, learning_rate=0.0, early_stopping_patience=2)
     trainer = SGMTrainer(make_model(), settings, make_documents(8), make_documents(8, seed=1))
     trainer.train()

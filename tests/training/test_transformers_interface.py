@@ -49,7 +49,7 @@ def own_metrics(prediction):
 
 
 @pytest.mark.parametrize("decoding", ["best_sequence", "threshold", "expected_f1"])
-def test_compute_metrics_gets_sets_scores_and_true_labels_and_is_reported_beside_ours(arguments, decoding):
+def test_compute_metrics_gets_sets_scores_and_true_labels_and_is_reported_with_ours(arguments, decoding):
     data = make_documents(30)
     trainer = SGMTrainer(make_decided_model(), arguments(), eval_dataset=data, compute_metrics=own_metrics)
     trainer.model.generation_config.set_decoding = decoding
@@ -253,7 +253,7 @@ def test_targets_follow_the_label_order_of_the_model_of_model_init(arguments):
         assert trainer.data_collator.label_order == expected
 
 
-def test_early_stopping_begins_to_count_anew_in_each_training(arguments):
+def test_early_stopping_counts_from_zero_in_each_training(arguments):
     settings = arguments(num_train_epochs=9, learning_rate=0.0, early_stopping_patience=3)
     trainer = SGMTrainer(make_model(), settings, make_documents(8), make_documents(8, seed=1))
     for _ in range(2):
