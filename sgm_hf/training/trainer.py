@@ -1,6 +1,7 @@
 """Maximum-likelihood training of SGM models, evaluated by generation."""
 
 import copy
+import logging
 import math
 import tempfile
 import time
@@ -312,9 +313,12 @@ class SGMTrainer(PushingTrainer, ResumableTrainer):
         if self.model_init is None:
             self._token_ids = token_ids(self.model)
         self._num_untrained_labels: int | None = None  # known once the model is there
+        transformers_logger = logging.getLogger("transformers.trainer_utils")
+        transformers_logger.addFilter(says_nothing_of_token_ids)
         try:
             output = super().train(resume_from_checkpoint, trial, **keywords)
         finally:
+            transformers_logger.removeFilter(says_nothing_of_token_ids)
             # It failed before the first update: nothing is trained.
             if self.state.global_step == 0 and self._num_untrained_labels is not None:
                 self.model.config.num_untrained_labels = self._num_untrained_labels
@@ -618,6 +622,11 @@ def token_ids(model: PreTrainedModel) -> list[tuple[Any, dict[str, Any]]]:
     """The configurations of a model that `Trainer.train` changes, and their token ids."""
     configs = (model.config, model.generation_config)
     return [(config, {name: vars(config)[name] for name in TOKEN_IDS if name in vars(config)}) for config in configs]
+
+
+def says_nothing_of_token_ids(record: logging.LogRecord) -> bool:
+    """Whether a log record is another than that of `Trainer.train` changing token ids, which `SGMTrainer` undoes."""
+    return not record.getMessage().startswith("The tokenizer has new PAD/BOS/EOS tokens")
 
 
 def check_encoded(dataset: Any, name: str) -> None:

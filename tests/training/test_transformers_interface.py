@@ -165,7 +165,7 @@ def token_ids_of(model):
     return sorted((name, value) for name, value in settings if name.endswith("token_id") and value is not None)
 
 
-def test_the_tokenizer_is_the_processing_class_and_changes_no_label_id(arguments):
+def test_the_tokenizer_is_the_processing_class_and_changes_no_label_id(arguments, caplog):
     words = {word: index for index, word in enumerate(["<pad>", "<s>", "</s>", "<unk>", "a"])}
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel(words, "<unk>")),
@@ -200,6 +200,7 @@ def test_the_tokenizer_is_the_processing_class_and_changes_no_label_id(arguments
     )
     made.train()
     assert token_ids_of(made.model) == before
+    assert "PAD/BOS/EOS" not in caplog.text
 
 
 # ---- model_init ----
