@@ -111,7 +111,7 @@ class SGMConfig(PreTrainedConfig):
     """
 
     model_type = "sgm"
-    _auto_class = "AutoConfig"  # this file goes with every checkpoint
+    _auto_class = "AutoConfig"  # a configuration that is pushed alone takes this file along
     keys_to_ignore_at_inference = ["past_key_values"]
     attribute_map = {"hidden_size": "decoder_hidden_size", "num_hidden_layers": "encoder_layers"}
     sub_configs = {"encoder_config": AutoConfig}
