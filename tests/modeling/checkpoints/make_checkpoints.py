@@ -7,6 +7,7 @@ file; written again by later code they would prove nothing.
 """
 
 import json
+import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from transformers import pipeline
 from sgm_hf import SGMConfig, SGMForMultiLabelGeneration, SGMTokenizer
 
 FOLDER = Path(__file__).parent
+# Variables that keep libraries from using all instructions.
+LIMITS = ("ATEN_CPU_CAPABILITY", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
 LABELS = ["grain", "cocoa", "coffee", "sugar", "trade", "rates"]
 TEXTS = [
     "shipments of cocoa and coffee rose in the week",
@@ -61,11 +64,13 @@ GENERATION: dict[str, dict[str, Any]] = {
 
 
 def machine() -> str:
-    """What the last bits of a result depend on: torch, its instructions and the processor."""
+    """What the last bits of a result depend on: torch, the processor, and the instructions that may be used."""
     cpu = Path("/proc/cpuinfo")
     names = [line for line in cpu.read_text().splitlines() if line.startswith("model name")] if cpu.is_file() else []
     name = names[0].split(":")[1].strip() if names else platform.processor()
-    return f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {name}"
+    instructions = [name for name, there in sorted(torch.cpu.get_capabilities().items()) if there is True]
+    limits = [f"{variable}={os.environ[variable]}" for variable in LIMITS if variable in os.environ]
+    return "; ".join([f"torch {torch.__version__}", name, " ".join(instructions), *limits])
 
 
 def make_model(name: str, vocab_size: int) -> SGMForMultiLabelGeneration:
