@@ -9,9 +9,9 @@ INSTALLED := .venv/.installed
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
 
-# Offline, and one thread: the tests' models are too small to share.
+# Offline; two processes of one thread each, since the tests' models are too small to share. A file's tests stay together.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 $(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 $(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 
 # mypy sees the installed names (sgm_hf.modeling, not modeling) in a built copy.
 quality: $(INSTALLED)

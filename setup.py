@@ -37,6 +37,7 @@ DEVELOPMENT = [
     "optuna>=5.0,<5.1",
     "parameterized>=0.9,<0.10",
     "pytest>=9.2,<9.3",
+    "pytest-xdist>=3.8,<3.9",
     "ruff>=0.17.5,<0.18",
     "scikit-learn>=1.9,<1.10",
     "selenium>=4.51,<4.52",
