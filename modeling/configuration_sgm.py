@@ -147,9 +147,15 @@ class SGMConfig(PreTrainedConfig):
         if self.attention_size is None:
             self.attention_size = self.decoder_hidden_size
         if isinstance(self.encoder_config, dict):
+            if "model_type" not in self.encoder_config:
+                raise ValueError(
+                    f"encoder_config names no model_type: {self.encoder_config!r:.80}. Give the configuration of a "
+                    "model of Transformers, such as BertConfig(), or what its to_dict() returns."
+                )
             self.encoder_config = AutoConfig.for_model(**self.encoder_config)
-        for name in ("vocab_size", "pad_token_id"):
-            setattr(self, name, getattr(self.encoder_config, name, getattr(self, name)))
+        if self.encoder_config is not None:
+            self.vocab_size = getattr(self.encoder_config, "vocab_size", self.vocab_size)
+            self.pad_token_id = getattr(self.encoder_config, "pad_token_id", self.pad_token_id)
         kwargs.pop("sgm_format", None)
         if IS_INSTALLED:
             # To run a repository's pipeline, Transformers asks for trust; the package's own needs none.
@@ -225,6 +231,14 @@ class SGMConfig(PreTrainedConfig):
         if len(set(names.values())) < len(names):
             twice = sorted(str(name) for name, count in Counter(names.values()).items() if count > 1)
             raise ValueError(f"id2label must name each label once, but these appear twice: {twice!r:.200}.")
+
+    def validate_encoder(self) -> None:
+        """Part of `@strict` validation: no configuration is given that the encoder would not look at."""
+        if self.encoder == "recurrent" and self.encoder_config is not None:
+            raise ValueError(
+                "encoder_config is the configuration of a pre-trained encoder, which encoder='recurrent' is not; "
+                "leave it out, or choose another encoder."
+            )
 
     def validate_untrained_labels(self) -> None:
         """Part of `@strict` validation: not more labels are untrained than there are."""

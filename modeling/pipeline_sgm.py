@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from transformers import GenerationConfig, GenerationMixin, Pipeline, PreTrainedModel
 from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
+from .configuration_sgm import SGMConfig
 from .label_sets_sgm import label_sets_from_sequences
 
 DEFAULT_BATCH_SIZE = 32
@@ -61,12 +62,7 @@ class MultiLabelGenerationPipeline(Pipeline):
                 f"The model is of type {self.model.config.model_type!r}, expected 'sgm'; give an SGM checkpoint, or "
                 "leave the task to a pipeline of that model."
             )
-        num_words, vocab_size = len(self.tokenizer), self.model.config.vocab_size
-        # A pre-trained encoder may have rows to spare.
-        if num_words > vocab_size or (num_words < vocab_size and self.model.config.encoder_config is None):
-            raise ValueError(
-                f"The tokenizer has {num_words} words, the model {vocab_size}; load both from the same checkpoint."
-            )
+        check_vocabulary(len(self.tokenizer), self.model.config, "The tokenizer")
         self.model.eval()
 
     def __call__(
@@ -327,6 +323,25 @@ def _as_pipeline_input(inputs: Any) -> Any:
     return list(inputs) if isinstance(inputs, Sized) else (text for text in inputs)
 
 
+def check_vocabulary(num_words: int, config: SGMConfig, tokenizer: str) -> None:
+    """Refuses a tokenizer that is not the model's.
+
+    Args:
+        num_words: How many words the tokenizer has.
+        config: The model's.
+        tokenizer: What it is called in the error.
+
+    Raises:
+        ValueError: If it has more words than the model, or fewer: only pre-trained encoders have embeddings to spare,
+            often to a multiple of 8.
+    """
+    is_pretrained = config.encoder_config is not None
+    if num_words > config.vocab_size or (num_words < config.vocab_size and not is_pretrained):
+        raise ValueError(
+            f"{tokenizer} has {num_words} words, the model {config.vocab_size}; load both from the same checkpoint."
+        )
+
+
 def attention_to_words(
     model: PreTrainedModel, model_inputs: Mapping[str, torch.Tensor], sequences: torch.Tensor
 ) -> torch.Tensor:
@@ -370,4 +385,4 @@ def word_weights(text: str, offsets: Iterable[tuple[int, int]], weights: torch.T
     ]
 
 
-__all__ = ["MultiLabelGenerationPipeline", "attention_to_words", "word_weights"]
+__all__ = ["MultiLabelGenerationPipeline", "attention_to_words", "check_vocabulary", "word_weights"]

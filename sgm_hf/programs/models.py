@@ -9,6 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from sgm_hf.data.labels import label_sets_of, order_label_names
 from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration, SGMTokenizer
+from sgm_hf.modeling.pipeline_sgm import check_vocabulary
 from sgm_hf.programs.checks import check_label_threshold
 from sgm_hf.programs.settings import WORD_OPTIONS, DataArguments, GenerationOptions, ModelArguments, model_settings
 from sgm_hf.programs.splits import load_splits
@@ -32,13 +33,7 @@ def load_checkpoint(name: str) -> tuple[SGMForMultiLabelGeneration, PreTrainedTo
             f"--model_name_or_path {name} is neither a folder with a model and its tokenizer nor a model on the Hub "
             f"that can be reached: {error}"
         ) from error
-    # The word embeddings of pre-trained encoders are often padded to a multiple of 8.
-    is_own = model.config.encoder_config is None
-    if len(tokenizer) > model.config.vocab_size or is_own and len(tokenizer) < model.config.vocab_size:
-        raise ValueError(
-            f"the tokenizer of {name} has {len(tokenizer)} words, its model {model.config.vocab_size}; "
-            "take both from the same training."
-        )
+    check_vocabulary(len(tokenizer), model.config, f"the tokenizer of {name}")
     return model, tokenizer
 
 

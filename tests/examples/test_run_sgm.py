@@ -292,7 +292,7 @@ def test_a_checkpoint_whose_tokenizer_is_another_models_is_refused(trained, tmp_
     run = tmp_path / "run"
     shutil.copytree(folder / "run", run)
     SGMTokenizer.train_from_texts(["only three words"]).save_pretrained(run)
-    with pytest.raises(ValueError, match="tokenizer of .*run has 5 words, its model"):
+    with pytest.raises(ValueError, match="tokenizer of .*run has 5 words, the model"):
         load_checkpoint(str(run))
 
 

@@ -12,7 +12,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 from sgm_hf.modeling.configuration_sgm import SGMConfig
 from sgm_hf.modeling.label_sets_sgm import label_sets_from_sequences
 from sgm_hf.modeling.modeling_sgm import SGMForMultiLabelGeneration
-from sgm_hf.modeling.pipeline_sgm import MultiLabelGenerationPipeline
+from sgm_hf.modeling.pipeline_sgm import MultiLabelGenerationPipeline, check_vocabulary
 from sgm_hf.modeling.tokenization_sgm import SGMTokenizer
 
 NAMES = ["cocoa", "coffee", "oil, crude", "gold", "ünï"]
@@ -419,3 +419,14 @@ def test_a_saved_pipeline_loads_without_trust_in_remote_code(pipe, tmp_path):
     pipe.save_pretrained(tmp_path)
     loaded = pipeline("multi-label-generation", model=str(tmp_path), device="cpu", trust_remote_code=False)
     assert loaded(TEXTS) == pipe(TEXTS)
+
+
+@pytest.mark.parametrize(("rows", "is_accepted"), [(16, True), (9, True), (8, False)])
+def test_a_pretrained_encoder_may_have_more_embeddings_than_its_tokenizer_has_words(rows, is_accepted):
+    config = SGMConfig(vocab_size=rows, num_labels=2)
+    config.encoder_config = BertConfig(vocab_size=rows)  # as a configuration with a kind of encoder that has one
+    if is_accepted:
+        check_vocabulary(9, config, "It")
+    else:
+        with pytest.raises(ValueError, match="It has 9 words, the model 8"):
+            check_vocabulary(9, config, "It")

@@ -363,6 +363,20 @@ def test_a_kind_that_is_not_there_is_refused():
         SGMConfig(encoder="halving")
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"encoder_config": BERT}, "encoder_config is the configuration of a pre-trained encoder"),
+        ({"encoder": "pretrained", "encoder_config": {"hidden_size": 4}}, "names no model_type.*such as BertConfig"),
+        ({"encoder": "pretrained", "encoder_config": {"model_type": "no-such-model"}}, "no-such-model"),
+    ],
+    ids=["unused", "nameless", "unknown"],
+)
+def test_a_configuration_that_no_encoder_can_use_is_refused(settings, message):
+    with pytest.raises((ValueError, StrictDataclassError), match=message):
+        ToyConfig(**settings)
+
+
 def test_the_configuration_of_a_pretrained_encoder_is_kept_with_its_words(tmp_path):
     config = ToyConfig(encoder="pretrained", encoder_config=BERT, num_labels=4)
     config.save_pretrained(tmp_path)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from transformers import BertConfig, BertTokenizer
+from transformers import BertTokenizer
 
 from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration, SGMTokenizer
 from sgm_hf.programs.models import load_checkpoint
@@ -31,16 +31,3 @@ def test_a_checkpoint_comes_with_the_tokenizer_it_was_saved_with(tmp_path, token
     assert type(loaded) is type(tokenizer)
     assert loaded("Cocoa prices")["input_ids"] == tokenizer("Cocoa prices")["input_ids"]
     assert all(torch.equal(weight, model.state_dict()[name]) for name, weight in saved.state_dict().items())
-
-
-@pytest.mark.parametrize(("rows", "is_accepted"), [(16, True), (9, True), (8, False)])
-def test_a_pretrained_encoder_may_have_more_embeddings_than_its_tokenizer_has_words(tmp_path, rows, is_accepted):
-    tokenizer = BertTokenizer(vocab=VOCABULARY)
-    config = SGMConfig(encoder_config=BertConfig(vocab_size=rows), id2label={0: "a", 1: "b"}, **SIZES)
-    SGMForMultiLabelGeneration(config).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    if is_accepted:
-        assert len(load_checkpoint(str(tmp_path))[1]) == 9
-    else:
-        with pytest.raises(ValueError, match="has 9 words, its model 8"):
-            load_checkpoint(str(tmp_path))
