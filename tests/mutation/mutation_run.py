@@ -273,7 +273,8 @@ def report(rows: Sequence[dict[str, Any]], counts: dict[str, int]) -> str:
     fields = {"table": table, "score": f"{share:.1%}", "error": f"{100 * error:.1f}"}
     fields |= {"survivors": "\n".join(shown), "equivalent": str(sum(reason is not None for reason in known))}
     fields |= {"tried": str(tried), "total": f"{total:,}", "count": str(len(survivors))}
-    return template.format(**fields)
+    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True).strip()
+    return template.format(**fields, commit=commit)
 
 
 def survivor_lines(row: dict[str, Any], reason: str | None) -> str:
