@@ -32,4 +32,5 @@ if __name__ == "__main__":
         trainer.train()
     finally:
         print(f"process {arguments.process_index} ended after {trainer.state.global_step}", flush=True)
+        torch.distributed.barrier()  # gloo aborts a process whose peer has gone while it talks to it
         torch.distributed.destroy_process_group()
