@@ -210,10 +210,11 @@ class MultiLabelGenerationPipeline(Pipeline):
             verbose=False,
         )
         word_ids = encoding["input_ids"]
-        if len(word_ids) <= self.tokenizer.num_special_tokens_to_add():  # [CLS], [SEP], of a word tokenizer none
+        num_words = len(word_ids) - self.tokenizer.num_special_tokens_to_add()  # [CLS], [SEP], of ours none
+        if num_words <= 0:
             warnings.warn(f"Input {index} has no word and gets an empty label set: {text!r:.80}", stacklevel=2)
             return {"text": text, **dict.fromkeys(encoding, [])}
-        if self.tokenizer.unk_token_id in word_ids and {*word_ids} <= {*self.tokenizer.all_special_ids}:
+        if word_ids.count(self.tokenizer.unk_token_id) == num_words:
             warnings.warn(
                 f"Input {index} has unknown words only, so its labels rest on its length alone: {text!r:.80}",
                 stacklevel=2,

@@ -11,6 +11,7 @@ from transformers import ProgressCallback, Trainer, TrainerCallback
 
 from sgm_hf.training.interruption import SAME_SIGNAL_SECONDS, Interrupted, write_unbuffered
 from sgm_hf.training.progress import SECONDS, duration, format_log, write_line
+from sgm_hf.training.streaming import start_pass
 
 
 class EpochCallback(TrainerCallback):
@@ -28,9 +29,7 @@ class EpochCallback(TrainerCallback):
         """Tell the epoch."""
         epoch = int(state.epoch or 0)
         for part in (self.trainer.train_batch_sampler, self.trainer.data_collator):
-            set_epoch = getattr(part, "set_epoch", None)
-            if set_epoch is not None:
-                set_epoch(epoch)
+            start_pass(part, epoch)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
         """Mark the labels as trained."""

@@ -20,7 +20,7 @@ def is_stream(dataset: Any) -> bool:
 
 
 def start_pass(part: Any, epoch: int) -> None:
-    """Tell a stream or a collator which pass over the data (from 0) begins, if it wants to know."""
+    """Tell a stream, a sampler or a collator which pass over the data (from 0) begins, if it wants to know."""
     if hasattr(part, "set_epoch"):
         part.set_epoch(epoch)
 

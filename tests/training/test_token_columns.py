@@ -2,6 +2,7 @@
 
 from functools import wraps
 
+import pytest
 from tiny_training import make_documents, make_model
 
 from sgm_hf.training import SamplingArguments, SelfCriticalTrainer, SGMTrainer, SGMTrainingArguments
@@ -51,19 +52,14 @@ def test_the_loss_hands_them_to_the_model():
     assert_all_documents_came(forwarded, documents)
 
 
-def test_training_hands_them_to_the_model(tmp_path):
+@pytest.mark.parametrize(
+    ("trainer_class", "arguments_class"),
+    [(SGMTrainer, SGMTrainingArguments), (SelfCriticalTrainer, SamplingArguments)],
+)
+def test_training_hands_them_to_the_model(tmp_path, trainer_class, arguments_class):
     (model, forwarded, _), documents = make_recording_model(), make_typed_documents()
-    arguments = SGMTrainingArguments(str(tmp_path), per_device_train_batch_size=3)
-    trainer = SGMTrainer(model, arguments, train_dataset=documents, eval_dataset=documents)
-    for batch in trainer.get_train_dataloader():
-        trainer.compute_loss(model, batch)
-    assert_all_documents_came(forwarded, documents)
-
-
-def test_training_on_samples_hands_them_to_the_model(tmp_path):
-    (model, forwarded, _), documents = make_recording_model(), make_typed_documents()
-    arguments = SamplingArguments(str(tmp_path), per_device_train_batch_size=3)
-    trainer = SelfCriticalTrainer(model, arguments, train_dataset=documents, eval_dataset=documents)
+    arguments = arguments_class(str(tmp_path), per_device_train_batch_size=3)
+    trainer = trainer_class(model, arguments, train_dataset=documents, eval_dataset=documents)
     for batch in trainer.get_train_dataloader():
         trainer.compute_loss(model, batch)
     assert_all_documents_came(forwarded, documents)
