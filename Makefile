@@ -40,10 +40,10 @@ kills: $(INSTALLED)
 # torch by its exact release first, so that pip takes the CPU build where the machine offers one.
 $(INSTALLED): setup.py pyproject.toml
 	@python=$(PYTHON); test ! -x $(BIN)/python || python=$(BIN)/python; \
-	case "$$($$python --version 2>&1)" in "Python 3.11."*) ;; *) \
-	    echo "Python 3.11 is needed, $$python is: $$($$python --version 2>&1)" >&2; \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "Python 3.11 or newer is needed, $$python is: $$($$python --version 2>&1)" >&2; \
 	    echo "Install it and name it: make $(or $(MAKECMDGOALS),demo) PYTHON=python3.11 (make clean first, if .venv has another)" >&2; \
-	    exit 1;; esac
+	    exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install torch==2.13.0
 	$(BIN)/python -m pip install --editable '.[dev]'

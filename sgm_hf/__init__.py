@@ -21,6 +21,8 @@ from sgm_hf.training import (
     SGMTrainingArguments,
 )
 
+__version__ = "0.1.0"
+
 __all__ = [
     "MultiLabelGenerationPipeline",
     "OrderFreeTrainer",

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+import sgm_hf
+
 ROOT = Path(__file__).resolve().parents[1]
 # Folder in the repository -> folder in a user's site-packages.
 INSTALLED_AS = {"sgm_hf": "sgm_hf", "modeling": "sgm_hf/modeling", "datasets_scripts": "sgm_hf/datasets_scripts"}
@@ -137,17 +139,23 @@ def normalise(distribution: str) -> str:
 
 
 def test_the_version_is_the_same_wherever_it_is_written(metadata):
-    version = metadata["Version"]
+    version = sgm_hf.__version__
+    assert metadata["Version"] == version
     assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def make_with(python_version: str, folder: Path) -> tuple[subprocess.CompletedProcess, list[str]]:
-    """How `make test` ends with an interpreter that only says its version, and what it was called with."""
+    """How `make test` ends with an interpreter that believes to be another version, and what it was called with."""
     for name in ("Makefile", "setup.py", "pyproject.toml"):
         (folder / name).write_bytes((ROOT / name).read_bytes())
     python = folder / "python"
-    python.write_text(f'#!/bin/sh\necho "$*" >> "{folder}/calls"\necho "Python {python_version}"\n')
+    version_info = tuple(map(int, python_version.split(".")))
+    code = f"import sys; sys.version_info = {version_info}; exec(sys.argv[1])"
+    python.write_text(
+        f'#!/bin/sh\necho "$1" >> "{folder}/calls"\ncase "$1" in\n'
+        f'--version) echo "Python {python_version}";;\n-c) exec "{sys.executable}" -c "{code}" "$2";;\nesac\n'
+    )
     python.chmod(0o755)
     finished = subprocess.run(
         ["make", "test", f"PYTHON={python}"], cwd=folder, capture_output=True, text=True, timeout=60
@@ -155,14 +163,15 @@ def make_with(python_version: str, folder: Path) -> tuple[subprocess.CompletedPr
     return finished, (folder / "calls").read_text().splitlines()
 
 
-def test_make_refuses_another_python_before_anything_is_downloaded(tmp_path):
-    finished, calls = make_with("3.12.1", tmp_path)
-    assert finished.returncode != 0 and set(calls) == {"--version"}
-    assert "Python 3.11 is needed" in finished.stderr and "Python 3.12.1" in finished.stderr
+def test_make_refuses_an_older_python_before_anything_is_downloaded(tmp_path):
+    finished, calls = make_with("3.10.12", tmp_path)
+    assert finished.returncode != 0 and set(calls) == {"-c", "--version"}
+    assert "Python 3.11 or newer is needed" in finished.stderr and "Python 3.10.12" in finished.stderr
     assert "make test PYTHON=python3.11" in finished.stderr
 
 
-def test_make_takes_the_python_that_the_package_declares(tmp_path, metadata):
-    _, calls = make_with("3.11.9", tmp_path)
-    assert calls == ["--version", "-m venv .venv"]
-    assert metadata["Requires-Python"] == ">=3.11,<3.12"
+@pytest.mark.parametrize("python", ["3.11.9", "3.14.0"])
+def test_make_takes_the_pythons_that_the_package_declares(python, tmp_path, metadata):
+    _, calls = make_with(python, tmp_path)
+    assert calls == ["-c", "-m"]  # -m venv; what it should have made is then not there
+    assert metadata["Requires-Python"] == ">=3.11"
