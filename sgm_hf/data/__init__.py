@@ -1,1 +1,16 @@
-"""From corpora to batches: label order, encoding, length-bucketed batches, collation."""
+"""From corpora to batches: files, label order, encoding, length-bucketed batches, collation."""
+
+from .documents import Document, Layout, iterate_documents
+from .encoding import encode_dataset
+from .files import load_files
+from .labels import label_sets_of, order_label_names
+
+__all__ = [
+    "Document",
+    "Layout",
+    "encode_dataset",
+    "iterate_documents",
+    "label_sets_of",
+    "load_files",
+    "order_label_names",
+]
