@@ -6,7 +6,7 @@
 
     corpus = load("reuters21578", data_dir="/data/reuters21578")
 
-`python -m sgm_hf.datasets_scripts.convert` writes a corpus as Parquet files with a dataset card, which plain
+`sgm-hf convert` writes a corpus as Parquet files with a dataset card, which plain
 `datasets.load_dataset` reads.
 """
 

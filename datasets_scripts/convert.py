@@ -1,13 +1,11 @@
-"""Write a corpus as Parquet files with a dataset card: `python -m sgm_hf.datasets_scripts.convert NAME …`.
+"""Write a corpus as Parquet files with a dataset card: what `sgm-hf convert NAME …` does.
 
 The folder needs no code of ours: `datasets.load_dataset(folder)` gives the same splits and features, and
 `huggingface_hub.upload_folder` publishes it.
 """
 
-import argparse
 import os
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +15,9 @@ import pyarrow.parquet as pq
 from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCard
 
-from sgm_hf.programs import run_main
 from sgm_hf.tables import markdown_table
 
-from . import CORPORA, load_builder
+from . import load_builder
 from ._corpus import prepare
 
 CARDS = Path(__file__).with_name("cards")
@@ -168,23 +165,3 @@ def _statistics_table(builder: datasets.GeneratorBasedBuilder, statistics: dict[
     counted = f"Configuration `{builder.config.name}`, counted in the files here."
     counted += " Expected are the documents of the complete published files." if expected else ""
     return f"{counted}\n\n{markdown_table(titles, rows)}"
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; `arguments` default to those of the process."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sgm_hf.datasets_scripts.convert",
-        description="Write a corpus as Parquet files with a dataset card.",
-    )
-    parser.add_argument("name", choices=sorted(CORPORA), help="the corpus")
-    parser.add_argument("--data_dir", help="folder with the published files; the generated corpus needs none")
-    parser.add_argument("--output_dir", required=True, help="folder to make")
-    parser.add_argument("--config", help="configuration, if the corpus has several; default: its first")
-    options = parser.parse_args(arguments)
-    statistics = convert(options.name, options.output_dir, options.config, options.data_dir)
-    counts = ", ".join(f"{split} {counts.documents:,}" for split, counts in statistics.items())
-    print(f"wrote {options.output_dir}: {counts} documents")
-
-
-if __name__ == "__main__":
-    run_main(main)

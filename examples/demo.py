@@ -11,10 +11,10 @@ import tempfile
 import time
 from pathlib import Path
 
-import run_sgm
 from transformers import pipeline
 
 from sgm_hf import load_corpus
+from sgm_hf.cli import train
 from sgm_hf.datasets_scripts.generated import default_process
 from sgm_hf.programs import run_main
 
@@ -37,7 +37,7 @@ def main() -> float:
     runs.mkdir(exist_ok=True)
     output_dir = Path(tempfile.mkdtemp(prefix="demo-", dir=runs))
     start = time.perf_counter()
-    metrics = run_sgm.main([str(CONFIG), "--output_dir", str(output_dir)])
+    metrics = train.main([str(CONFIG), "--output_dir", str(output_dir)])
     minutes = (time.perf_counter() - start) / 60
 
     test = load_corpus("generated", split="test")

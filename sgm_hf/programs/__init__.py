@@ -1,5 +1,33 @@
-"""What the command-line programs are made of: settings, documents, model, results, and how a program ends."""
+"""What the commands are made of: settings, documents, model, results, and how a program ends."""
 
-from sgm_hf.programs.ending import run_main
+from sgm_hf.data.labels import LABEL_ORDERS
+from sgm_hf.datasets_scripts.convert import convert as convert_corpus
+from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
+from sgm_hf.programs.ending import log_to_stderr, run_main
+from sgm_hf.programs.finetuning import Seq2SetArguments, run_finetuning
+from sgm_hf.programs.options import CommandParser
+from sgm_hf.programs.settings import DataArguments, ModelArguments, parse_arguments
+from sgm_hf.programs.studies import Study, read_study, report_study, search_settings, train_study
+from sgm_hf.programs.training import run_training
+from sgm_hf.training.interruption import exit_on_signals
 
-__all__ = ["run_main"]
+__all__ = [
+    "LABEL_ORDERS",
+    "SET_DECODINGS",
+    "CommandParser",
+    "DataArguments",
+    "ModelArguments",
+    "Seq2SetArguments",
+    "Study",
+    "convert_corpus",
+    "exit_on_signals",
+    "log_to_stderr",
+    "parse_arguments",
+    "read_study",
+    "report_study",
+    "run_finetuning",
+    "run_main",
+    "run_training",
+    "search_settings",
+    "train_study",
+]

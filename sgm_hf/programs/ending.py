@@ -1,6 +1,7 @@
-"""How the command-line programs end."""
+"""What the command-line programs say while they run, and how they end."""
 
 import linecache
+import logging
 import os
 import sys
 import traceback
@@ -11,22 +12,35 @@ from pathlib import Path
 RAISED_BY_CHECKS = (ValueError, TypeError, ImportError, FloatingPointError, RuntimeError)
 
 
-def run_main(main: Callable[[], object]) -> None:
+def log_to_stderr() -> None:
+    """Write what is done, with the time, to the error output."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S", level="INFO")
+
+
+def run_main(main: Callable[[], object], name: str | None = None) -> None:
     """Run a program's `main`; an error in settings, files or the machine ends the process with one line on stderr.
 
     The exit code is then 2, and 130 after Ctrl-C. Other errors keep their traceback; with the variable
     `SGM_HF_TRACEBACK` in the environment, all do.
+
+    Args:
+        main: The program.
+        name: What the line begins with; default the name of the process' file.
     """
     program = Path(sys.argv[0])
+    name = name or program.stem
     try:
         main()
     except KeyboardInterrupt:
-        print(f"{program.stem}: interrupted", file=sys.stderr)
+        print(f"{name}: interrupted", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # of `… | head`, which has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still writes at its end
+        sys.exit(1)
     except Exception as error:
         if os.environ.get("SGM_HF_TRACEBACK") or not is_users_error(error, program.parent):
             raise
-        print(f"{program.stem}: error: {error}", file=sys.stderr)
+        print(f"{name}: error: {error}", file=sys.stderr)
         sys.exit(2)
 
 

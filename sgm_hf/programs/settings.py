@@ -17,6 +17,7 @@ from sgm_hf.data.labels import UNKNOWN_LABELS
 from sgm_hf.datasets_scripts import CORPORA
 from sgm_hf.modeling import SGMConfig
 from sgm_hf.modeling.label_sets_sgm import FORMER_SET_DECODINGS, SET_DECODINGS
+from sgm_hf.programs.options import OneLineErrors
 from sgm_hf.training import SGMTrainingArguments
 
 # Fields of SGMConfig that the data or the library set.
@@ -77,6 +78,10 @@ def model_settings(model_args: Any) -> dict[str, Any]:
 
 
 # ---- all settings ----
+
+
+class SettingsParser(OneLineErrors, HfArgumentParser):
+    """Transformers' parser of dataclasses, with our errors."""
 
 
 @dataclass
@@ -162,7 +167,7 @@ def parse_arguments(
         ValueError: If it is not JSON or names a setting that does not exist, or a setting is out of its range.
     """
     classes = (ModelArguments, DataArguments, training_class)
-    parser = HfArgumentParser(classes, description=description, usage="%(prog)s [SETTINGS.json] [--NAME value …]")
+    parser = SettingsParser(classes, description=description, usage="%(prog)s [SETTINGS.json] [--NAME value …]")
     arguments = list(arguments)
     if arguments and arguments[0].endswith(".json"):
         settings = read_settings(Path(arguments.pop(0)), {f.name for c in classes for f in fields(c)})
@@ -171,7 +176,7 @@ def parse_arguments(
         parser.set_defaults(**{name: value for name, value in settings.items() if name not in options})
         arguments = [f"--{name}={value}" for name, value in options.items()] + arguments
     try:
-        model_args, data_args, training_args = parser.parse_args_into_dataclasses(args=arguments)
+        model_args, data_args, training_args = parser.parse_dict(vars(parser.parse_args(arguments)))
     except ValueError as error:  # raised by Transformers for its own settings: for the user to correct, as ours are
         raise ValueError(str(error)) from error
     return model_args, data_args, training_args

@@ -53,7 +53,7 @@ def exit_on_signals(command: Sequence[str], output_dir: str | Path | None = None
     """End a program at a signal, with a line that says how to go on.
 
     Args:
-        command: The program and its arguments.
+        command: The whole command, as the user would type it.
         output_dir: The folder of its training, which resumes if that has a checkpoint; None for a program that finds
             out itself how to go on.
 
@@ -77,7 +77,7 @@ def exit_on_signals(command: Sequence[str], output_dir: str | Path | None = None
             again = without_option("--hub_token", command)  # a log should not keep it
             if output_dir is not None and has_complete_checkpoint(output_dir):
                 again = [*without_option("--resume_from_checkpoint", again), "--resume_from_checkpoint", "true"]
-            write_unbuffered(f"Ended by {interrupted.signal_name}. This goes on:\n  python {shlex.join(again)}")
+            write_unbuffered(f"Ended by {interrupted.signal_name}. This goes on:\n  {shlex.join(again)}")
         raise
 
 

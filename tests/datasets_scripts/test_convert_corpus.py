@@ -1,14 +1,12 @@
 """Tests of datasets_scripts/convert.py and of the dataset cards."""
 
-import sys
-
 import datasets
 import pytest
 from huggingface_hub import DatasetCard
 
+from sgm_hf.cli import main
 from sgm_hf.datasets_scripts import CORPORA, convert, load
 from sgm_hf.datasets_scripts.aapd import LABEL_NAMES
-from sgm_hf.programs import run_main
 
 
 @pytest.fixture
@@ -99,19 +97,19 @@ def test_a_fault_or_an_interruption_leaves_no_folder(folder, write, tmp_path, mo
     assert list(out.parent.iterdir()) == []
 
 
-def test_the_command_reports_the_result_and_says_faults_in_one_sentence(folder, tmp_path, capsys, monkeypatch):
-    arguments = ["aapd", "--data_dir", str(folder), "--output_dir", str(tmp_path / "out")]
-    convert.main(arguments)
+def test_the_command_reports_the_result_and_says_faults_in_one_sentence(folder, tmp_path, capsys):
+    arguments = ["convert", "aapd", "--data_dir", str(folder), "--output_dir", str(tmp_path / "out")]
+    main(arguments)
     assert f"wrote {tmp_path / 'out'}: train 3, validation 1 documents" in capsys.readouterr().out
-    monkeypatch.setattr(sys, "argv", ["convert.py", *arguments])
     with pytest.raises(SystemExit) as exit_code:
-        run_main(convert.main)
+        main(arguments)
     assert exit_code.value.code == 2
-    assert capsys.readouterr().err.startswith(f"convert: error: {tmp_path / 'out'} exists and is not an empty folder")
+    error = capsys.readouterr().err
+    assert error.startswith(f"sgm-hf convert: error: {tmp_path / 'out'} exists and is not an empty folder")
 
 
 def test_the_command_shows_progress(folder, tmp_path, capfd):
-    convert.main(["aapd", "--data_dir", str(folder), "--output_dir", str(tmp_path / "out")])
+    main(["convert", "aapd", "--data_dir", str(folder), "--output_dir", str(tmp_path / "out")])
     shown = capfd.readouterr().err
     assert "Generating train split" in shown and "Counting validation split" in shown
 

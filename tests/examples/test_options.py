@@ -5,10 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
-import run_seq2set
 from transformers import HfArgumentParser
 
-from sgm_hf.programs.settings import DataArguments, ModelArguments
+from sgm_hf.programs import DataArguments, ModelArguments, Seq2SetArguments
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("sgm_hf", "modeling", "datasets_scripts", "examples", "benchmarks")
@@ -21,7 +20,7 @@ OF_OTHERS = {"repo-type", "private"}
 
 def options() -> set[str]:
     """The options of all programs; a word of Transformers' parser may have - for _."""
-    classes = (ModelArguments, DataArguments, run_seq2set.Seq2SetArguments)
+    classes = (ModelArguments, DataArguments, Seq2SetArguments)
     of_parser = {name for action in HfArgumentParser(classes)._actions for name in action.option_strings}
     own = {name for path in FILES for name in ADDED.findall(path.read_text(encoding="utf-8"))}
     return own | {name.removeprefix("--") for name in of_parser}

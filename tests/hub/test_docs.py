@@ -42,6 +42,7 @@ def test_every_block_of_the_page_runs(hub, start, bare_python, folder):
             continue
         small = f" {SMALL}{'' if '--model_name_or_path' in code else f' {SIZES}'}" if "run_sgm" in code else ""
         command = code.strip().replace("python", sys.executable, 1) + small
+        command = re.sub("^sgm-hf", f"{sys.executable} -m sgm_hf", command)
         environment = users[""].environment
         finished = subprocess.run(
             command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=300

@@ -18,13 +18,10 @@ PROGRAMS = {
     "app": (["{missing}", "--examples", "{missing}.jsonl"], "{missing}.jsonl"),
     "make_space": (["{missing}", "{used}"], "{used} is in use"),
     "demo": None,
-    "convert": (["generated", "--output_dir", "{used}"], "{used} exists and is not an empty folder"),
 }
 
-
-def path_of(program: str) -> Path:
-    example = ROOT / "examples" / f"{program}.py"
-    return example if example.exists() else ROOT / "datasets_scripts" / f"{program}.py"
+# What the line begins with, where it is the command that the program is.
+NAMES = {"run_sgm": "sgm-hf train", "run_seq2set": "sgm-hf finetune", "run_seq2set_study": "sgm-hf study"}
 
 
 def end_of(main, monkeypatch, capsys) -> tuple[object, list[str]]:
@@ -36,8 +33,8 @@ def end_of(main, monkeypatch, capsys) -> tuple[object, list[str]]:
 
 
 def test_every_program_is_among_those_tested():
-    having = {path.stem for path in (*ROOT.glob("examples/*.py"), *ROOT.glob("datasets_scripts/*.py"))}
-    assert {name for name in having if "__main__" in path_of(name).read_text(encoding="utf-8")} == set(PROGRAMS)
+    having = {path.stem for path in ROOT.glob("examples/*.py") if "__main__" in path.read_text(encoding="utf-8")}
+    assert having == set(PROGRAMS)
 
 
 @pytest.mark.parametrize("program", [name for name, fault in PROGRAMS.items() if fault])
@@ -49,14 +46,10 @@ def test_a_fault_of_the_user_ends_every_program_in_one_line(program, tmp_path, m
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     monkeypatch.setattr(sys, "argv", [program, *(option.format(**places) for option in options)])
     with pytest.raises(SystemExit) as stopped:
-        if program == "convert":  # started by python -m
-            monkeypatch.delitem(sys.modules, "sgm_hf.datasets_scripts.convert", raising=False)
-            runpy.run_module("sgm_hf.datasets_scripts.convert", run_name="__main__", alter_sys=True)
-        else:
-            runpy.run_path(str(path_of(program)), run_name="__main__")
+        runpy.run_path(str(ROOT / "examples" / f"{program}.py"), run_name="__main__")
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"{program}: error: ") and message.format(**places) in line
+    assert line.startswith(f"{NAMES.get(program, program)}: error: ") and message.format(**places) in line
 
 
 @pytest.mark.parametrize(

@@ -30,23 +30,21 @@ def test_settings_of_a_json_file_are_overridden_by_options_after_it(tmp_path):
     assert (data_args.dataset_name, data_args.data_dir) == ("aapd", "x")
 
 
-def test_types_of_a_settings_file_are_those_of_the_command_line(tmp_path, capsys):
+def test_types_of_a_settings_file_are_those_of_the_command_line(tmp_path):
     file = tmp_path / "settings.json"
     file.write_text(json.dumps({"num_beams": 2.5}))
-    with pytest.raises(SystemExit):
+    with pytest.raises(ValueError, match=r"^argument --num_beams: invalid int value: '2.5'; see --help\.$"):
         parse_arguments([str(file)])
-    assert len(capsys.readouterr().err.splitlines()) == 2  # a short usage, and what is wrong
     file.write_text(json.dumps({"save_total_limit": None, "label_mask": False, "learning_rate": 1e-05}))
     model_args, _, training_args = parse_arguments([str(file)])
     assert (model_args.label_mask, training_args.save_total_limit, training_args.learning_rate) == (False, None, 1e-5)
 
 
-def test_an_unknown_set_decoding_is_refused_on_the_command_line_and_in_a_file(tmp_path, capsys):
+def test_an_unknown_set_decoding_is_refused_on_the_command_line_and_in_a_file(tmp_path):
     (tmp_path / "settings.json").write_text(json.dumps({"set_decoding": "best"}))
     for arguments in (["--set_decoding", "best"], [str(tmp_path / "settings.json")]):
-        with pytest.raises(SystemExit):
+        with pytest.raises(ValueError, match="invalid choice: 'best'"):
             parse_arguments(arguments)
-        assert "invalid choice: 'best'" in capsys.readouterr().err
 
 
 def test_a_faulty_settings_file_is_named_with_its_fault(tmp_path):

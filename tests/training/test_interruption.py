@@ -17,11 +17,11 @@ SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 
 def test_a_resumed_program_goes_on_by_the_same_command(monkeypatch, tmp_path, capfd):
     monkeypatch.setattr(interruption, "has_complete_checkpoint", lambda folder: True)
-    command = ["run_sgm.py", "--resume_from_checkpoint", "runs/checkpoint-1", "--seed", "3"]
+    command = ["sgm-hf", "train", "--resume_from_checkpoint", "runs/checkpoint-1", "--seed", "3"]
     with pytest.raises(SystemExit), exit_on_signals(command, tmp_path):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(10)
-    assert capfd.readouterr().err.endswith("python run_sgm.py --seed 3 --resume_from_checkpoint true\n")
+    assert capfd.readouterr().err.endswith("sgm-hf train --seed 3 --resume_from_checkpoint true\n")
 
 
 @pytest.mark.parametrize(("number", "status"), SIGNALS)
@@ -34,7 +34,7 @@ def test_a_program_ends_at_a_signal_with_its_status_and_the_command_that_goes_on
         time.sleep(10)
     assert ended.value.code == status
     assert signal.getsignal(number) == handler
-    expected = f"Ended by {signal.Signals(number).name}. This goes on:\n  python 'run sgm.py' --seed 3\n"
+    expected = f"Ended by {signal.Signals(number).name}. This goes on:\n  'run sgm.py' --seed 3\n"
     assert capfd.readouterr().err == expected
 
 
@@ -42,7 +42,7 @@ def test_a_signal_that_a_launcher_passes_on_does_not_disturb_the_end_of_a_progra
     now = [50.0]
     monkeypatch.setattr(interruption, "time", SimpleNamespace(monotonic=lambda: now[0]))
     seen = []
-    with pytest.raises(Interrupted) as ended, exit_on_signals(["run_sgm.py"]):
+    with pytest.raises(Interrupted) as ended, exit_on_signals(["sgm-hf", "train"]):
         try:
             signal.raise_signal(signal.SIGTERM)
         finally:
@@ -58,7 +58,7 @@ def test_a_signal_that_a_launcher_passes_on_does_not_disturb_the_end_of_a_progra
 @pytest.mark.parametrize(("rank", "lines"), [("0", 2), ("1", 0)])
 def test_one_process_of_a_training_alone_says_how_to_go_on(monkeypatch, capfd, rank, lines):
     monkeypatch.setenv("RANK", rank)
-    with pytest.raises(Interrupted), exit_on_signals(["run_sgm.py"]):
+    with pytest.raises(Interrupted), exit_on_signals(["sgm-hf", "train"]):
         signal.raise_signal(signal.SIGTERM)
     assert len(capfd.readouterr().err.splitlines()) == lines
 

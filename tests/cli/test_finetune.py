@@ -2,10 +2,10 @@ import json
 from pathlib import Path
 
 import pytest
-import run_seq2set
-import run_sgm
-from test_run_sgm import EXAMPLES, TINY, write_csv
+from test_train import EXAMPLES, TINY, write_csv
 
+from sgm_hf.cli import finetune, train
+from sgm_hf.programs import finetuning
 from sgm_hf.programs.settings import parse_arguments
 
 SETTINGS = [
@@ -17,7 +17,7 @@ SETTINGS = [
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
-    """A user's files, and a model that run_sgm.py has trained on them shortly."""
+    """A user's files, and a model that `sgm-hf train` has trained on them shortly."""
     folder = tmp_path_factory.mktemp("seq2set")
     files = [
         "--train_file",
@@ -25,12 +25,12 @@ def pretrained(tmp_path_factory):
         "--test_file",
         write_csv(folder / "test.csv", 30, seed=2),
     ]
-    run_sgm.main([*files, "--output_dir", str(folder / "mle"), "--num_train_epochs", "2", *TINY])
+    train.main([*files, "--output_dir", str(folder / "mle"), "--num_train_epochs", "2", *TINY])
     return files, folder / "mle"
 
 
 def trainer_name(method):
-    return run_seq2set.TRAINERS[method].__name__
+    return finetuning.TRAINERS[method].__name__
 
 
 @pytest.mark.parametrize("method", ["self_critical", "order_free"])
@@ -38,7 +38,7 @@ def test_a_checkpoint_is_fine_tuned_and_compared_with_itself_before(pretrained, 
     files, checkpoint = pretrained
     options = ["--model_name_or_path", str(checkpoint), "--output_dir", str(tmp_path / "out"), "--method", method]
     options += ["--attention_figures", "1"]
-    after = run_seq2set.main([*files, *options, *SETTINGS])
+    after = finetune.main([*files, *options, *SETTINGS])
     results = json.loads((tmp_path / "out" / "all_results.json").read_text())
     first = json.loads((checkpoint / "all_results.json").read_text())
     assert results["before_test_best_sequence_micro_f1"] == first["test_best_sequence_micro_f1"]
@@ -63,38 +63,36 @@ def test_pretraining_first_ends_where_fine_tuning_a_checkpoint_does(pretrained, 
     config = tmp_path / "likelihood.json"
     config.write_text(json.dumps(settings | {"num_train_epochs": 2}))
     options = [*files, *SETTINGS, "--output_dir", str(tmp_path / "out"), "--pretrain_config", str(config)]
-    run_seq2set.main(options)
+    finetune.main(options)
     first = tmp_path / "out_likelihood" / "model.safetensors"
     assert first.read_bytes() == (checkpoint / "model.safetensors").read_bytes()
-    run_seq2set.main(
-        [*files, *SETTINGS, "--output_dir", str(tmp_path / "two"), "--model_name_or_path", str(checkpoint)]
-    )
+    finetune.main([*files, *SETTINGS, "--output_dir", str(tmp_path / "two"), "--model_name_or_path", str(checkpoint)])
     tuned = (tmp_path / "out" / "model.safetensors").read_bytes()
     assert tuned == (tmp_path / "two" / "model.safetensors").read_bytes()
 
-    monkeypatch.setattr(run_sgm, "run", lambda *parsed: pytest.fail("a finished pre-training ran again"))
+    monkeypatch.setattr(finetuning, "run_training", lambda *parsed: pytest.fail("a finished pre-training ran again"))
     (tmp_path / "out_likelihood").rename(tmp_path / "again_likelihood")
-    run_seq2set.main([*options, "--output_dir", str(tmp_path / "again")])
+    finetune.main([*options, "--output_dir", str(tmp_path / "again")])
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == tuned
 
 
 def test_bad_input_is_refused(pretrained, tmp_path):
     files, checkpoint = pretrained
     with pytest.raises(ValueError, match="give --model_name_or_path"):
-        run_seq2set.main([*files, "--output_dir", str(tmp_path / "a")])
+        finetune.main([*files, "--output_dir", str(tmp_path / "a")])
     both = ["--model_name_or_path", str(checkpoint), "--pretrain_config", "likelihood.json"]
     with pytest.raises(ValueError, match="not both"):
-        run_seq2set.main([*files, "--output_dir", str(tmp_path / "a"), *both])
+        finetune.main([*files, "--output_dir", str(tmp_path / "a"), *both])
     with pytest.raises(ValueError, match="give either --dataset_name"):
-        run_seq2set.main(["--output_dir", str(tmp_path / "a"), *both[2:]])
+        finetune.main(["--output_dir", str(tmp_path / "a"), *both[2:]])
     with pytest.raises(FileNotFoundError, match=r"likelihood\.json does not exist"):
-        run_seq2set.main([*files, "--output_dir", str(tmp_path / "a"), *both[2:]])
+        finetune.main([*files, "--output_dir", str(tmp_path / "a"), *both[2:]])
     other = write_csv(tmp_path / "other.csv", 40, topics={"weather": "rain sun", "sport": "ball goal"})
     options = ["--model_name_or_path", str(checkpoint), "--output_dir", str(tmp_path / "b")]
     with pytest.raises(ValueError, match="weather"):
-        run_seq2set.main(["--train_file", other, *options, *SETTINGS])
+        finetune.main(["--train_file", other, *options, *SETTINGS])
     with pytest.raises(ValueError, match="num_samples is 0"):
-        run_seq2set.main([*files, *options, "--num_samples", "0"])
+        finetune.main([*files, *options, "--num_samples", "0"])
 
 
 @pytest.mark.parametrize(
@@ -108,26 +106,26 @@ def test_bad_input_is_refused(pretrained, tmp_path):
 def test_settings_that_the_pretrained_model_will_not_have_are_refused_before_it_is_trained(
     tmp_path, monkeypatch, options, message
 ):
-    monkeypatch.setattr(run_sgm, "run", lambda *parsed: pytest.fail("pre-training ran"))
+    monkeypatch.setattr(finetuning, "run_training", lambda *parsed: pytest.fail("pre-training ran"))
     (tmp_path / "likelihood.json").write_text(json.dumps({"embedding_size": 16}))
     given = ["--train_file", "x.csv", "--pretrain_config", str(tmp_path / "likelihood.json")]
     with pytest.raises(ValueError, match=message):
-        run_seq2set.main([*given, "--output_dir", str(tmp_path / "out"), *options])
+        finetune.main([*given, "--output_dir", str(tmp_path / "out"), *options])
 
 
 def test_both_trainings_share_all_settings_of_the_documents(tmp_path, monkeypatch):
     class Ran(Exception):
         """Carries what pre-training was given."""
 
-    def run(model_args, data_args, training_args):
+    def run_training(model_args, data_args, training_args):
         raise Ran(data_args)
 
-    monkeypatch.setattr(run_sgm, "run", run)
+    monkeypatch.setattr(finetuning, "run_training", run_training)
     (tmp_path / "likelihood.json").write_text(json.dumps({"vocab_size": 77, "max_length": 9}))
     given = ["--train_file", "x.csv", "--pretrain_config", str(tmp_path / "likelihood.json"), "--max_length", "5"]
     given += ["--unknown_labels", "count", "--max_eval_samples", "3", "--max_predict_samples", "4"]
     with pytest.raises(Ran) as ran:
-        run_seq2set.main([*given, "--num_threads", "1", "--output_dir", str(tmp_path / "out"), "--id_column", "key"])
+        finetune.main([*given, "--num_threads", "1", "--output_dir", str(tmp_path / "out"), "--id_column", "key"])
     (shared,) = ran.value.args
     assert (shared.unknown_labels, shared.max_eval_samples, shared.max_predict_samples) == ("count", 3, 4)
     assert (shared.num_threads, shared.id_column) == (1, "key")
@@ -136,6 +134,6 @@ def test_both_trainings_share_all_settings_of_the_documents(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("path", sorted((EXAMPLES / "configs").glob("*seq2set.json")), ids=lambda path: path.stem)
 def test_settings_files_are_read(path, tmp_path):
-    _, data_args, training_args = parse_arguments([str(path)], run_seq2set.Seq2SetArguments)
+    _, data_args, training_args = parse_arguments([str(path)], finetuning.Seq2SetArguments)
     assert (training_args.method, training_args.reward, training_args.learning_rate) == ("self_critical", "f1", 1e-5)
     assert data_args.dataset_name in Path(path).stem

@@ -9,11 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
-import run_seq2set
-import run_seq2set_study
-import run_sgm
-from test_run_sgm import EXAMPLES, write_csv
+from test_train import EXAMPLES, write_csv
 
+from sgm_hf.cli import finetune, train
+from sgm_hf.cli.study import main
+from sgm_hf.programs import studies
+from sgm_hf.programs.finetuning import TRAINERS, Seq2SetArguments
+from sgm_hf.programs.settings import parse_arguments
 from sgm_hf.training.checkpoints import is_complete
 
 TINY = {
@@ -32,9 +34,8 @@ def read_rows(path):
 
 
 def run_here(command, **streams):
-    """Run a program of the study in this process, which spares its start; other tests start it for real."""
-    program = {"run_sgm.py": run_sgm, "run_seq2set.py": run_seq2set}[Path(command[1]).name]
-    program.main(command[2:])
+    """Run a command of the study in this process, which spares its start; other tests start it for real."""
+    {"train": train, "finetune": finetune}[command[3]].main(command[4:])
     return 0
 
 
@@ -55,10 +56,10 @@ def study(tmp_path_factory):
     (folder / "study.json").write_text(json.dumps(config))
     options = [str(folder / "study.json"), "--output_dir", str(folder / "runs"), "--seeds", "1"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_seq2set_study, "run_to_its_end", run_here)
-        run_seq2set_study.main(["train", *options])
-        run_seq2set_study.main(["search", *options, "--orders", "shuffled"])
-    run_seq2set_study.main(["report", str(folder / "runs"), "--output", str(folder / "report")])
+        patch.setattr(studies, "run_to_its_end", run_here)
+        main(["train", *options])
+        main(["search", *options, "--orders", "shuffled"])
+    main(["report", str(folder / "runs"), "--output", str(folder / "report")])
     return folder
 
 
@@ -66,7 +67,7 @@ def test_every_system_is_trained_in_every_order_from_its_likelihood_model(study)
     for order in ("frequency", "shuffled"):
         results = {
             system: json.loads((study / "runs" / order / "seed_1" / system / "all_results.json").read_text())
-            for system in run_seq2set_study.SYSTEMS
+            for system in studies.SYSTEMS
         }
         start = results["likelihood"]["test_micro_f1"]
         assert results["self_critical"]["before_test_micro_f1"] == start
@@ -86,7 +87,7 @@ def test_the_table_holds_the_metrics_of_the_runs(study):
     rows = {(row["order"], row["system"]): row for row in read_rows(study / "report" / "table.csv")}
     assert len(rows) == 8
     results = json.loads((study / "runs" / "shuffled" / "seed_1" / "order_free" / "all_results.json").read_text())
-    for metric in run_seq2set_study.METRICS:
+    for metric in studies.METRICS:
         assert float(rows["shuffled", "order_free"][metric]) == pytest.approx(results[f"test_{metric}"], rel=1e-5)
     lines = (study / "report" / "table.md").read_text().splitlines()
     assert len(lines) == 10
@@ -121,9 +122,9 @@ def test_the_search_compares_settings_on_the_validation_split_alone(study):
 
 
 def test_finished_runs_are_skipped(study, monkeypatch):
-    monkeypatch.setattr(run_seq2set_study, "run_to_its_end", lambda *_, **__: pytest.fail("a finished run ran again"))
+    monkeypatch.setattr(studies, "run_to_its_end", lambda *_, **__: pytest.fail("a finished run ran again"))
     options = ["--output_dir", str(study / "runs"), "--seeds", "1"]
-    run_seq2set_study.main(["train", str(study / "study.json"), *options])
+    main(["train", str(study / "study.json"), *options])
 
 
 def test_a_study_killed_in_a_training_ends_with_the_weights_of_one_never_killed(study, tmp_path, monkeypatch):
@@ -136,7 +137,7 @@ def test_a_study_killed_in_a_training_ends_with_the_weights_of_one_never_killed(
         shutil.copytree(study / "runs" / seed / "likelihood", tmp_path / folder / seed / "likelihood")
     options = ["train", str(tmp_path / "study.json"), "--seeds", "1", "--orders", "frequency", "--output_dir"]
 
-    program = [sys.executable, str(EXAMPLES / "run_seq2set_study.py"), *options, str(tmp_path / "killed")]
+    program = [sys.executable, "-m", "sgm_hf", "study", *options, str(tmp_path / "killed")]
     process = subprocess.Popen(program, start_new_session=True, stderr=subprocess.DEVNULL)
     run = tmp_path / "killed" / seed / "self_critical"
     deadline = time.monotonic() + 240
@@ -145,44 +146,42 @@ def test_a_study_killed_in_a_training_ends_with_the_weights_of_one_never_killed(
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (run / "summary.json").exists()
-    run_seq2set_study.main([*options, str(tmp_path / "killed")])
+    main([*options, str(tmp_path / "killed")])
     assert json.loads(run.with_suffix(".json").read_text())["resume_from_checkpoint"] == "true"
     assert len(json.loads((run / "summary.json").read_text())["history"]) == 10
 
-    monkeypatch.setattr(run_seq2set_study, "run_to_its_end", run_here)
-    run_seq2set_study.main([*options, str(tmp_path / "whole")])
+    monkeypatch.setattr(studies, "run_to_its_end", run_here)
+    main([*options, str(tmp_path / "whole")])
     whole = tmp_path / "whole" / seed / "self_critical" / "model.safetensors"
     assert (run / "model.safetensors").read_bytes() == whole.read_bytes()
 
 
 def test_faults_are_reported(study, tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        run_seq2set_study.main(["train", str(tmp_path / "none.json"), "--output_dir", str(tmp_path)])
+        main(["train", str(tmp_path / "none.json"), "--output_dir", str(tmp_path)])
     for content, message in (("{", "line 1: not JSON"), ('{"commun": {}}', "commun"), ("{}", "has no 'common'")):
         (tmp_path / "faulty.json").write_text(content)
         with pytest.raises(ValueError, match=f"faulty.json.*{message}"):
-            run_seq2set_study.main(["train", str(tmp_path / "faulty.json"), "--output_dir", str(tmp_path)])
+            main(["train", str(tmp_path / "faulty.json"), "--output_dir", str(tmp_path)])
     with pytest.raises(FileNotFoundError, match="holds no finished run"):
-        run_seq2set_study.main(["report", str(tmp_path), "--output", str(tmp_path / "report")])
+        main(["report", str(tmp_path), "--output", str(tmp_path / "report")])
     config = json.loads((study / "study.json").read_text())
     config["common"] |= {"train_file": str(tmp_path / "absent.csv")}
     (tmp_path / "study.json").write_text(json.dumps(config))
     with pytest.raises(RuntimeError, match=r"failed; its log .*(\n.*)*absent\.csv"):
-        run_seq2set_study.main(["train", str(tmp_path / "study.json"), "--output_dir", str(tmp_path / "runs")])
+        main(["train", str(tmp_path / "study.json"), "--output_dir", str(tmp_path / "runs")])
 
 
 @pytest.mark.parametrize("path", sorted((EXAMPLES / "configs").glob("study_*.json")), ids=lambda path: path.stem)
 def test_settings_of_the_studies_are_known_to_the_programs(path, tmp_path):
     config = json.loads(path.read_text())
-    trainings = [
-        (system, config["common"] | config[system]) for system in run_seq2set_study.SYSTEMS if system in config
-    ]
+    trainings = [(system, config["common"] | config[system]) for system in studies.SYSTEMS if system in config]
     trainings += [
         (tried["method"], config["common"] | config[tried["method"]] | tried) for tried in config.get("search", [])
     ]
     for number, (system, settings) in enumerate(trainings):
         own = tmp_path / f"{number}.json"
         own.write_text(json.dumps(settings | {"output_dir": str(tmp_path)}))
-        training_class = {"training_class": run_seq2set.Seq2SetArguments} if system in run_seq2set.TRAINERS else {}
-        _, data_args, _ = run_sgm.parse_arguments([str(own)], **training_class)
+        training_class = {"training_class": Seq2SetArguments} if system in TRAINERS else {}
+        _, data_args, _ = parse_arguments([str(own)], **training_class)
         assert data_args.dataset_name == Path(path).stem.removeprefix("study_")

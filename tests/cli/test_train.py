@@ -11,16 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import run_sgm
 import torch
 from datasets import ClassLabel, Dataset, Features, List, Value
 
+from sgm_hf.cli.train import main
 from sgm_hf.metrics import compute_metrics
 from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration, SGMTokenizer
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 from sgm_hf.programs.checks import check_settings, complete_settings
 from sgm_hf.programs.models import build_model, build_tokenizer, load_checkpoint, set_generation
 from sgm_hf.programs.settings import parse_arguments
+from sgm_hf.training import SGMTrainer
 from sgm_hf.training.checkpoints import begin_checkpoint
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -62,9 +63,7 @@ def trained(tmp_path_factory):
     """A run of the program on a CSV file alone, with its folder and the metrics it returned."""
     folder = tmp_path_factory.mktemp("trained")
     train_file = write_csv(folder / "train.csv", 120)
-    metrics = run_sgm.main(
-        ["--train_file", train_file, "--output_dir", str(folder / "run"), "--num_train_epochs", "8", *TINY]
-    )
+    metrics = main(["--train_file", train_file, "--output_dir", str(folder / "run"), "--num_train_epochs", "8", *TINY])
     return folder, metrics
 
 
@@ -115,7 +114,7 @@ def test_the_summary_contains_data_settings_speed_and_history(trained):
 
 def test_a_saved_run_predicts_the_same_again(trained, tmp_path):
     folder, metrics = trained
-    again = run_sgm.main(
+    again = main(
         ["--model_name_or_path", str(folder / "run"), "--train_file", str(folder / "train.csv"), "--do_eval"]
         + ["--do_predict", "--output_dir", str(tmp_path), "--disable_tqdm", "true"]
     )
@@ -131,7 +130,7 @@ def test_a_checkpoint_predicts_a_file_without_labels(trained, tmp_path):
     file.write_text('{"text": "ball goal team"}\n{"text": ""}\n{"text": "xyzzy"}\n')
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        metrics = run_sgm.main(
+        metrics = main(
             ["--model_name_or_path", str(folder / "run"), "--test_file", str(file), "--do_predict"]
             + ["--output_dir", str(tmp_path / "out"), "--disable_tqdm", "true"]
         )
@@ -148,9 +147,9 @@ def test_unknown_labels_of_a_test_file_are_an_error_or_counted_as_missed(trained
     options = ["--model_name_or_path", str(folder / "run"), "--test_file", file, "--do_predict"]
     options += ["--output_dir", str(tmp_path / "out"), "--disable_tqdm", "true"]
     with pytest.raises(ValueError, match="test.csv.*'new'"):
-        run_sgm.main(options)
+        main(options)
     assert not (tmp_path / "out" / "predictions_test.jsonl").exists()
-    metrics = run_sgm.main([*options, "--unknown_labels", "count"])
+    metrics = main([*options, "--unknown_labels", "count"])
     lines = read_lines(tmp_path / "out" / "predictions_test.jsonl")
     assert any("new" in line["gold"] for line in lines)
     assert metrics["test"]["micro_recall"] == pytest.approx(metrics_of(lines, "labels")["micro_recall"])
@@ -163,9 +162,9 @@ def test_a_training_is_never_started_over_the_content_of_a_folder(trained, tmp_p
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     options = ["--train_file", str(folder / "train.csv"), "--output_dir", str(run), *TINY]
     with pytest.raises(FileExistsError, match="not empty.*--resume_from_checkpoint"):
-        run_sgm.main(options)
+        main(options)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
-    run_sgm.main([*options, "--num_train_epochs", "9", "--resume_from_checkpoint", "true"])
+    main([*options, "--num_train_epochs", "9", "--resume_from_checkpoint", "true"])
     history = json.loads((run / "summary.json").read_text())["history"]
     assert [record["epoch"] for record in history] == list(range(1, 10))
 
@@ -177,9 +176,9 @@ def test_a_training_is_not_resumed_with_another_file(trained, tmp_path):
     other = write_csv(tmp_path / "train.csv", 120, seed=9)
     options = ["--train_file", other, "--output_dir", str(run), *TINY, "--num_train_epochs", "9"]
     with pytest.raises(ValueError, match=r"vocabulary: (.|\n)*training data: 108 documents, hash"):
-        run_sgm.main([*options, "--resume_from_checkpoint", "true"])
+        main([*options, "--resume_from_checkpoint", "true"])
     with pytest.raises(FileExistsError, match="not empty"):
-        run_sgm.main([*options, "--resume_from_checkpoint", "false"])
+        main([*options, "--resume_from_checkpoint", "false"])
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
@@ -187,7 +186,7 @@ def test_the_summary_says_from_where_and_with_what_a_training_was_resumed(traine
     run = tmp_path / "run"
     shutil.copytree(trained[0] / "run", run)
     options = ["--train_file", str(trained[0] / "train.csv"), "--output_dir", str(run), *TINY]
-    run_sgm.main([*options, "--num_train_epochs", "9", "--learning_rate", "0.01", "--resume_from_checkpoint", "True"])
+    main([*options, "--num_train_epochs", "9", "--learning_rate", "0.01", "--resume_from_checkpoint", "True"])
     summary = json.loads((run / "summary.json").read_text())
     changed = {"learning_rate": [0.02, 0.01], "num_train_epochs": [8, 9]}
     assert summary["training"]["resumed"] == [{"update": summary["history"][7]["step"], "changed": changed}]
@@ -197,18 +196,18 @@ def test_the_summary_says_from_where_and_with_what_a_training_was_resumed(traine
 def test_only_a_folder_without_anything_but_what_a_kill_left_is_trained_into(trained, tmp_path):
     options = ["--train_file", str(trained[0] / "train.csv"), "--output_dir", str(tmp_path), *TINY]
     with pytest.raises(FileNotFoundError, match="no complete checkpoint to resume from"):
-        run_sgm.main([*options, "--resume_from_checkpoint", "true"])
+        main([*options, "--resume_from_checkpoint", "true"])
     begin_checkpoint(tmp_path / "checkpoint-2")
     (tmp_path / "_saving-x").mkdir()
     (tmp_path / "_lock").touch()
-    run_sgm.main([*options, "--num_train_epochs", "1", "--resume_from_checkpoint", "no"])
+    main([*options, "--num_train_epochs", "1", "--resume_from_checkpoint", "no"])
     assert {"model.safetensors", "summary.json"} <= set(os.listdir(tmp_path))
     assert not {"checkpoint-2", "_saving-x", "_lock"} & set(os.listdir(tmp_path))
 
 
 def test_sigterm_ends_the_program_with_a_checkpoint_from_which_it_goes_on_the_same(trained, tmp_path):
     options = ["--train_file", str(trained[0] / "train.csv"), *TINY, "--num_train_epochs", "60", "--output_dir"]
-    command = [sys.executable, str(EXAMPLES / "run_sgm.py"), *options, str(tmp_path / "run"), "--hub_token", "secret"]
+    command = [sys.executable, "-m", "sgm_hf", "train", *options, str(tmp_path / "run"), "--hub_token", "secret"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         lines = []
         for line in process.stderr:
@@ -221,11 +220,11 @@ def test_sigterm_ends_the_program_with_a_checkpoint_from_which_it_goes_on_the_sa
     assert not any("Traceback" in line for line in lines)
     assert lines[-2] == "Ended by SIGTERM. This goes on:\n" and "secret" not in lines[-1]
     again = shlex.split(lines[-1])
-    assert again[:2] == ["python", str(EXAMPLES / "run_sgm.py")]
+    assert again[:2] == ["sgm-hf", "train"]
     assert again[-2:] == ["--resume_from_checkpoint", "true"]
-    run_sgm.main(again[2:])
+    main(again[2:])
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["training"]["resumed"]
-    run_sgm.main([*options, str(tmp_path / "whole")])
+    main([*options, str(tmp_path / "whole")])
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("run", "whole")]
     assert weights[0] == weights[1]
 
@@ -233,7 +232,7 @@ def test_sigterm_ends_the_program_with_a_checkpoint_from_which_it_goes_on_the_sa
 def test_training_goes_on_from_a_checkpoint_with_threshold_split_and_test_file(trained, tmp_path):
     folder, _ = trained
     test_file = write_csv(tmp_path / "test.csv", 30, seed=5)
-    metrics = run_sgm.main(
+    metrics = main(
         ["--model_name_or_path", str(folder / "run"), "--train_file", str(folder / "train.csv"), "--do_train"]
         + ["--test_file", test_file, "--do_eval", "--do_predict", "--output_dir", str(tmp_path / "out")]
         + ["--num_train_epochs", "1", "--threshold_split_size", "20", "--set_decoding", "threshold", *TINY]
@@ -264,7 +263,7 @@ def test_a_checkpoint_is_not_trained_on_labels_it_does_not_have(trained, tmp_pat
     file = write_csv(tmp_path / "other.csv", 20, topics={"weather": "rain sun", "sport": "ball goal"})
     options = ["--model_name_or_path", str(folder / "run"), "--train_file", file, "--do_train", *TINY]
     with pytest.raises(ValueError, match="'weather'"):
-        run_sgm.main([*options, "--output_dir", str(tmp_path / "out")])
+        main([*options, "--output_dir", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
 
 
@@ -273,7 +272,7 @@ def test_a_checkpoint_learns_new_labels_when_asked_to(trained, tmp_path):
     topics = {"law": TOPICS["zoë"], "sport": TOPICS["sport"]}
     file = write_csv(tmp_path / "more.csv", 160, seed=1, topics=topics)
     known, _ = load_checkpoint(str(folder / "run"))
-    metrics = run_sgm.main(
+    metrics = main(
         ["--model_name_or_path", str(folder / "run"), "--train_file", file, "--do_train", "--do_predict"]
         + ["--add_labels", "true", "--test_file", write_csv(tmp_path / "test.csv", 40, seed=2, topics=topics)]
         + ["--freeze_encoder", "true", "--output_dir", str(tmp_path / "out"), "--num_train_epochs", "8", *TINY]
@@ -309,7 +308,7 @@ def test_a_checkpoint_whose_tokenizer_is_another_models_is_refused(trained, tmp_
 )
 def test_settings_that_cannot_work_are_refused_before_anything_is_written(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
-        run_sgm.main([*options, "--output_dir", str(tmp_path / "out")])
+        main([*options, "--output_dir", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
 
 
@@ -326,10 +325,10 @@ BAD_GENERATION = [
 
 @pytest.mark.parametrize(("options", "message"), BAD_GENERATION, ids=lambda value: str(value))
 def test_what_saving_or_generating_would_refuse_is_refused_before_training(tmp_path, monkeypatch, options, message):
-    monkeypatch.setattr(run_sgm.SGMTrainer, "training_step", lambda *_: pytest.fail("a training step was made"))
+    monkeypatch.setattr(SGMTrainer, "training_step", lambda *_: pytest.fail("a training step was made"))
     files = ["--train_file", write_csv(tmp_path / "train.csv", 20), "--output_dir", str(tmp_path / "out")]
     with pytest.raises(ValueError, match=message):
-        run_sgm.main([*files, *TINY, *options])
+        main([*files, *TINY, *options])
     assert not (tmp_path / "out").exists()
 
 
@@ -348,8 +347,8 @@ def test_settings_that_pass_train_are_saved_and_predict_the_same_when_reloaded(t
     test_file = write_csv(tmp_path / "test.csv", 10, seed=1)
     common = ["--test_file", test_file, "--do_predict", "--disable_tqdm", "true"]
     train = ["--train_file", write_csv(tmp_path / "train.csv", 30), "--do_train", "--num_train_epochs", "1"]
-    run_sgm.main([*train, *TINY, *common, *options, "--output_dir", str(tmp_path / "run")])
-    run_sgm.main(["--model_name_or_path", str(tmp_path / "run"), *common, "--output_dir", str(tmp_path / "again")])
+    main([*train, *TINY, *common, *options, "--output_dir", str(tmp_path / "run")])
+    main(["--model_name_or_path", str(tmp_path / "run"), *common, "--output_dir", str(tmp_path / "again")])
     count = 27 - settings.get("threshold_split_size", 0)
     phases = ("reading the documents", f"making the vocabulary of {count} documents", "encoding the documents")
     assert [text for text in caplog.messages if text in phases] == [*phases, phases[0], phases[2]]
@@ -373,8 +372,8 @@ def test_settings_that_contradict_a_checkpoint_are_refused_and_equal_ones_are_no
     options = ["--model_name_or_path", str(folder / "run"), "--test_file", write_csv(tmp_path / "test.csv", 5)]
     options += ["--do_predict", "--output_dir", str(tmp_path / "out"), *TINY]
     with pytest.raises(ValueError, match=message):
-        run_sgm.main([*options, *given])
-    run_sgm.main(options)
+        main([*options, *given])
+    main(options)
 
 
 def test_a_checkpoint_is_not_evaluated_on_a_training_file_unasked(trained, tmp_path, caplog):
@@ -382,12 +381,12 @@ def test_a_checkpoint_is_not_evaluated_on_a_training_file_unasked(trained, tmp_p
     options = ["--model_name_or_path", str(folder / "run"), "--train_file", str(folder / "train.csv")]
     options += ["--output_dir", str(tmp_path / "out"), "--disable_tqdm", "true"]
     with pytest.raises(ValueError, match="--do_train true to continue .* --do_eval true to evaluate"):
-        run_sgm.main(options)
-    run_sgm.main([*options, "--do_eval"])
+        main(options)
+    main([*options, "--do_eval"])
     assert "the model has seen these documents" in caplog.text
     test_file = write_csv(tmp_path / "test.csv", 5)
     with pytest.raises(ValueError, match="--do_eval evaluates the validation documents"):
-        run_sgm.main([*options[:2], "--test_file", test_file, "--do_eval", *options[4:]])
+        main([*options[:2], "--test_file", test_file, "--do_eval", *options[4:]])
 
 
 @pytest.mark.parametrize("config", sorted(EXAMPLES.glob("configs/*sgm*.json")), ids=lambda path: path.stem)
@@ -418,7 +417,7 @@ def test_the_papers_settings_are_in_the_papers_configurations():
 def test_attention_maps_of_the_first_predictions_are_drawn(trained, tmp_path):
     folder, _ = trained
     test_file = write_csv(tmp_path / "new.csv", 5, seed=3)
-    run_sgm.main(
+    main(
         [
             *("--model_name_or_path", str(folder / "run"), "--test_file", test_file, "--do_predict", "true"),
             *("--output_dir", str(tmp_path / "out"), "--attention_figures", "3", "--disable_tqdm", "true"),
@@ -446,12 +445,12 @@ def test_attention_maps_of_the_first_predictions_are_drawn(trained, tmp_path):
 )
 def test_attention_maps_that_cannot_be_drawn_are_refused_before_training(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
-        run_sgm.main(["--dataset_name", "generated", "--output_dir", str(tmp_path / "run"), *options])
+        main(["--dataset_name", "generated", "--output_dir", str(tmp_path / "run"), *options])
     assert not (tmp_path / "run").exists()
 
 
 def test_a_checkpoint_without_attention_is_refused_for_attention_maps_before_training(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_sgm.SGMTrainer, "training_step", lambda *_: pytest.fail("a training step was made"))
+    monkeypatch.setattr(SGMTrainer, "training_step", lambda *_: pytest.fail("a training step was made"))
     train_file = write_csv(tmp_path / "train.csv", 20)
     tokenizer = SGMTokenizer.train_from_texts(["ball goal team"])
     names = dict(enumerate(sorted(TOPICS)))
@@ -461,5 +460,5 @@ def test_a_checkpoint_without_attention_is_refused_for_attention_maps_before_tra
     options = ["--model_name_or_path", str(tmp_path / "model"), "--train_file", train_file, "--do_train"]
     options += ["--do_predict", "true", "--attention_figures", "1", "--output_dir", str(tmp_path / "out")]
     with pytest.raises(ValueError, match="--attention is none"):
-        run_sgm.main(options)
+        main(options)
     assert not (tmp_path / "out").exists()

@@ -1,0 +1,5 @@
+"""`python -m sgm_hf` is `sgm-hf`."""
+
+from sgm_hf.cli import main
+
+main()

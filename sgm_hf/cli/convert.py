@@ -1,0 +1,22 @@
+"""Write a corpus as Parquet files with a dataset card, which plain `datasets.load_dataset` reads.
+
+sgm-hf convert aapd --data_dir data/aapd --output_dir data/aapd_parquet
+"""
+
+from collections.abc import Sequence
+
+from sgm_hf.datasets_scripts import CORPORA
+from sgm_hf.programs import CommandParser, convert_corpus
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the command."""
+    parser = CommandParser("convert", __doc__)
+    parser.add_argument("name", choices=sorted(CORPORA), help="The corpus.")
+    parser.add_argument("--data_dir", help="Folder with the published files; the generated corpus needs none.")
+    parser.add_argument("--output_dir", required=True, help="Folder to make.")
+    parser.add_argument("--config", help="Configuration, if the corpus has several; default: its first.")
+    options = parser.parse_args(arguments)
+    statistics = convert_corpus(options.name, options.output_dir, options.config, options.data_dir)
+    counts = ", ".join(f"{split} {counts.documents:,}" for split, counts in statistics.items())
+    print(f"wrote {options.output_dir}: {counts} documents")

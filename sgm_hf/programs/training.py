@@ -1,0 +1,118 @@
+"""Train, evaluate and predict as the settings say: what `sgm-hf train` does."""
+
+import logging
+from contextlib import AbstractContextManager, nullcontext
+
+from datasets import Dataset
+from transformers import set_seed
+from transformers.utils import logging as transformers_logging
+
+from sgm_hf.programs.checks import check_settings, complete_settings
+from sgm_hf.programs.ending import log_to_stderr
+from sgm_hf.programs.models import (
+    build_model,
+    build_tokenizer,
+    check_contradictions,
+    load_checkpoint,
+    match_labels,
+    set_generation,
+)
+from sgm_hf.programs.results import Arguments, publish, report, score_splits
+from sgm_hf.programs.settings import DataArguments, ModelArguments
+from sgm_hf.programs.splits import arrange_splits, encode_splits, load_splits
+from sgm_hf.training import SGMTrainer, SGMTrainingArguments
+from sgm_hf.training.checkpoints import alone_in, find_checkpoint
+from sgm_hf.training.machine import prepare_cpu
+
+logger = logging.getLogger(__name__)
+
+
+def prepare(model_args: ModelArguments, data_args: DataArguments, training_args: SGMTrainingArguments) -> None:
+    """Set up logging, complete and check the settings, and make the process ready to train."""
+    log_to_stderr()
+    transformers_logging.set_verbosity_warning()
+    transformers_logging.disable_progress_bar()
+    complete_settings(model_args, data_args, training_args)
+    check_settings(model_args, data_args, training_args)
+    if training_args.do_train:
+        training_args.resume_from_checkpoint = find_checkpoint(
+            training_args.resume_from_checkpoint, training_args.output_dir
+        )
+    prepare_cpu(data_args.num_threads)
+    set_seed(training_args.seed)
+
+
+def one_run_in(training_args: SGMTrainingArguments) -> AbstractContextManager[None]:
+    """Keep other processes out of the output folder, on behalf of all processes of this run."""
+    return alone_in(training_args.output_dir) if training_args.should_save else nullcontext()
+
+
+def build_trainer(
+    arguments: Arguments, trainer_class: type[SGMTrainer] = SGMTrainer
+) -> tuple[SGMTrainer, dict[str, Dataset], dict[str, Dataset]]:
+    """Load the data, load or make the model, and make a trainer of them.
+
+    Returns:
+        The trainer, the splits as loaded, and the splits as encoded.
+    """
+    model_args, data_args, training_args = arguments
+    checkpoint = model_args.model_name_or_path
+    model = tokenizer = names = None
+    if checkpoint is not None:
+        model, tokenizer = load_checkpoint(checkpoint)
+        check_contradictions(model_args, model.config, checkpoint)
+        if training_args.do_train:
+            match_labels(model, data_args, model_args.add_labels)
+        names = list(model.config.id2label.values())
+    logger.info("reading the documents")
+    splits = arrange_splits(load_splits(data_args, names), data_args)
+    if model is None:
+        tokenizer = build_tokenizer(splits["train"], data_args)
+        model = build_model(splits["train"], tokenizer, model_args)
+    if model_args.freeze_encoder:
+        model.freeze_encoder()
+    if data_args.attention_figures and not model.attends_to_words:
+        raise ValueError(
+            "--attention_figures needs a model with attention over the words, but --encoder is "
+            f"{model.config.encoder} and --attention is {model.config.attention}."
+        )
+    set_generation(model, model_args)
+    label_names = [model.config.id2label[label] for label in range(model.config.num_labels)]
+    encoded = encode_splits(splits, tokenizer, label_names, data_args, training_args.do_train)
+    trainer = trainer_class(
+        model,
+        training_args,
+        train_dataset=encoded.get("train"),
+        eval_dataset=encoded.get("validation"),
+        threshold_dataset=encoded.get("threshold"),
+        processing_class=tokenizer,
+    )
+    return trainer, splits, encoded
+
+
+def train(trainer: SGMTrainer) -> dict[str, float]:
+    """Train, save model and tokenizer, and return the training's metrics."""
+    metrics = dict(trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint).metrics)
+    trainer.save_model()
+    return metrics
+
+
+def run_training(
+    model_args: ModelArguments, data_args: DataArguments, training_args: SGMTrainingArguments
+) -> tuple[SGMTrainer, dict[str, dict]]:
+    """Train, evaluate and predict as the settings say.
+
+    Returns:
+        The trainer, and the metrics of each split that was evaluated or predicted.
+    """
+    parsed = (model_args, data_args, training_args)
+    prepare(*parsed)
+    with one_run_in(training_args):
+        trainer, splits, encoded = build_trainer(parsed)
+        logger.info("documents: %s", ", ".join(f"{split} {len(dataset):,}" for split, dataset in encoded.items()))
+        train_metrics = train(trainer) if training_args.do_train else {}
+        metrics = score_splits(trainer, splits, encoded, write=True)
+        report(parsed, trainer, splits, encoded, train_metrics, metrics)
+        publish(trainer, data_args)
+        trainer.accelerator.wait_for_everyone()
+    return trainer, metrics
