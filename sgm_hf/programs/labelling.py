@@ -1,0 +1,457 @@
+"""Label the documents of a file of any size: `label_file`, and `sgm-hf predict` around it.
+
+1. The file is read through once, which finds faults and the number of documents; of those already labelled, whether
+   they are still the same.
+2. Window by window the documents are read, cut into batches of similar length, labelled, and appended to the output
+   in the order of the file. Memory holds one window.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, make_dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from sgm_hf.data.batching import cut_batches
+from sgm_hf.data.collation import MultiLabelCollator
+from sgm_hf.data.documents import Document, Layout, iterate_documents
+from sgm_hf.modeling.label_sets_sgm import FORMER_SET_DECODINGS, SET_DECODINGS, label_sets_from_sequences
+from sgm_hf.programs.models import load_checkpoint
+from sgm_hf.programs.resumable import Progress, ResumableFile, alone_with, begin, new_digest
+from sgm_hf.programs.settings import DataArguments, option
+from sgm_hf.training.fingerprint import DESCRIPTIVE, describe_vocabulary
+from sgm_hf.training.machine import PRECISIONS, autocast, choose_precision
+from sgm_hf.training.progress import ProgressLines
+
+logger = logging.getLogger(__name__)
+
+# A window is at most this many documents, and ends with the one that reaches this many characters.
+WINDOW_DOCUMENTS, WINDOW_CHARACTERS = 2048, 2**24
+DELIMITERS = {".csv": ",", ".tsv": "\t"}  # of outputs; all else is JSON Lines
+OUTPUTS = (".jsonl", *DELIMITERS)
+DIGITS = 6  # of scores
+
+# The options that say how to read a file, but for those of its labels, which are not read.
+ReadingOptions: Any = make_dataclass(
+    "ReadingOptions",
+    [
+        (f.name, f.type, field(default=f.default, metadata=f.metadata))
+        for f in fields(DataArguments)
+        if f.name in Layout.__dataclass_fields__ and not f.name.startswith("label")
+    ],
+)
+
+
+@dataclass
+class GenerationOverrides:
+    """What `generate()` is to do other than the model's generation config says."""
+
+    num_beams: int | None = option("Beam width. Default: the model's.")
+    set_decoding: str | None = option(
+        "How the label set is chosen. Default: the model's.", choices=[*SET_DECODINGS, *FORMER_SET_DECODINGS]
+    )
+    label_threshold: float | None = option("Score from which --set_decoding threshold takes a label.")
+    min_labels: int | None = option("Fewest labels of a document.")
+    max_labels: int | None = option("Most labels of a document.")
+    allowed_labels: list[str] | None = option("The only labels that may be given.")
+    forbidden_labels: list[str] | None = option("Labels that are never given.")
+    required_labels: list[str] | None = option("Labels that every document gets.")
+
+
+@dataclass
+class LabellingOptions(GenerationOverrides, ReadingOptions):
+    """How a file is labelled: what is read, generated and written, and how fast."""
+
+    top_k: int | None = option("Write this many labels of highest score as well, chosen or not.")
+    include_text: bool = option("Whether to write the text of each document too.", False)
+    label_separator: str = option("Text between two labels in one cell of a .csv or .tsv output.", "|")
+    overwrite: bool = option("Whether to begin anew where the output exists.", False)
+    batch_size: int = option("Most documents of a batch.", 256)
+    max_tokens_per_batch: int = option("Most words of a batch, padding included.", 32768)
+    precision: str = option(
+        "Of multiplication: bf16 is faster where the device has instructions for it (auto asks), and its scores are "
+        "less exact.",
+        "fp32",
+        choices=list(PRECISIONS),
+    )
+    device: str | None = option("cpu, cuda, cuda:1, …. Default: the first GPU, else cpu.")
+
+    def __post_init__(self) -> None:
+        for name in ("top_k", "batch_size", "max_tokens_per_batch", "num_beams"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"--{name} is {value}; it must be at least 1, or left out.")
+        if not self.label_separator:
+            raise ValueError("--label_separator is empty; give the text between two labels, such as '|'.")
+
+    def overrides(self) -> dict[str, Any]:
+        """The arguments of `generate()` that were given."""
+        given = {f.name: getattr(self, f.name) for f in fields(GenerationOverrides)}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass
+class LabelledFile:
+    """What `label_file` did.
+
+    Args:
+        output: The file of predictions.
+        documents: Documents in it.
+        labelled_now: Those of them that this call has labelled.
+        seconds: Time that labelling them took.
+        without_words: Documents without a word, whose label set is empty.
+        unknown_words_only: Documents with unknown words only, whose labels rest on their length alone.
+    """
+
+    output: Path
+    documents: int
+    labelled_now: int
+    seconds: float
+    without_words: int
+    unknown_words_only: int
+
+
+@dataclass
+class Labelled:
+    """The labels of one document: ids and scores of its set and, where asked for, of the k labels of highest score."""
+
+    labels: list[int]
+    scores: list[float]
+    top_labels: list[int] | None = None
+    top_scores: list[float] | None = None
+
+
+def label_file(model: str | Path, file: str | Path, output: str | Path | None = None, **options: Any) -> LabelledFile:
+    """Label the documents of a file, in memory that does not grow with it.
+
+    Each document becomes a line of the output, in the order of the file: id, label set, scores; on request the text,
+    and the labels of highest score. After an interruption or a kill the same call goes on, and each document is in the
+    output once; documents that were corrected or added behind the labelled ones are labelled then. Where nothing is
+    left to do, nothing is done.
+
+    Args:
+        model: A checkpoint folder, or the name of a model on the Hub.
+        file: Documents in a format of `load_files`; labels in it are not read.
+        output: A file that ends in `.jsonl`, `.csv` or `.tsv`; default `FILE.predictions.jsonl` next to the file,
+            without the file's extension.
+        **options: Fields of `LabellingOptions`.
+
+    Returns:
+        What was done.
+
+    Raises:
+        FileNotFoundError: If there is no such model or file.
+        FileExistsError: If the output was made with another model, settings or file, or is being written.
+        ValueError: If an option is out of its range, or a file or record is damaged; names the line.
+
+    Example:
+        >>> from sgm_hf.programs import label_file
+        >>> label_file("runs/mine", "new.csv", top_k=5).documents
+        400000
+    """
+    given = LabellingOptions(**options)
+    path = checked_output(file, default_output(file) if output is None else output)
+    read_documents(file, given)  # what is wrong with the file as a whole is told before the model is loaded
+    labeller = Labeller(str(model), given)
+    check_separator(path, labeller.names, given.label_separator)
+    with alone_with(path):
+        progress = begin(path, labeller.described() | described_output(path, given), given.overwrite)
+        done, start = progress.documents, time.monotonic()
+        total, input_hash, fault = survey(read_documents(file, given), progress, path)
+        if done:
+            logger.info("%s has %s of the %s documents already", path, f"{done:,}", f"{total:,}")
+        if fault is not None:
+            logger.warning("%s (the %s documents before are labelled first)", fault, f"{total:,}")
+        if done < total or fault is not None:
+            documents = islice(read_documents(file, given), done, None)
+            with ResumableFile(path, progress) as opened, shown_progress(total, done) as bar:
+                for window in windows(documents):
+                    labelled, counts = labeller.label([document.text for document in window], bar.update)
+                    records = make_records(window, labelled, labeller.names, given.include_text)
+                    lines = written(path, records, given.label_separator, with_header=progress.size == 0)
+                    update_hash(input_hash, window)
+                    opened.append(lines, len(window), input_hash.hexdigest(), **counts)
+    seconds = time.monotonic() - start
+    return LabelledFile(path, progress.documents, progress.documents - done, seconds, **progress.counts)
+
+
+# ---- documents ----
+
+
+def read_documents(file: str | Path, options: LabellingOptions) -> Iterator[Document]:
+    """The documents of the input, without their labels."""
+    layout = Layout(**{f.name: getattr(options, f.name) for f in fields(ReadingOptions)})
+    return iterate_documents(file, layout, labels="ignored")
+
+
+def survey(
+    documents: Iterable[Document], progress: Progress, output: Path
+) -> tuple[int, hashlib.blake2b, ValueError | None]:
+    """Read the input through, and compare what is labelled already with what was labelled.
+
+    Args:
+        documents: All documents of the input.
+        progress: How far its output is.
+        output: The output, for the error.
+
+    Returns:
+        The number of documents, the hash of those labelled already, and the fault that ends the file before its time.
+
+    Raises:
+        FileExistsError: If the documents labelled already are others now.
+    """
+    digest, total, fault = new_digest(), 0, None
+    try:
+        for total, document in enumerate(documents, start=1):
+            if total <= progress.documents:
+                update_hash(digest, [document])
+    except ValueError as error:
+        fault = error
+    if fault is not None and total < progress.documents:
+        raise fault
+    if digest.hexdigest() != progress.input_hash:
+        raise FileExistsError(
+            f"the {progress.documents:,} documents in {output} are not the first ones of the file as it is now; give "
+            "the same file and options again, give --overwrite true to begin anew, or another --output."
+        )
+    return total, digest, fault
+
+
+def update_hash(digest: hashlib.blake2b, documents: Iterable[Document]) -> None:
+    """Add the ids and texts of documents to a hash."""
+    for document in documents:
+        # The lengths keep apart what ends in an id and what begins a text.
+        digest.update(f"{len(document.id)} {len(document.text)} {document.id}{document.text}".encode())
+
+
+def windows(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """Cut documents into lists that memory can hold; what was read before a fault comes before it."""
+    window: list[Document] = []
+    num_characters = 0
+    try:
+        for document in documents:
+            window.append(document)
+            num_characters += len(document.text)
+            if len(window) >= WINDOW_DOCUMENTS or num_characters >= WINDOW_CHARACTERS:
+                yield window
+                window, num_characters = [], 0
+    except ValueError:
+        if window:
+            yield window
+        raise
+    if window:
+        yield window
+
+
+# ---- labels ----
+
+
+class Labeller:
+    """A model and its tokenizer, ready to label texts.
+
+    Args:
+        name: A checkpoint folder, or the name of a model on the Hub.
+        options: How to label.
+
+    Raises:
+        FileNotFoundError: If there is no such model.
+        ValueError: If there is no such device, or the model cannot generate so.
+    """
+
+    def __init__(self, name: str, options: LabellingOptions):
+        self.options, self.generation = options, options.overrides()
+        self.model, self.tokenizer = load_checkpoint(name)
+        device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            self.model.eval().to(device)
+        except (AssertionError, RuntimeError) as error:
+            raise ValueError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
+        self.precision = choose_precision(options.precision, self.model.device.type)
+        config = self.model.config
+        self.names = [config.id2label[label] for label in range(config.num_labels)]
+        self.collate = MultiLabelCollator(config.pad_token_id, config.num_labels)
+        self.generate([self.encode(["a"])[0][0]])  # refuses arguments that cannot be before anything is read
+
+    def described(self) -> dict[str, Any]:
+        """All of the model that its labels depend on, as plain values by name."""
+        digest = new_digest()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
+        fields_of_config = {n: v for n, v in self.model.config.to_dict().items() if n not in DESCRIPTIVE}
+        words = (describe_vocabulary(self.tokenizer), self.tokenizer.model_max_length)
+        digest.update(json.dumps([self.names, fields_of_config, words], sort_keys=True, default=str).encode())
+        generation = {**self.model.generation_config.to_dict(), **self.generation}
+        kept = {n: v for n, v in generation.items() if n not in DESCRIPTIVE and v is not None}
+        return {"model": digest.hexdigest(), "precision": self.precision, **kept}
+
+    def encode(self, texts: Sequence[str]) -> tuple[list[dict[str, list[int]]], np.ndarray, int]:
+        """The words of N texts, their numbers (N,), 0 for a text without a word, and how many know no word."""
+        encoding = self.tokenizer(list(texts), truncation=True, return_attention_mask=False, verbose=False)
+        around, unknown = self.tokenizer.num_special_tokens_to_add(), self.tokenizer.unk_token_id  # [CLS], [SEP]
+        lengths = np.array([len(ids) for ids in encoding["input_ids"]])
+        lengths[lengths <= around] = 0
+        unknown_only = sum(
+            0 < length == ids.count(unknown) + around
+            for ids, length in zip(encoding["input_ids"], lengths, strict=True)
+        )
+        rows = zip(*encoding.values(), strict=True)
+        return [dict(zip(encoding, row, strict=True)) for row in rows], lengths, unknown_only
+
+    def label(self, texts: Sequence[str], report: Callable[[int], object]) -> tuple[list[Labelled], dict[str, int]]:
+        """Label texts in batches of similar length.
+
+        Args:
+            texts: The texts.
+            report: Gets the number of texts of each batch that is done.
+
+        Returns:
+            Their labels, in their order, and the counts of `LabelledFile`.
+        """
+        encoded, lengths, unknown_only = self.encode(texts)
+        order = [int(row) for row in np.argsort(lengths, kind="stable") if lengths[row]]
+        nothing: list[Any] | None = None if self.options.top_k is None else []
+        labelled = [Labelled([], [], nothing, nothing) for _ in texts]  # what a text without a word gets
+        caps = (self.options.max_tokens_per_batch, self.options.batch_size)
+        # Longest first, so that a batch too large for the memory fails at the start.
+        for first, last in reversed(cut_batches(lengths[order].tolist(), *caps)):
+            rows = order[first:last]
+            for row, labels in zip(rows, self.generate([encoded[row] for row in rows]), strict=True):
+                labelled[row] = labels
+            report(len(rows))
+        without_words = len(texts) - len(order)
+        if without_words:
+            report(without_words)
+        return labelled, {"without_words": without_words, "unknown_words_only": unknown_only}
+
+    def generate(self, encoded: Sequence[dict[str, list[int]]]) -> list[Labelled]:
+        """The labels of a batch of texts that have words."""
+        inputs = {name: tensor.to(self.model.device) for name, tensor in self.collate.pad_texts(encoded).items()}
+        with autocast(self.model.device, self.precision == "bf16"):
+            output = self.model.generate(
+                **inputs, return_dict_in_generate=True, output_label_scores=True, **self.generation
+            )
+        scores = output.label_scores.float()  # (B, L)
+        chosen = label_sets_from_sequences(output.sequences, scores.shape[1])
+        # As whole numbers in the order of the scores, ties by id: topk alone takes any of those that are equal.
+        ranks = scores.view(torch.int32).long() * scores.shape[1] - torch.arange(scores.shape[1]).to(scores.device)
+        best = ranks.topk(min(self.options.top_k or 0, scores.shape[1]), dim=1).indices.tolist()  # (B, k)
+        scores = scores.cpu().numpy()
+        labelled = []
+        for row, (labels, top) in enumerate(zip(chosen, best, strict=True)):
+            labelled.append(Labelled(labels, scores[row, labels].tolist()))
+            if self.options.top_k is not None:
+                labelled[-1].top_labels, labelled[-1].top_scores = top, scores[row, top].tolist()
+        return labelled
+
+
+# ---- output ----
+
+
+def default_output(file: str | Path) -> Path:
+    """Where predictions go that no other place was named for.
+
+    Example:
+        >>> default_output("data/new.csv.gz").as_posix()
+        'data/new.predictions.jsonl'
+    """
+    path = Path(file)
+    return path.with_name(f"{Path(path.name.removesuffix('.gz')).stem}.predictions.jsonl")
+
+
+def checked_output(file: str | Path, output: str | Path) -> Path:
+    """The output, in a folder that exists.
+
+    Raises:
+        ValueError: If its extension names no format, or it is the input.
+    """
+    path = Path(output)
+    if path.suffix.lower() not in OUTPUTS:
+        raise ValueError(f"--output {path} has an extension that does not tell its format; give {', '.join(OUTPUTS)}.")
+    if path.resolve() == Path(file).resolve():
+        raise ValueError(f"--output {path} is the file to be labelled; give another.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def check_separator(output: Path, names: Iterable[str], separator: str) -> None:
+    """Refuse labels that one cell could not tell apart.
+
+    Raises:
+        ValueError: If a label has the separator in it.
+    """
+    if output.suffix.lower() in DELIMITERS:
+        for name in names:
+            if separator in name:
+                raise ValueError(
+                    f"the label {name!r} contains {separator!r}, which stands between two labels in {output.suffix}; "
+                    "give another --label_separator, or an --output that ends in .jsonl."
+                )
+
+
+def described_output(output: Path, options: LabellingOptions) -> dict[str, Any]:
+    """The options that decide what the output looks like."""
+    described = {"top_k": options.top_k, "include_text": options.include_text}
+    if output.suffix.lower() in DELIMITERS:
+        described["label_separator"] = options.label_separator
+    return described
+
+
+def make_records(
+    window: Sequence[Document], labelled: Sequence[Labelled], names: Sequence[str], include_text: bool
+) -> Iterator[dict[str, Any]]:
+    """What the output says of each document, by column."""
+    for document, found in zip(window, labelled, strict=True):
+        record: dict[str, Any] = {"id": document.id}
+        if include_text:
+            record["text"] = document.text
+        record["labels"] = [names[label] for label in found.labels]
+        record["scores"] = [round(score, DIGITS) for score in found.scores]
+        if found.top_labels is not None and found.top_scores is not None:
+            record["top_labels"] = [names[label] for label in found.top_labels]
+            record["top_scores"] = [round(score, DIGITS) for score in found.top_scores]
+        yield record
+
+
+def written(output: Path, records: Iterable[dict[str, Any]], separator: str, with_header: bool) -> bytes:
+    """Records as they stand in the output.
+
+    Args:
+        output: Its extension tells the format.
+        records: At least one.
+        separator: Text between two labels, or scores, of one cell.
+        with_header: Whether the names of the columns come first, where the format has them.
+    """
+    delimiter = DELIMITERS.get(output.suffix.lower())
+    if delimiter is None:
+        return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
+    lines = io.StringIO()
+    table = csv.writer(lines, delimiter=delimiter, lineterminator="\n")
+    for record in records:
+        if with_header:
+            table.writerow(record)
+            with_header = False
+        cells = (separator.join(map(str, v)) if isinstance(v, list) else v for v in record.values())
+        table.writerow(cells)
+    return lines.getvalue().encode()
+
+
+# ---- what is told ----
+
+
+def shown_progress(total: int, done: int) -> Any:
+    """A bar with documents per second and the time left; where no terminal shows it, lines."""
+    if sys.stderr.isatty():
+        return tqdm(total=total, initial=done, desc="Labelling", unit=" documents")
+    return ProgressLines(total - done, "Labelling")
