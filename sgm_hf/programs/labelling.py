@@ -19,7 +19,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm.auto import tqdm
 
@@ -296,12 +295,11 @@ class Labeller:
         kept = {n: v for n, v in generation.items() if n not in DESCRIPTIVE and v is not None}
         return {"model": digest.hexdigest(), "precision": self.precision, **kept}
 
-    def encode(self, texts: Sequence[str]) -> tuple[list[dict[str, list[int]]], np.ndarray, int]:
-        """The words of N texts, their numbers (N,), 0 for a text without a word, and how many know no word."""
+    def encode(self, texts: Sequence[str]) -> tuple[list[dict[str, list[int]]], list[int], int]:
+        """The words of each text, their number (0 where there is none), and how many texts have unknown ones only."""
         encoding = self.tokenizer(list(texts), truncation=True, return_attention_mask=False, verbose=False)
         around, unknown = self.tokenizer.num_special_tokens_to_add(), self.tokenizer.unk_token_id  # [CLS], [SEP]
-        lengths = np.array([len(ids) for ids in encoding["input_ids"]])
-        lengths[lengths <= around] = 0
+        lengths = [len(ids) if len(ids) > around else 0 for ids in encoding["input_ids"]]
         unknown_only = sum(
             0 < length == ids.count(unknown) + around
             for ids, length in zip(encoding["input_ids"], lengths, strict=True)
@@ -320,12 +318,12 @@ class Labeller:
             Their labels, in their order, and the counts of `LabelledFile`.
         """
         encoded, lengths, unknown_only = self.encode(texts)
-        order = [int(row) for row in np.argsort(lengths, kind="stable") if lengths[row]]
+        order = sorted((row for row, length in enumerate(lengths) if length), key=lengths.__getitem__)
         nothing: list[Any] | None = None if self.options.top_k is None else []
         labelled = [Labelled([], [], nothing, nothing) for _ in texts]  # what a text without a word gets
         caps = (self.options.max_tokens_per_batch, self.options.batch_size)
         # Longest first, so that a batch too large for the memory fails at the start.
-        for first, last in reversed(cut_batches(lengths[order].tolist(), *caps)):
+        for first, last in reversed(cut_batches([lengths[row] for row in order], *caps)):
             rows = order[first:last]
             for row, labels in zip(rows, self.generate([encoded[row] for row in rows]), strict=True):
                 labelled[row] = labels
