@@ -15,6 +15,7 @@ __all__ = ["COMMANDS", "main"]
 # What each command does. Its file, of the same name, is imported when it is run.
 COMMANDS = {
     "train": "train a model on your files or on a named corpus, and evaluate it",
+    "predict": "label the documents of a file of any size",
     "finetune": "train a model further on label sets that it samples (Seq2Set)",
     "convert": "write a named corpus as Parquet files with a dataset card",
     "study": "compare trainings of a corpus over label orders and seeds",
@@ -28,6 +29,7 @@ commands:
 
 example:
   sgm-hf train --train_file my.csv      CSV with the columns text and labels (a|b)
+  sgm-hf predict runs/my new.csv        CSV with the column text
 
 sgm-hf COMMAND --help lists the options of a command with an example."""
 

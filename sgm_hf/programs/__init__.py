@@ -5,6 +5,8 @@ from sgm_hf.datasets_scripts.convert import convert as convert_corpus
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 from sgm_hf.programs.ending import log_to_stderr, run_main
 from sgm_hf.programs.finetuning import Seq2SetArguments, run_finetuning
+from sgm_hf.programs.labelling import LabelledFile, label_file
+from sgm_hf.programs.labelling_options import LabellingOptions, add_labelling_options
 from sgm_hf.programs.options import CommandParser
 from sgm_hf.programs.settings import DataArguments, ModelArguments, parse_arguments
 from sgm_hf.programs.studies import Study, read_study, report_study, search_settings, train_study
@@ -16,11 +18,15 @@ __all__ = [
     "SET_DECODINGS",
     "CommandParser",
     "DataArguments",
+    "LabelledFile",
+    "LabellingOptions",
     "ModelArguments",
     "Seq2SetArguments",
     "Study",
+    "add_labelling_options",
     "convert_corpus",
     "exit_on_signals",
+    "label_file",
     "log_to_stderr",
     "parse_arguments",
     "read_study",

@@ -1,4 +1,4 @@
-"""Label the documents of a file of any size: `label_file`, and `sgm-hf predict` around it.
+"""Label the documents of a file of any size.
 
 1. The file is read through once, which finds faults and the number of documents; of those already labelled, whether
    they are still the same.
@@ -14,7 +14,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,12 @@ from tqdm.auto import tqdm
 from sgm_hf.data.batching import cut_batches
 from sgm_hf.data.collation import MultiLabelCollator
 from sgm_hf.data.documents import Document, Layout, iterate_documents
-from sgm_hf.modeling.label_sets_sgm import FORMER_SET_DECODINGS, SET_DECODINGS, label_sets_from_sequences
+from sgm_hf.modeling.label_sets_sgm import label_sets_from_sequences
+from sgm_hf.programs.labelling_options import LabellingOptions, ReadingOptions
 from sgm_hf.programs.models import load_checkpoint
 from sgm_hf.programs.resumable import Progress, ResumableFile, alone_with, begin, new_digest
-from sgm_hf.programs.settings import DataArguments, option
 from sgm_hf.training.fingerprint import DESCRIPTIVE, describe_vocabulary
-from sgm_hf.training.machine import PRECISIONS, autocast, choose_precision
+from sgm_hf.training.machine import autocast, choose_precision
 from sgm_hf.training.progress import ProgressLines
 
 logger = logging.getLogger(__name__)
@@ -40,64 +40,11 @@ WINDOW_DOCUMENTS, WINDOW_CHARACTERS = 2048, 2**24
 DELIMITERS = {".csv": ",", ".tsv": "\t"}  # of outputs; all else is JSON Lines
 OUTPUTS = (".jsonl", *DELIMITERS)
 DIGITS = 6  # of scores
-
-# The options that say how to read a file, but for those of its labels, which are not read.
-ReadingOptions: Any = make_dataclass(
-    "ReadingOptions",
-    [
-        (f.name, f.type, field(default=f.default, metadata=f.metadata))
-        for f in fields(DataArguments)
-        if f.name in Layout.__dataclass_fields__ and not f.name.startswith("label")
-    ],
-)
-
-
-@dataclass
-class GenerationOverrides:
-    """What `generate()` is to do other than the model's generation config says."""
-
-    num_beams: int | None = option("Beam width. Default: the model's.")
-    set_decoding: str | None = option(
-        "How the label set is chosen. Default: the model's.", choices=[*SET_DECODINGS, *FORMER_SET_DECODINGS]
-    )
-    label_threshold: float | None = option("Score from which --set_decoding threshold takes a label.")
-    min_labels: int | None = option("Fewest labels of a document.")
-    max_labels: int | None = option("Most labels of a document.")
-    allowed_labels: list[str] | None = option("The only labels that may be given.")
-    forbidden_labels: list[str] | None = option("Labels that are never given.")
-    required_labels: list[str] | None = option("Labels that every document gets.")
-
-
-@dataclass
-class LabellingOptions(GenerationOverrides, ReadingOptions):
-    """How a file is labelled: what is read, generated and written, and how fast."""
-
-    top_k: int | None = option("Write this many labels of highest score as well, chosen or not.")
-    include_text: bool = option("Whether to write the text of each document too.", False)
-    label_separator: str = option("Text between two labels in one cell of a .csv or .tsv output.", "|")
-    overwrite: bool = option("Whether to begin anew where the output exists.", False)
-    batch_size: int = option("Most documents of a batch.", 256)
-    max_tokens_per_batch: int = option("Most words of a batch, padding included.", 32768)
-    precision: str = option(
-        "Of multiplication: bf16 is faster where the device has instructions for it (auto asks), and its scores are "
-        "less exact.",
-        "fp32",
-        choices=list(PRECISIONS),
-    )
-    device: str | None = option("cpu, cuda, cuda:1, …. Default: the first GPU, else cpu.")
-
-    def __post_init__(self) -> None:
-        for name in ("top_k", "batch_size", "max_tokens_per_batch", "num_beams"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"--{name} is {value}; it must be at least 1, or left out.")
-        if not self.label_separator:
-            raise ValueError("--label_separator is empty; give the text between two labels, such as '|'.")
-
-    def overrides(self) -> dict[str, Any]:
-        """The arguments of `generate()` that were given."""
-        given = {f.name: getattr(self, f.name) for f in fields(GenerationOverrides)}
-        return {name: value for name, value in given.items() if value is not None}
+# What is counted, and what is said of it.
+TOLD = {
+    "without_words": "have no word: their label set is empty",
+    "unknown_words_only": "have unknown words only: their labels rest on their length alone",
+}
 
 
 @dataclass
@@ -181,6 +128,9 @@ def label_file(model: str | Path, file: str | Path, output: str | Path | None = 
                     lines = written(path, records, given.label_separator, with_header=progress.size == 0)
                     update_hash(input_hash, window)
                     opened.append(lines, len(window), input_hash.hexdigest(), **counts)
+    for name, what in TOLD.items():
+        if progress.counts.get(name):
+            logger.warning("%s of the %s documents %s", f"{progress.counts[name]:,}", f"{progress.documents:,}", what)
     seconds = time.monotonic() - start
     return LabelledFile(path, progress.documents, progress.documents - done, seconds, **progress.counts)
 
@@ -222,7 +172,7 @@ def survey(
     if digest.hexdigest() != progress.input_hash:
         raise FileExistsError(
             f"the {progress.documents:,} documents in {output} are not the first ones of the file as it is now; give "
-            "the same file and options again, give --overwrite true to begin anew, or another --output."
+            "the same file and options again, give --overwrite to begin anew, or another --output."
         )
     return total, digest, fault
 

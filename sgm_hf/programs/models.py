@@ -30,8 +30,8 @@ def load_checkpoint(name: str) -> tuple[SGMForMultiLabelGeneration, PreTrainedTo
         tokenizer = AutoTokenizer.from_pretrained(name)
     except OSError as error:
         raise FileNotFoundError(
-            f"--model_name_or_path {name} is neither a folder with a model and its tokenizer nor a model on the Hub "
-            f"that can be reached: {error}"
+            f"{name} is neither a folder with a model and its tokenizer nor a model on the Hub "
+            f"that can be reached: {' '.join(str(error).split())}"
         ) from error
     check_vocabulary(len(tokenizer), model.config, f"the tokenizer of {name}")
     return model, tokenizer

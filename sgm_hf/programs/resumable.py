@@ -68,7 +68,7 @@ def begin(output: Path, made_with: dict[str, Any], overwrite: bool) -> Progress:
     new = Progress(made_with, 0, 0, nothing, nothing, {})
     if overwrite or not output.exists():
         return new
-    remedy = "give --overwrite true to begin anew, or another --output"
+    remedy = "give --overwrite to begin anew, or another --output"
     if not record_of(output).exists():
         raise FileExistsError(f"{output} exists, but {record_of(output).name} is not beside it; {remedy}.")
     try:
