@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The stamp is newer than the declared dependencies only once they are installed.
 INSTALLED := .venv/.installed
 
-.PHONY: demo test quality bench mutants kills clean
+.PHONY: demo test quality docs bench mutants kills clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -20,6 +20,12 @@ quality: $(INSTALLED)
 	rm -rf build/typed
 	$(BIN)/python setup.py --quiet build_py --build-lib build/typed
 	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml --package sgm_hf
+
+# The site of the documentation, without a network: build/site/index.html. The variable silences an advertisement.
+docs: $(INSTALLED)
+	rm -rf build/documented
+	$(BIN)/python setup.py --quiet build_py --build-lib build/documented
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # Texts like AAPD's are drawn unless the corpus is given: make bench BENCH='--data_dir data/aapd'
 bench: $(INSTALLED)

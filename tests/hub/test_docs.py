@@ -40,7 +40,7 @@ def test_every_block_of_the_page_runs(hub, start, bare_python, folder):
         if language == "python":
             users[kind].call("run_code", code=code, folder=str(folder))
             continue
-        small = f" {SMALL}{'' if '--model_name_or_path' in code else f' {SIZES}'}" if "run_sgm" in code else ""
+        small = f" {SMALL}{'' if '--model_name_or_path' in code else f' {SIZES}'}" if "sgm-hf train" in code else ""
         command = code.strip().replace("python", sys.executable, 1) + small
         command = re.sub("^sgm-hf", f"{sys.executable} -m sgm_hf", command)
         environment = users[""].environment
