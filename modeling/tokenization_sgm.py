@@ -15,17 +15,25 @@ How a text becomes words, and why:
    Chinese and Japanese characters, which no space separates, are words one by one.
 
 A word outside the vocabulary is `<unk>`. Offsets refer to the text as it was given.
+
+No rule looks across white space. So the words of a text are those of its pieces between white space, one after the
+other, and a corpus has few different pieces: each is cut once for the vocabulary (`train_from_texts`), and once for
+the ids of a data set (`sgm_hf.data.encoding`).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import WordLevel
-from tokenizers.trainers import WordLevelTrainer
 from transformers import TokenizersBackend
 
 PAD_TOKEN = "<pad>"
 UNK_TOKEN = "<unk>"
+
+# Different pieces of text that are counted before they are cut into words: about 150 MB.
+_MOST_PIECES = 1_000_000
 
 _LETTER_OR_DIGIT = r"\p{L}\p{M}\p{N}"
 _UNSPACED_SCRIPT = r"\p{Han}\p{Hiragana}\p{Katakana}"
@@ -107,21 +115,19 @@ class SGMTokenizer(TokenizersBackend):
                 f"texts must be an iterable of strings, got the single string {texts[:50]!r}; pass [text]."
             )
         backend = _untrained_backend(lowercase, mask_numbers)
-        trainer = WordLevelTrainer(
-            vocab_size=vocab_size,
-            min_frequency=min_frequency,
-            special_tokens=[PAD_TOKEN, UNK_TOKEN],
-            show_progress=False,
-        )
-        counted = _CountedTexts(texts)
-        backend.train_from_iterator(counted, trainer)
-        if counted.number == 0:
+        counts, number = _count_words(texts, backend)
+        if number == 0:
             raise ValueError("No texts: a vocabulary needs at least one training text; check the training split.")
-        if backend.get_vocab_size() <= 2:
+        words = [word for word, count in counts.items() if count >= min_frequency]
+        if not words:
             raise ValueError(
-                f"The {counted.number} texts hold no word that occurs at least {min_frequency} times; "
+                f"The {number} texts hold no word that occurs at least {min_frequency} times; "
                 "check that the text column is not empty, or lower min_frequency."
             )
+        special = [PAD_TOKEN, UNK_TOKEN]
+        ranked = sorted(words, key=lambda word: (-counts[word], word))[: vocab_size - len(special)]
+        backend.model = WordLevel({word: i for i, word in enumerate(special + ranked)}, unk_token=UNK_TOKEN)
+        backend.add_special_tokens(special)
         # split_special_tokens: a "<pad>" in a text is three ordinary words, not padding.
         return cls(
             tokenizer_object=backend,
@@ -130,6 +136,21 @@ class SGMTokenizer(TokenizersBackend):
             model_max_length=model_max_length,
             split_special_tokens=True,
         )
+
+    @property
+    def splits_at_spaces(self) -> bool:
+        """Whether the ids of a text are those of its pieces between white space, one after the other.
+
+        True with the rules of this module, as long as no added token contains white space.
+        """
+        backend = self.backend_tokenizer
+        rules = _state(backend.normalizer), _state(backend.pre_tokenizer)
+        kinds = (_untrained_backend(*options) for options in itertools.product((True, False), repeat=2))
+        if all(rules != (_state(kind.normalizer), _state(kind.pre_tokenizer)) for kind in kinds):
+            return False
+        added = [token.content for token in backend.get_added_tokens_decoder().values()]
+        written = "".join(added) + backend.normalizer.normalize_str("".join(added))
+        return self.num_special_tokens_to_add() == 0 and not any(character.isspace() for character in written)
 
     def _add_tokens(self, new_tokens: Sequence[str | AddedToken], special_tokens: bool = False) -> int:
         """Have `add_tokens` match words given as strings as whole words: "art" is no part of "party"."""
@@ -145,21 +166,32 @@ class SGMTokenizer(TokenizersBackend):
         return AddedToken(word, single_word=not is_its_own_boundary, normalized=True)
 
 
-class _CountedTexts:
-    """Iterates over texts once, counting them and refusing what is not a string."""
+def _count_words(texts: Iterable[str], backend: Tokenizer) -> tuple[Counter[str], int]:
+    """Count each word of the texts, and the texts."""
+    words: Counter[str] = Counter()
+    pieces: Counter[str] = Counter()
+    number = 0
 
-    def __init__(self, texts: Iterable[str]):
-        self.texts = texts
-        self.number = 0
+    def cut_pieces() -> None:
+        for piece, count in pieces.items():
+            for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(piece)):
+                words[word] += count
+        pieces.clear()
 
-    def __iter__(self) -> Iterator[str]:
-        for index, text in enumerate(self.texts):
-            if not isinstance(text, str):
-                raise TypeError(
-                    f"Text {index} is {text!r} of type {type(text).__name__}; every text must be a string."
-                )
-            self.number += 1
-            yield text
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"Text {number} is {text!r} of type {type(text).__name__}; every text must be a string.")
+        number += 1
+        pieces.update(text.split())
+        if len(pieces) > _MOST_PIECES:
+            cut_pieces()
+    cut_pieces()
+    return words, number
+
+
+def _state(rules: normalizers.Normalizer | pre_tokenizers.PreTokenizer | None) -> bytes:
+    """The rules as `tokenizer.json` has them."""
+    return b"" if rules is None else rules.__getstate__()
 
 
 def _untrained_backend(lowercase: bool, mask_numbers: bool) -> Tokenizer:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from datasets import Dataset, List, Value
@@ -10,6 +11,9 @@ from transformers import PreTrainedTokenizerBase
 from sgm_hf.data.labels import encode_label_sets, label_sets_of
 
 logger = logging.getLogger(__name__)
+
+# Different pieces of text whose ids are kept at hand: about 100 MB.
+_MOST_PIECES = 500_000
 
 
 def encode_dataset(
@@ -42,15 +46,13 @@ def encode_dataset(
         ValueError: If a text has no word at training, a document has a label twice, or a label is unknown and
             `unknown_labels` is "error" or `training` is true.
     """
-    # A call changes the tokenizer's truncation: done before datasets hashes it, the cache key is the same each time.
-    tokenizer("", truncation=True, max_length=max_length)
     encoded = dataset.map(
-        _encode_texts,
+        _encode_batch,
         batched=True,
         with_indices=True,
         remove_columns=dataset.column_names,
         num_proc=num_proc,
-        fn_kwargs={"tokenizer": tokenizer, "max_length": max_length},
+        fn_kwargs={"encoder": TextEncoder(tokenizer, max_length)},
         desc="Encoding",
     )
     names = dataset["id"] if "id" in dataset.column_names else [f"number {row}" for row in range(len(dataset))]
@@ -67,13 +69,58 @@ def encode_dataset(
     return encoded.add_column("labels", label_ids, feature=List(Value("int64")))
 
 
-def _encode_texts(
-    batch: dict[str, list[Any]], indices: list[int], tokenizer: PreTrainedTokenizerBase, max_length: int | None
-) -> dict[str, list[Any]]:
-    """Encode the texts of one batch of `datasets.map`."""
-    texts = [text or "" for text in batch["text"]]
-    encoding = tokenizer(texts, truncation=True, max_length=max_length, return_attention_mask=False)
-    # A text without a word has no token either, also where the tokenizer puts some around each text ([CLS], [SEP]).
-    around = tokenizer.num_special_tokens_to_add()
-    columns = {name: [row if len(row) > around else [] for row in rows] for name, rows in encoding.items()}
+def _encode_batch(batch: dict[str, list[Any]], indices: list[int], encoder: "TextEncoder") -> dict[str, list[Any]]:
+    """Encode one batch of `datasets.map`."""
+    columns = encoder([text or "" for text in batch["text"]])
     return columns | {"length": [len(ids) for ids in columns["input_ids"]], "index": indices}
+
+
+class TextEncoder:
+    """Turns many texts into token ids, several times as fast as the tokenizer where its words end at white space.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        max_length: Tokens after which a text is cut; default the tokenizer's `model_max_length`.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None):
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.splits_at_spaces = getattr(tokenizer, "splits_at_spaces", False) and tokenizer.truncation_side == "right"
+        self._ids: dict[str, list[int]] = {}
+        # A call sets the tokenizer's truncation: done before datasets hashes it, the cache key is the same each time.
+        self._tokenize([""])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Without the ids seen so far: they would change the cache key, too.
+        return self.__dict__ | {"_ids": {}}
+
+    def __call__(self, texts: Sequence[str]) -> dict[str, list[list[int]]]:
+        """Encode texts.
+
+        Returns:
+            `input_ids` and the tokenizer's other columns with a number for each token, but for `attention_mask`; a
+            text without a word has no token.
+        """
+        if not texts:
+            return {"input_ids": []}
+        if not self.splits_at_spaces:
+            # Also where the tokenizer puts some tokens around each text ([CLS], [SEP]).
+            around = self.tokenizer.num_special_tokens_to_add()
+            columns = self._tokenize(texts)
+            return {name: [row if len(row) > around else [] for row in rows] for name, rows in columns.items()}
+        pieces = [text.split() for text in texts]
+        new = list(set(chain.from_iterable(pieces)).difference(self._ids))
+        if len(self._ids) + len(new) > _MOST_PIECES:
+            self._ids, new = {}, list(set(chain.from_iterable(pieces)))
+        if new:
+            self._ids.update(zip(new, self._tokenize(new)["input_ids"], strict=True))
+        ids = self._ids.__getitem__
+        end = self.tokenizer.model_max_length if self.max_length is None else self.max_length
+        return {"input_ids": [list(chain.from_iterable(map(ids, row)))[:end] for row in pieces]}
+
+    def _tokenize(self, texts: Sequence[str]) -> dict[str, list[list[int]]]:
+        encoding = self.tokenizer(
+            list(texts), truncation=True, max_length=self.max_length, return_attention_mask=False
+        )
+        return dict(encoding)

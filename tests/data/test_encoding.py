@@ -2,9 +2,12 @@ import logging
 
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import BertTokenizer
 
-from sgm_hf.data.encoding import encode_dataset
+from sgm_hf.data import encoding
+from sgm_hf.data.encoding import TextEncoder, encode_dataset
 from sgm_hf.modeling import SGMTokenizer
 
 NAMES = ["b", "c", "a"]
@@ -192,3 +195,30 @@ def test_a_tokenizer_without_a_greatest_length_cuts_only_at_the_length_given():
     data = make_dataset(["one " * 700], [["a"]])
     assert encode_dataset(data, tokenizer, NAMES)["length"][:] == [702]
     assert encode_dataset(data, tokenizer, NAMES, max_length=9)["length"][:] == [9]
+
+
+WORDS = st.sampled_from("one TWO three,four five. zoo u.s. 1987 \u00ad \u0301 <pad> don't".split(" "))
+SPACES = st.sampled_from([" ", "  ", "\n", "\u00a0", "\u3000", "\x1c"])
+SPACED_TEXTS = st.lists(st.lists(st.one_of(WORDS, SPACES, st.text(max_size=4))).map("".join), max_size=6)
+
+
+@pytest.mark.parametrize("most_pieces", [500_000, 2])
+@pytest.mark.parametrize("added", [[], ["zoo", "hree"], ["zoo three"]])
+@given(batches=st.lists(SPACED_TEXTS, max_size=3), max_length=st.sampled_from([None, 1, 3, 50]))
+@settings(max_examples=50, deadline=None)
+def test_texts_are_encoded_as_the_tokenizer_encodes_them(most_pieces, added, batches, max_length):
+    tokenizer = SGMTokenizer.train_from_texts(["one two three four five u.s. 0000 don 't <"], model_max_length=4)
+    tokenizer.add_tokens(added)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoding, "_MOST_PIECES", most_pieces)
+        encoder = TextEncoder(tokenizer, max_length)
+        for texts in batches:
+            expected = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"] if texts else []
+            assert encoder(texts) == {"input_ids": expected}
+
+
+def test_a_tokenizer_that_cuts_the_front_of_a_text_still_does(tokenizer):
+    front = SGMTokenizer.train_from_texts(["one two three"])
+    front.truncation_side = "left"
+    text = "one two three"
+    assert TextEncoder(front, 2)([text]) == {"input_ids": [front("two three")["input_ids"]]}

@@ -8,9 +8,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tokenizers import AddedToken
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken, pre_tokenizers, processors
+from tokenizers.trainers import WordLevelTrainer
 from transformers import AutoTokenizer, TokenizersBackend
 
+from sgm_hf.modeling import tokenization_sgm
 from sgm_hf.modeling.tokenization_sgm import SGMTokenizer
 
 TEXTS = [
@@ -108,6 +112,52 @@ def test_the_vocabulary_is_the_most_frequent_words_ties_by_word():
     tokenizer = SGMTokenizer.train_from_texts(["b b b a a d c", "c d e"], vocab_size=6)
     assert tokenizer.convert_ids_to_tokens(range(6)) == ["<pad>", "<unk>", "b", "a", "c", "d"]
     assert len(tokenizer) == tokenizer.vocab_size == 6
+
+
+# Letters that other letters change, marks and characters that join, and everything that str.split() cuts at.
+CHARACTERS = st.one_of(
+    st.characters(exclude_categories=["Cs"]),
+    st.sampled_from([chr(code) for code in range(sys.maxunicode + 1) if chr(code).isspace()]),
+    st.sampled_from("aAsS.'19,\\(\u2019\u0301\u0308\u00a8\u00ad\u200b\u200d\u03a3\ufb01\u0130日ラ\u1100\u1161😝"),
+)
+UNICODE_TEXTS = st.lists(st.text(CHARACTERS, max_size=30), min_size=1, max_size=5)
+
+
+@pytest.mark.parametrize(("most_pieces", "vocab_size", "min_frequency"), [(1_000_000, 30, 1), (3, 12, 2)])
+@given(texts=UNICODE_TEXTS, lowercase=st.booleans(), mask_numbers=st.booleans())
+@settings(max_examples=80, deadline=None)
+@example(texts=[EVERYTHING, *TEXTS], lowercase=True, mask_numbers=True)
+def test_the_vocabulary_is_what_the_trainer_of_tokenizers_makes_of_whole_texts(
+    most_pieces, vocab_size, min_frequency, texts, lowercase, mask_numbers
+):
+    expected = tokenization_sgm._untrained_backend(lowercase, mask_numbers)
+    trainer = WordLevelTrainer(
+        vocab_size=vocab_size, min_frequency=min_frequency, special_tokens=["<pad>", "<unk>"], show_progress=False
+    )
+    expected.train_from_iterator(["word word", *texts], trainer)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenization_sgm, "_MOST_PIECES", most_pieces)
+        tokenizer = SGMTokenizer.train_from_texts(
+            ["word word", *texts], vocab_size, lowercase, mask_numbers, min_frequency=min_frequency
+        )
+    found = json.loads(tokenizer.backend_tokenizer.to_str())
+    assert found | {"post_processor": None} == json.loads(expected.to_str())
+
+
+def test_a_tokenizer_splits_at_spaces_until_a_rule_or_an_added_word_looks_across_them(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    loaded = SGMTokenizer.from_pretrained(tmp_path)
+    loaded.add_tokens(["zoo", "日"])
+    assert tokenizer.splits_at_spaces and loaded.splits_at_spaces
+    for blank in (" ", "\u00a0", "\u00a8"):  # the last becomes a space and a mark
+        other = SGMTokenizer.from_pretrained(tmp_path)
+        other.add_tokens([AddedToken(f"deep{blank}learning")])
+        assert not other.splits_at_spaces
+    loaded.backend_tokenizer.post_processor = processors.TemplateProcessing("<pad> $A", special_tokens=[("<pad>", 0)])
+    assert not loaded.splits_at_spaces
+    other = SGMTokenizer.from_pretrained(tmp_path)
+    other.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    assert not other.splits_at_spaces
 
 
 def test_words_rarer_than_min_frequency_stay_out():
