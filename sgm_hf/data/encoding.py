@@ -1,10 +1,12 @@
 """From records of text and labels to token ids and label ids."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, count, islice, pairwise
 from typing import Any
 
+import numpy as np
 from datasets import Dataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
@@ -14,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 # Different pieces of text whose ids are kept at hand: about 100 MB.
 _MOST_PIECES = 500_000
+_PIECES_AT_ONCE = 1_000
 
 
 def encode_dataset(
@@ -87,15 +90,21 @@ class TextEncoder:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.splits_at_spaces = getattr(tokenizer, "splits_at_spaces", False) and tokenizer.truncation_side == "right"
-        self._ids: dict[str, list[int]] = {}
+        self._forget()
         # A call sets the tokenizer's truncation: done before datasets hashes it, the cache key is the same each time.
         self._tokenize([""])
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Without the ids seen so far: they would change the cache key, too.
-        return self.__dict__ | {"_ids": {}}
+    def _forget(self) -> None:
+        """Empty what is kept of each piece of text: its number, and by this where its ids begin and end."""
+        self._numbers: dict[str, int] = defaultdict(count().__next__)
+        self._ends = np.zeros(1, dtype=np.int64)
+        self._ids = np.zeros(0, dtype=np.int32)
 
-    def __call__(self, texts: Sequence[str]) -> dict[str, list[list[int]]]:
+    def __reduce__(self) -> tuple[type, tuple]:
+        # Without the pieces seen so far: they would change the cache key, too.
+        return TextEncoder, (self.tokenizer, self.max_length)
+
+    def __call__(self, texts: Sequence[str]) -> dict[str, list[Sequence[int]]]:
         """Encode texts.
 
         Returns:
@@ -109,15 +118,36 @@ class TextEncoder:
             around = self.tokenizer.num_special_tokens_to_add()
             columns = self._tokenize(texts)
             return {name: [row if len(row) > around else [] for row in rows] for name, rows in columns.items()}
-        pieces = [text.split() for text in texts]
-        new = list(set(chain.from_iterable(pieces)).difference(self._ids))
-        if len(self._ids) + len(new) > _MOST_PIECES:
-            self._ids, new = {}, list(set(chain.from_iterable(pieces)))
-        if new:
-            self._ids.update(zip(new, self._tokenize(new)["input_ids"], strict=True))
-        ids = self._ids.__getitem__
-        end = self.tokenizer.model_max_length if self.max_length is None else self.max_length
-        return {"input_ids": [list(chain.from_iterable(map(ids, row)))[:end] for row in pieces]}
+        rows = [text.split() for text in texts]
+        if len(self._numbers) > _MOST_PIECES:
+            self._forget()
+        # A new piece gets the next number by being looked up.
+        lengths = [len(row) for row in rows]
+        numbers = np.fromiter(map(self._numbers.__getitem__, chain.from_iterable(rows)), np.int64, sum(lengths))
+        self._learn(list(islice(self._numbers, len(self._ends) - 1, None)))
+        counts = np.diff(self._ends)[numbers]
+        ends = np.concatenate([[0], np.cumsum(counts)])
+        # The ids of the pieces one after the other: for each id, its place among all that are kept.
+        ids = self._ids[np.repeat(self._ends[numbers] - ends[:-1], counts) + np.arange(ends[-1])]
+        ends = ends[np.cumsum([0, *lengths])]
+        longest = self.tokenizer.model_max_length if self.max_length is None else self.max_length
+        return {"input_ids": [ids[a : min(b, a + longest)] for a, b in pairwise(ends.tolist())]}
+
+    def _learn(self, pieces: Sequence[str]) -> None:
+        """Keep the ids of new pieces."""
+        ids, counts = [self._ids], [np.zeros(0, dtype=np.int64)]
+        for first in range(0, len(pieces), _PIECES_AT_ONCE):
+            # As one text: a call for each piece takes four times as long.
+            block = pieces[first : first + _PIECES_AT_ONCE]
+            encoding = self.tokenizer(
+                " ".join(block), return_attention_mask=False, return_offsets_mapping=True, verbose=False
+            )
+            starts = [start for start, _ in encoding["offset_mapping"]]
+            places = np.searchsorted(np.cumsum([len(piece) + 1 for piece in block]), starts, side="right")
+            counts.append(np.bincount(places, minlength=len(block)))
+            ids.append(np.array(encoding["input_ids"], dtype=np.int32))
+        self._ends = np.concatenate([self._ends, self._ends[-1] + np.cumsum(np.concatenate(counts))])
+        self._ids = np.concatenate(ids)
 
     def _tokenize(self, texts: Sequence[str]) -> dict[str, list[list[int]]]:
         encoding = self.tokenizer(

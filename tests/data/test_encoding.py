@@ -171,6 +171,11 @@ def test_the_number_of_processes_is_passed_on(tokenizer, monkeypatch):
     assert asked == [None, 2]
 
 
+def test_two_processes_encode_as_one(tokenizer):
+    data = make_dataset(["one two", "five", "zoo three", ""], [["a"], [], ["b"], []])
+    assert encode_dataset(data, tokenizer, NAMES, num_proc=2)[:] == encode_dataset(data, tokenizer, NAMES)[:]
+
+
 def test_every_column_of_the_tokenizer_with_a_number_for_each_token_is_kept(bert_tokenizer):
     texts = ["one two", "three", "one two three four five"]
     encoded = encode_dataset(make_dataset(texts, [["a"], [], ["b"]]), bert_tokenizer, NAMES, training=True)
@@ -214,7 +219,9 @@ def test_texts_are_encoded_as_the_tokenizer_encodes_them(most_pieces, added, bat
         encoder = TextEncoder(tokenizer, max_length)
         for texts in batches:
             expected = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"] if texts else []
-            assert encoder(texts) == {"input_ids": expected}
+            found = encoder(texts)
+            assert set(found) == {"input_ids"}
+            assert [list(row) for row in found["input_ids"]] == expected
 
 
 def test_a_tokenizer_that_cuts_the_front_of_a_text_still_does(tokenizer):
