@@ -1,9 +1,10 @@
 """From corpora to batches: files, label order, encoding, length-bucketed batches, collation."""
 
-from .documents import Document, Layout, iterate_documents
+from .documents import Document, iterate_documents
 from .encoding import encode_dataset
 from .files import load_files
 from .labels import label_sets_of, order_label_names
+from .layout import Layout
 
 __all__ = [
     "Document",

@@ -1,5 +1,6 @@
 """Text files, plain or gzip, and JSON Lines files, read line by line; errors name file and line, counted from 1."""
 
+import codecs
 import gzip
 import json
 import reprlib
@@ -9,20 +10,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+_MARKS_OF_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_EXPECTED_ITEM = 'Expected a list of objects, e.g. [{"text": "…", "labels": ["…", "…"]}].'
 _EXPECTED = 'Expected one object per line, e.g. {"text": "…", "labels": ["…", "…"]}.'
 
 
-def read_lines(path: Path, keep_ends: bool = False) -> Iterator[tuple[int, str]]:
-    r"""Yield number and text of each line of a UTF-8 file, which may be compressed (`.gz`).
+def read_lines(path: Path, keep_ends: bool = False, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
+    r"""Yield number and text of each line of a text file, which may be compressed (`.gz`).
 
     Only "\n" ends a line: other separators that Unicode knows are part of the text, and a byte order mark is not.
 
     Args:
         path: The file.
         keep_ends: Whether lines keep their ends. Without them, a carriage return within a line is an error.
+        encoding: Encoding of the file, in which an end of line is one byte.
 
     Raises:
-        ValueError: If a line is not UTF-8, or a gzip file is empty, truncated or damaged.
+        ValueError: If a line is not in the encoding, or a gzip file is empty, truncated or damaged.
     """
     number, is_gzip = 0, path.suffix.lower() == ".gz"
     try:
@@ -30,7 +34,7 @@ def read_lines(path: Path, keep_ends: bool = False) -> Iterator[tuple[int, str]]
             raise EOFError("it is empty")  # gzip takes it for an archive of nothing
         with (gzip.open if is_gzip else open)(path, "rb") as stream:
             for number, line in enumerate(stream, start=1):
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                text = line.decode("utf-8-sig" if number == 1 and encoding == "utf-8" else encoding)
                 if not keep_ends and "\r" in (text := text.rstrip("\r\n")):
                     # An end of line of old Macs: several documents would be read as one.
                     raise ValueError(
@@ -38,24 +42,28 @@ def read_lines(path: Path, keep_ends: bool = False) -> Iterator[tuple[int, str]]
                     )
                 yield number, text
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}, line {number}: not UTF-8 ({error}). Save the file as UTF-8.") from error
+        remedy = "Save the file as UTF-8, or name its encoding with --encoding, e.g. cp1252"
+        if line.startswith(_MARKS_OF_UTF_16) and number == 1:
+            remedy = "It begins as a UTF-16 file does: convert it with iconv -f utf-16 -t utf-8 OLD > NEW"
+        raise ValueError(f"{path}, line {number}: not {encoding.upper()} ({error}). {remedy}.") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(
             f"{path}, line {number + 1}: the gzip stream breaks off or is damaged ({error}). Copy the file again."
         ) from error
 
 
-def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_json_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield line number and object of each line of a JSON Lines file that is not blank.
 
     Args:
         path: The file, plain or `.gz`.
+        encoding: Its encoding.
 
     Raises:
         ValueError: If a line cannot be read, is not a JSON object, gives a key twice or holds half a surrogate pair.
     """
     decoder = json.JSONDecoder(object_pairs_hook=_object_of_distinct_keys)
-    for number, line in read_lines(path, keep_ends=True):
+    for number, line in read_lines(path, True, encoding):
         if not line.strip():
             continue
         try:
@@ -65,11 +73,49 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         except (RecursionError, ValueError) as error:
             # The place in a JSON error counts lines from the start of this line, which would confuse.
             what = f"{error.msg} at character {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-            fault = "nested too deeply" if isinstance(error, RecursionError) else f"not valid JSON ({what})"
-            raise ValueError(f"{path}, line {number}: {fault}. {_EXPECTED}") from error
+            raise ValueError(f"{path}, line {number}: {_json_fault(error, what)}. {_EXPECTED}") from error
         if not isinstance(record, dict):
             raise ValueError(f"{path}, line {number}: a JSON {type(record).__name__}. {_EXPECTED}")
         yield number, record
+
+
+def starts_json_list(path: Path, encoding: str = "utf-8") -> bool:
+    """Whether the first character of a file that is not blank begins a JSON list."""
+    first = next((line for _, line in read_lines(path, True, encoding) if line.strip()), "")
+    return first.lstrip().startswith("[")
+
+
+def read_json_list(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield number, counted from 1, and object of each item of a JSON file that is one list.
+
+    The file is read into memory as a whole.
+
+    Args:
+        path: The file, plain or `.gz`.
+        encoding: Its encoding.
+
+    Raises:
+        ValueError: If the file is not such a list, an object gives a key twice or holds half a surrogate pair.
+    """
+    text = "".join(line for _, line in read_lines(path, True, encoding))
+    try:
+        items = json.loads(text, object_pairs_hook=_object_of_distinct_keys)
+    except (RecursionError, ValueError) as error:
+        where = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        what = f"{error.msg} at character {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+        raise ValueError(f"{path}{where}: {_json_fault(error, what)}. {_EXPECTED_ITEM}") from error
+    for number, item in enumerate(items, start=1):
+        if not isinstance(item, dict):
+            raise ValueError(f"{path}, item {number}: a JSON {type(item).__name__}. {_EXPECTED_ITEM}")
+        try:
+            json.dumps(item, ensure_ascii=False).encode()
+        except ValueError as error:
+            raise ValueError(f"{path}, item {number}: {_json_fault(error, str(error))}. {_EXPECTED_ITEM}") from error
+        yield number, item
+
+
+def _json_fault(error: Exception, what: str) -> str:
+    return "nested too deeply" if isinstance(error, RecursionError) else f"not valid JSON ({what})"
 
 
 def _object_of_distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

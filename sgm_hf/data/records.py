@@ -1,21 +1,24 @@
-"""CSV, TSV, JSON Lines and Parquet files as records: a name for each column, read one by one.
+"""Files, DataFrames and data sets as records: a name for each column, read one by one.
 
-Every fault is reported with its file and line (in Parquet: row), counted from 1.
+Every fault is reported with its place: in a text file the line, in Parquet the row, in a JSON list the item, all
+counted from 1; in a DataFrame and a data set the index, from 0, as one writes it there.
 """
 
 import csv
 import reprlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import ClassLabel, Features
+from datasets import ClassLabel, Dataset, Features
 
-from .lines import read_json_lines, read_lines
+from .lines import read_json_lines, read_json_list, read_lines, starts_json_list
 
 EXTENSIONS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 RIVAL_SEPARATORS = (",", ";", "|", "\t")
@@ -29,11 +32,11 @@ _MAX_CSV_CELL = 2**31 - 1
 
 @dataclass
 class Records:
-    """The records of a file.
+    """The records of a file, a DataFrame or a data set.
 
     Args:
-        name: What errors call the file.
-        unit: What the records are counted in: "line" or "row".
+        name: What errors call it.
+        unit: What the records are counted in: "line", "row", "item", "iloc" or "index".
         columns: The columns that there are, in JSON Lines those of the first record.
         read: Yields the number of each record's line or row and its values, at least those of the given columns.
         class_names: Of columns of label ids, their names.
@@ -56,27 +59,32 @@ class Records:
             found = f"{type(record[column]).__name__} {shortened(record[column])}"
         self.fault(number, f"expected {expected}, got {found}.")
 
-    def check_column(self, wanted: str, option: str | None = None) -> None:
-        """Raise if the column `wanted` is there twice, or missing although an option names it."""
-        if wanted not in self.columns and option is not None:
-            raise ValueError(
-                f"{self.name} has no column {wanted!r}; its columns are {quoted(self.columns)}. Name the column with "
-                f"{option}; a CSV file must name its columns in its first line and use the delimiter given by "
-                "--delimiter."
-            )
+    def check_column(self, wanted: str) -> None:
+        """Raise a ValueError if a column is there twice."""
         if self.columns.count(wanted) > 1:
             raise ValueError(
                 f"{self.name} has {self.columns.count(wanted)} columns {wanted!r}. Rename or remove all but one."
             )
 
+    def no_column(self, wanted: str, option: str) -> NoReturn:
+        """Raise a ValueError that lists the columns that there are, and names the option that names them."""
+        hint = ""
+        if Path(self.name).suffix and self.unit == "line":
+            hint = "; a CSV file must name its columns in its first line and use the delimiter given by --delimiter"
+        raise ValueError(
+            f"{self.name} has no column {wanted!r}; its columns are {quoted(self.columns)}. Name the column with "
+            f"{option}{hint}."
+        )
 
-def open_records(path: Path, delimiter: str | None, wanted: Sequence[str]) -> Records:
+
+def open_records(path: Path, delimiter: str | None, wanted: Collection[str], encoding: str = "utf-8") -> Records:
     """Open a file, and read of it what names its columns.
 
     Args:
         path: The file; its extension says its format.
         delimiter: Character between two cells of a CSV file; default: by the extension.
-        wanted: Columns that show that a CSV file has another delimiter, where they are parts of its only cell.
+        wanted: Names of columns that a CSV file may have as its only one.
+        encoding: Encoding of a text file.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -92,8 +100,9 @@ def open_records(path: Path, delimiter: str | None, wanted: Sequence[str]) -> Re
     if extension == ".parquet":
         return _parquet_records(path)
     if extension in (".csv", ".tsv"):
-        return _csv_records(path, delimiter or ("\t" if extension == ".tsv" else ","), wanted)
-    return _json_records(path)
+        rows = _csv_rows(path, delimiter or ("\t" if extension == ".tsv" else ","), encoding)
+        return _csv_records(path, rows, wanted)
+    return _json_records(path, encoding)
 
 
 def extension_of(path: Path) -> str:
@@ -129,24 +138,24 @@ def shortened(value: object, length: int = 60) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-# --- JSON Lines ------------------------------------------------------------------------------------------------------
+# --- JSON ------------------------------------------------------------------------------------------------------------
 
 
-def _json_records(path: Path) -> Records:
-    """The records of a JSON Lines file."""
-    records = read_json_lines(path)
+def _json_records(path: Path, encoding: str) -> Records:
+    """The records of a JSON Lines file, or of a `.json` file that is one list, which is read as a whole."""
+    is_list = extension_of(path) == ".json" and starts_json_list(path, encoding)
+    records = (read_json_list if is_list else read_json_lines)(path, encoding)
     first = next(records, None)
     if first is None:
         no_documents(str(path))
-    return Records(str(path), "line", list(first[1]), lambda columns: chain([first], records))
+    return Records(str(path), "item" if is_list else "line", list(first[1]), lambda columns: chain([first], records))
 
 
 # --- CSV -------------------------------------------------------------------------------------------------------------
 
 
-def _csv_records(path: Path, delimiter: str, wanted: Sequence[str]) -> Records:
+def _csv_records(path: Path, rows: Iterator[tuple[int, list[str]]], wanted: Collection[str]) -> Records:
     """The header and the records of a CSV file."""
-    rows = _csv_rows(path, delimiter)
     _, header = next(rows, (1, None))
     if header is None:
         no_documents(str(path))
@@ -163,17 +172,17 @@ def _csv_records(path: Path, delimiter: str, wanted: Sequence[str]) -> Records:
             yield line, dict(zip(header, cells, strict=True))
 
     records = Records(str(path), "line", header, read)
-    for rival in RIVAL_SEPARATORS:
-        if len(header) == 1 and rival in header[0] and set(wanted) & set(header[0].split(rival)):
-            records.fault(1, f"the header is one cell, {header[0]!r}. Set --delimiter {rival!r}.")
+    rival = max(RIVAL_SEPARATORS, key=header[0].count)
+    if len(header) == 1 and header[0] not in wanted and rival in header[0]:
+        records.fault(1, f"the header is one cell, {header[0]!r}. Set --delimiter {rival!r}.")
     return records
 
 
-def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def _csv_rows(path: Path, delimiter: str, encoding: str) -> Iterator[tuple[int, list[str]]]:
     """The rows of a CSV file that are not blank, each with the line in which it starts."""
     if len(delimiter) != 1:
         raise ValueError(f"The delimiter must be one character, got {delimiter!r}. Set --delimiter.")
-    lines = (line for _, line in read_lines(path, keep_ends=True))
+    lines = (line for _, line in read_lines(path, True, encoding))
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     limit = csv.field_size_limit(_MAX_CSV_CELL)
     try:
@@ -221,7 +230,7 @@ def _parquet_records(path: Path) -> Records:
 
 
 def _class_names(path: Path, schema: pa.Schema) -> dict[str, list[str]]:
-    """The names of label ids by column, if `datasets` wrote the file with columns of the type `List(ClassLabel)`."""
+    """The names of label ids by column, if `datasets` wrote the file with columns of `ClassLabel`."""
     if b"huggingface" not in (schema.metadata or {}):
         return {}
     try:
@@ -230,5 +239,50 @@ def _class_names(path: Path, schema: pa.Schema) -> dict[str, list[str]]:
         raise ValueError(
             f"{path}: the note of `datasets` on its columns cannot be read ({error!r}). Write the file again."
         ) from error
-    items = {column: getattr(feature, "feature", None) for column, feature in features.items()}
+    return _names_of_classes(features)
+
+
+def _names_of_classes(features: Features) -> dict[str, list[str]]:
+    """The names of label ids by column, of columns of the types `ClassLabel` and `List(ClassLabel)`."""
+    items = {column: getattr(feature, "feature", feature) for column, feature in features.items()}
     return {column: item.names for column, item in items.items() if isinstance(item, ClassLabel)}
+
+
+# --- DataFrames and data sets ----------------------------------------------------------------------------------------
+
+
+def frame_records(frame: pd.DataFrame, name: str) -> Records:
+    """The rows of a DataFrame."""
+
+    def read(columns: Sequence[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """Yield the rows, turned into Python's own values a thousand at a time."""
+        places = [position for position, column in enumerate(frame.columns) if str(column) in columns]
+        names = [str(frame.columns[position]) for position in places]
+        for start in range(0, len(frame), 1000):
+            part = frame.iloc[start : start + 1000]
+            values = ([_plain(value) for value in part.iloc[:, position]] for position in places)
+            for row, cells in enumerate(zip(*values, strict=True), start=start):
+                yield row, dict(zip(names, cells, strict=True))
+
+    return Records(name, "iloc", [str(column) for column in frame.columns], read)
+
+
+def _plain(value: Any) -> Any:
+    """A cell of a DataFrame as a text, number, list or None."""
+    if isinstance(value, tuple | set | frozenset | np.ndarray):
+        return [_plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
+    if isinstance(value, list):
+        return value
+    if pd.isna(value):
+        return None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def dataset_records(dataset: Dataset, name: str) -> Records:
+    """The rows of a data set."""
+
+    def read(columns: Sequence[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """Yield the rows."""
+        yield from enumerate(dataset.with_format(None).select_columns(list(columns)))
+
+    return Records(name, "index", dataset.column_names, read, _names_of_classes(dataset.features))
