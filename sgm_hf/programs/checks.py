@@ -64,7 +64,8 @@ def check_settings(model_args: ModelArguments, data_args: DataArguments, trainin
     files = (data_args.train_file, data_args.validation_file, data_args.test_file)
     if (data_args.dataset_name is None) == (not any(files)):
         raise ValueError(
-            f"give either --dataset_name ({', '.join(CORPORA)}) or --train_file, --validation_file, --test_file."
+            f"give either --dataset_name ({', '.join(CORPORA)}; a data set of the Hub; a folder) or --train_file, "
+            "--validation_file, --test_file."
         )
     if not training_args.do_train and model_args.model_name_or_path is None:
         raise ValueError("there is nothing to evaluate: give --model_name_or_path, or --do_train.")
@@ -166,12 +167,15 @@ def warn_of_idle_options(
     model_args: ModelArguments, data_args: DataArguments, training_args: SGMTrainingArguments
 ) -> None:
     """Log a warning for options that have no effect, but differ from their defaults."""
-    is_corpus, is_checkpoint = data_args.dataset_name is not None, model_args.model_name_or_path is not None
+    is_corpus, is_named = data_args.dataset_name in CORPORA, data_args.dataset_name is not None
+    is_checkpoint = model_args.model_name_or_path is not None
     chooses = model_args.set_decoding in ("threshold", *FORMER_SET_DECODINGS)
     feedback, is_fitted = model_args.label_feedback, training_args.do_train and data_args.threshold_split_size > 0
     groups = (
-        (is_corpus, FILE_OPTIONS, "with --dataset_name, which has a format of its own"),
-        (not is_corpus, ("dataset_config", "data_dir"), "without --dataset_name"),
+        (is_corpus, (*FILE_OPTIONS, "dataset_revision"), "with a named corpus, which has a format of its own"),
+        (is_named and not is_corpus, ("delimiter", "encoding"), "with --dataset_name, which `datasets` reads"),
+        (not is_named, ("dataset_config", "dataset_revision", "data_dir"), "without --dataset_name"),
+        (data_args.labels_columns is not None, ("labels_column", "label_separator"), "with --labels_columns"),
         (is_checkpoint, WORD_OPTIONS, "with --model_name_or_path, whose words stay as they are"),
         (model_args.attention == "none", ("attention_size",), "with --attention none"),
         (feedback != "fixed_mixture", ("mixture_lambda",), "without --label_feedback fixed_mixture"),

@@ -94,7 +94,10 @@ def match_labels(model: SGMForMultiLabelGeneration, data_args: DataArguments, ad
     Raises:
         ValueError: If there are any and they are not to be added.
     """
-    train = load_splits(replace(data_args, validation_file=None, test_file=None), None)["train"]
+    splits = load_splits(replace(data_args, validation_file=None, test_file=None), None)
+    if "train" not in splits:
+        raise ValueError(f"--do_train needs training documents: --dataset_name {data_args.dataset_name} has none.")
+    train = splits["train"]
     names = order_label_names(label_sets_of(train), train.features["labels"].feature.names, "frequency")
     unknown = [name for name in names if name not in model.config.label2id]
     if unknown and not add_labels:

@@ -13,6 +13,7 @@ from huggingface_hub import DatasetCard
 from sgm_hf.analysis.attention import attention_page, label_attention, plot_attention
 from sgm_hf.data.labels import label_sets_of
 from sgm_hf.data.lines import read_json_lines
+from sgm_hf.datasets_scripts import CORPORA
 from sgm_hf.datasets_scripts.convert import CARDS
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 from sgm_hf.programs.settings import DataArguments, ModelArguments
@@ -192,13 +193,17 @@ def report(
 def publish(trainer: SGMTrainer, data_args: DataArguments) -> None:
     """Write the model card of a trained model; with --push_to_hub send it, the model and the results to the Hub.
 
-    The card names a corpus by its title, and the user's data by the name of their file.
+    The card names a corpus by its title, a data set by its name, and the user's files by the name of the first.
     """
     if not (trainer.args.push_to_hub or trainer.args.do_train):
         return
     if data_args.dataset_name is None:
         file = data_args.train_file or data_args.test_file or data_args.validation_file
         data: dict[str, Any] = {"dataset": Path(str(file)).stem}
+    elif data_args.dataset_name not in CORPORA:
+        name = data_args.dataset_name
+        data = {"dataset": Path(name).name, "dataset_args": data_args.dataset_config}
+        data["dataset_tags"] = None if Path(name).exists() else name  # its name on the Hub
     else:
         card = DatasetCard.load(CARDS / f"{data_args.dataset_name}.md").data
         data = {"dataset": card.pretty_name, "language": card.language, "dataset_args": data_args.dataset_config}

@@ -14,6 +14,7 @@ from typing import Any, Literal, Optional, get_args, get_origin
 from transformers import HfArgumentParser
 
 from sgm_hf.data.labels import UNKNOWN_LABELS
+from sgm_hf.data.layout import Layout
 from sgm_hf.datasets_scripts import CORPORA
 from sgm_hf.modeling import SGMConfig
 from sgm_hf.modeling.label_sets_sgm import FORMER_SET_DECODINGS, SET_DECODINGS
@@ -25,7 +26,8 @@ NOT_OPTIONS = {
     *("vocab_size", "num_untrained_labels", "pad_token_id"),
     *("use_cache", "is_encoder_decoder", "tie_word_embeddings"),
 }
-FILE_OPTIONS = ("text_column", "labels_column", "label_separator", "id_column", "delimiter")
+FILE_OPTIONS = tuple(f.name for f in fields(Layout))
+SPLIT_METHODS = ("random", "stratified")
 WORD_OPTIONS = ("vocab_size", "min_frequency", "lowercase", "mask_numbers")
 
 
@@ -110,27 +112,57 @@ class ModelArguments(GenerationOptions, ConfigOptions):
 
 
 @dataclass
-class DataArguments:
+class FileArguments:
+    """How documents are written in files and data sets: the fields of `Layout`."""
+
+    text_column: str = option("Column of the text; title,abstract joins the texts of both.", "text")
+    labels_column: str = option("Column of the labels: names in one cell, or a list.", "labels")
+    label_separator: str = option("What separates labels in one cell.", "|")
+    delimiter: str | None = option("What separates cells in .csv and .tsv files; default a comma or a tab.")
+    id_column: str = option("Column of the ids; documents without one are named after their line.", "id")
+    labels_columns: str | None = option(
+        "Where each label has a column of 0 and 1 (true, false, yes, no, or empty): these columns, as a,b,c or "
+        "topic_*; * means all but text and id."
+    )
+    multi_hot_names: str | None = option(
+        "Where the labels are a list as [0, 1, 0]: their names, as a,b,c, or a file with one name per line."
+    )
+    text_separator: str = option("What joins the texts of several columns; default an end of line.", "\n")
+    encoding: str = option("Encoding of text files, e.g. cp1252.", "utf-8")
+
+    def layout(self) -> Layout:
+        """The layout that the options describe.
+
+        Raises:
+            ValueError: If it cannot be.
+        """
+        return Layout(**{name: getattr(self, name) for name in FILE_OPTIONS})
+
+
+@dataclass
+class DataArguments(FileArguments):
     """The data and its words."""
 
     dataset_name: str | None = option(
-        "A named corpus; without any data and any checkpoint, the generated one.", choices=list(CORPORA)
+        f"A named corpus ({', '.join(CORPORA)}), a data set of the Hub, a folder of files or of a saved data set; "
+        "without any data and any checkpoint, the generated corpus."
     )
     dataset_config: str | None = option("Its variant, where it has several (rcv1_v2: lyrl2004, …).")
-    data_dir: str | None = option("Folder or archive of the corpus' published files.")
+    dataset_revision: str | None = option("Branch, tag or commit of a data set of the Hub; default the newest.")
+    data_dir: str | None = option("Folder or archive of the corpus' files; in a data set, the folder to read.")
     train_file: str | None = option("Your training documents: .csv, .tsv, .jsonl, .json or .parquet.")
     validation_file: str | None = option("Your validation documents; default: split off the training documents.")
     test_file: str | None = option("Your test documents.")
-    text_column: str = option("Column of the text in your files.", "text")
-    labels_column: str = option("Column of the labels in your files.", "labels")
-    label_separator: str = option("What separates labels in one cell.", "|")
-    id_column: str = option("Column of the ids in your files; documents without one are named after their line.", "id")
-    delimiter: str | None = option("What separates cells in your .csv and .tsv files; default a comma or a tab.")
     validation_split_size: float = option(
         "Part (below 1) or number of training documents to validate on, where there is no validation split.", 0.1
     )
     threshold_split_size: float = option(
         "Part (below 1) or number of training documents to fit the label threshold on.", 0.0
+    )
+    split_method: str = option(
+        "How both splits are chosen: random, or stratified, with each label's share of the documents in both parts.",
+        "random",
+        choices=list(SPLIT_METHODS),
     )
     split_seed: int = option("Seed of both splits; kept apart from --seed so that runs are comparable.", 0)
     max_train_samples: int | None = option("Use this many training documents only.")

@@ -1,47 +1,103 @@
 """The documents of a run: loaded, split into training, validation, threshold and test documents, and encoded."""
 
+import difflib
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets.exceptions import DatasetsError
 from transformers import PreTrainedTokenizerBase
 
 from sgm_hf.data.encoding import encode_dataset
 from sgm_hf.data.files import load_files
-from sgm_hf.datasets_scripts import load
+from sgm_hf.data.stratification import stratified_rows
+from sgm_hf.datasets_scripts import CORPORA, load
 from sgm_hf.programs.settings import FILE_OPTIONS, DataArguments, is_given
 
 logger = logging.getLogger(__name__)
 
+# What data sets call their splits, besides the three names that are ours.
+OTHER_SPLIT_NAMES = {"valid": "validation", "val": "validation", "dev": "validation"}
+
 
 def load_splits(data_args: DataArguments, label_names: Sequence[str] | None) -> DatasetDict:
-    """The published splits of a named corpus, or those of the user's files.
+    """The published splits of a named corpus, or those of the user's files or data set.
 
     Args:
         data_args: The data settings.
         label_names: The labels of the checkpoint to start from; default those of the training data.
     """
-    if data_args.dataset_name is not None:
+    if data_args.dataset_name in CORPORA:
         return load(data_args.dataset_name, config=data_args.dataset_config, data_dir=data_args.data_dir)
+    files = {f"{split}_file": getattr(data_args, f"{split}_file") for split in ("train", "validation", "test")}
+    if data_args.dataset_name is not None:
+        files = {f"{split}_file": dataset for split, dataset in load_named_dataset(data_args).items()}
     return load_files(
-        data_args.train_file,
-        data_args.validation_file,
-        data_args.test_file,
+        **files,
         label_names=label_names,
         unknown_labels=data_args.unknown_labels,
         **{name: getattr(data_args, name) for name in FILE_OPTIONS},
     )
 
 
-def split_off(dataset: Dataset, size: float, seed: int, name: str) -> tuple[Dataset, Dataset]:
-    """Split a random part off a data set.
+def load_named_dataset(data_args: DataArguments) -> dict[str, Dataset]:
+    """The splits of a data set of the Hub, or of a folder of files or of one that `save_to_disk` has written.
+
+    Returns:
+        Those among "train", "validation" and "test" that there are.
+
+    Raises:
+        FileNotFoundError: If there is no such data set, or the Hub cannot be reached.
+        ValueError: If it cannot be read, or has none of these splits.
+    """
+    name = str(data_args.dataset_name)
+    options = (data_args.dataset_config, data_args.data_dir)
+    try:
+        if (Path(name) / "dataset_dict.json").is_file() or (Path(name) / "state.json").is_file():
+            loaded = load_from_disk(name)
+        else:
+            loaded = load_dataset(name, *options, revision=data_args.dataset_revision)
+    except OSError as error:
+        nearest = difflib.get_close_matches(name, CORPORA, n=1)
+        hint = f"did you mean {nearest[0]}? Named corpora are" if nearest else "named corpora are"
+        raise FileNotFoundError(
+            f"--dataset_name {name} is neither a named corpus nor a folder of data files nor a data set of the Hub "
+            f"that can be reached ({one_line(error)}); {hint} {', '.join(CORPORA)}."
+        ) from error
+    except (DatasetsError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"--dataset_name {name} cannot be read ({one_line(error)}); check --dataset_config, --dataset_revision "
+            "and --data_dir, or give its files with --train_file."
+        ) from error
+    found = loaded if isinstance(loaded, DatasetDict) else {"train": loaded}
+    splits = {OTHER_SPLIT_NAMES.get(split, split): dataset for split, dataset in found.items()}
+    known = {split: splits[split] for split in ("train", "validation", "test") if split in splits}
+    if not known:
+        raise ValueError(
+            f"--dataset_name {name} has the splits {', '.join(found)}: expected train, validation or test. Save the "
+            "right one as a file, e.g. with its method to_parquet, and give that with --train_file."
+        )
+    if len(known) < len(found):
+        logger.warning("of the splits %s of %s only train, validation and test are read", ", ".join(found), name)
+    return known
+
+
+def one_line(error: Exception) -> str:
+    """The first line of an error's message, without its last full stop."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def split_off(dataset: Dataset, size: float, seed: int, name: str, method: str = "random") -> tuple[Dataset, Dataset]:
+    """Split a part off a data set.
 
     Args:
-        dataset: The data.
+        dataset: The data, with labels if the split is stratified.
         size: Share (below 1) or number of documents of the part.
         seed: Seed of the choice.
         name: Setting that gave the size, for the error message.
+        method: "random", or "stratified": both parts have each label's share of the documents.
 
     Returns:
         The rest and the part, both in the order of the data.
@@ -54,7 +110,10 @@ def split_off(dataset: Dataset, size: float, seed: int, name: str) -> tuple[Data
         raise ValueError(
             f"--{name} {size:g} takes {count} of {len(dataset)} training documents; leave at least one on each side."
         )
-    part = set(torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:count].tolist())
+    if method == "stratified":
+        part = set(stratified_rows(dataset["labels"][:], count, seed))
+    else:
+        part = set(torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:count].tolist())
     return dataset.select([row for row in range(len(dataset)) if row not in part]), dataset.select(sorted(part))
 
 
@@ -74,7 +133,9 @@ def arrange_splits(splits: DatasetDict, data_args: DataArguments) -> dict[str, D
     if "train" in arranged:
         for split, name in sizes.items():
             size = getattr(data_args, name)
-            arranged["train"], arranged[split] = split_off(arranged["train"], size, data_args.split_seed, name)
+            arranged["train"], arranged[split] = split_off(
+                arranged["train"], size, data_args.split_seed, name, data_args.split_method
+            )
     limits = {
         "train": data_args.max_train_samples,
         "validation": data_args.max_eval_samples,

@@ -15,8 +15,10 @@ def test_the_generated_corpus_is_taken_where_neither_data_nor_checkpoint_is_name
 
 
 IDLE = {
-    "--text_column x --id_column y --delimiter ;": "--dataset_name generated",
-    "--dataset_config lyrl2004 --data_dir x": "--train_file x.csv",
+    "--text_column x --delimiter ; --id_column y --dataset_revision z": "--dataset_name generated",
+    "--delimiter ; --encoding cp1252": "--dataset_name my/data",
+    "--labels_column x --label_separator ;": "--train_file x.csv --labels_columns a,b",
+    "--dataset_config lyrl2004 --dataset_revision z --data_dir x": "--train_file x.csv",
     "--vocab_size 10 --min_frequency 2 --lowercase false --mask_numbers false": "--model_name_or_path x --test_file y",
     "--attention_size 7": "--attention none",
     "--mixture_lambda 0.3": "--label_feedback global_embedding",

@@ -1,6 +1,8 @@
+import pandas as pd
 import pytest
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 
+from sgm_hf.data import load_files
 from sgm_hf.programs.settings import DataArguments, parse_arguments
 from sgm_hf.programs.splits import arrange_splits, load_splits, split_off
 
@@ -33,3 +35,48 @@ def test_a_delimiter_and_an_id_column_of_the_users_own_are_read(tmp_path):
     with pytest.warns(UserWarning, match="no column 'labels'"):
         splits = load_splits(arguments, ["sport"])
     assert splits["test"][:] == {"id": ["one"], "text": ["ball, goal"]}
+
+
+def saved(folder, **splits):
+    """A data set as `save_to_disk` writes it, with a text and labels for each document."""
+    columns = {name: {"text": ["a", "b"], "labels": [["x"], labels]} for name, labels in splits.items()}
+    DatasetDict({name: Dataset.from_dict(rows) for name, rows in columns.items()}).save_to_disk(folder)
+    return DataArguments(dataset_name=str(folder))
+
+
+def test_a_saved_data_set_is_read_with_its_splits_under_our_names(tmp_path, caplog):
+    splits = load_splits(saved(tmp_path / "data", train=["y"], dev=[], unlabelled=["x"]), None)
+    assert set(splits) == {"train", "validation"} and splits["train"]["labels"][:] == [[0], [1]]
+    assert "of the splits train, dev, unlabelled" in caplog.text
+    Dataset.from_dict({"text": ["a"], "labels": ["x|y"]}).save_to_disk(tmp_path / "alone")
+    assert set(load_splits(DataArguments(dataset_name=str(tmp_path / "alone")), None)) == {"train"}
+
+
+def test_a_data_set_that_cannot_be_read_is_an_error_of_one_line_with_the_remedy(tmp_path):
+    cases = {
+        "reuter21578": (FileNotFoundError, "did you mean reuters21578[?] Named corpora are aapd, generated, "),
+        str(tmp_path / "absent"): (FileNotFoundError, "is neither a named corpus nor a folder of data files nor"),
+    }
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "train.jsonl").write_text('{"text": "a"\n')
+    cases[str(tmp_path / "broken")] = (ValueError, "cannot be read .*--dataset_config, --dataset_revision and --data_")
+    for name, (kind, message) in cases.items():
+        with pytest.raises(kind, match=message) as caught:
+            load_splits(DataArguments(dataset_name=name), None)
+        assert name in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="has the splits other: expected train, validation or test.*--train_file"):
+        load_splits(saved(tmp_path / "other", other=[]), None)
+    with pytest.raises(ValueError, match="the data set 'train' has no column 'body'; its columns are 'text', "):
+        data_args = saved(tmp_path / "columns", train=[])
+        data_args.text_column = "body"
+        load_splits(data_args, None)
+
+
+def test_a_stratified_split_has_the_same_sizes_and_is_asked_for_by_name():
+    rows = {"text": list("abcdefghij"), "labels": [["x"]] * 5 + [["y"]] * 5}
+    splits = load_files(pd.DataFrame(rows))
+    for method, counts in (("stratified", {"x": 2, "y": 2}), ("random", None)):
+        arranged = arrange_splits(dict(splits), DataArguments(validation_split_size=4, split_method=method))
+        assert (len(arranged["train"]), len(arranged["validation"])) == (6, 4)
+        labels = [splits["train"].features["labels"].feature.names[i] for (i,) in arranged["validation"]["labels"]]
+        assert counts is None or {name: labels.count(name) for name in "xy"} == counts
