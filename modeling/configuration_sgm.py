@@ -11,6 +11,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, cached_file, logging
 
+from .private_sgm import commit_hash
+
 logger = logging.get_logger(__name__)
 
 # Of what config.json says; raised when an older release would read a new checkpoint wrongly.
@@ -45,6 +47,7 @@ CODE_FILES = (
     "loading_sgm.py",
     "modeling_sgm.py",
     "pipeline_sgm.py",
+    "private_sgm.py",
     "tokenization_sgm.py",
 )
 
@@ -111,7 +114,6 @@ class SGMConfig(PreTrainedConfig):
     """
 
     model_type = "sgm"
-    _auto_class = "AutoConfig"  # a configuration that is pushed alone takes this file along
     keys_to_ignore_at_inference = ["past_key_values"]
     attribute_map = {"hidden_size": "decoder_hidden_size", "num_hidden_layers": "encoder_layers"}
     sub_configs = {"encoder_config": AutoConfig}
@@ -176,7 +178,7 @@ class SGMConfig(PreTrainedConfig):
             file = Path(__file__).with_name(name)
             try:
                 if not file.is_file():  # of a repository Transformers has fetched what the model imports
-                    file = Path(cached_file(self.name_or_path, name, revision=getattr(self, "_commit_hash", None)))
+                    file = Path(cached_file(self.name_or_path, name, revision=commit_hash(self)))
                 shutil.copyfile(file, Path(save_directory, name))
             except OSError as error:
                 logger.warning("%s is not saved beside config.json, which names it: %s", name, error)
@@ -283,5 +285,7 @@ class SGMConfig(PreTrainedConfig):
         """Decoder id that pads finished label sequences: L + 2."""
         return self.num_labels + 2
 
+
+SGMConfig.register_for_auto_class()  # a configuration that is pushed alone takes this file along
 
 __all__ = ["SGMConfig"]

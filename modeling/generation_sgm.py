@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch.nn import functional as F
-from transformers import Cache, GenerationConfig, GenerationMixin, LogitsProcessorList
+from transformers import Cache, GenerationConfig, LogitsProcessorList
 from transformers.generation import (
     EosTokenCriteria,
     GenerateBeamEncoderDecoderOutput,
@@ -32,12 +32,9 @@ from .label_sets_sgm import (
     label_scores_from_hypotheses,
     sequences_from_label_sets,
 )
+from .private_sgm import SearchHooks
 
 Output = TypeVar("Output", bound=GenerateEncoderDecoderOutput | GenerateBeamEncoderDecoderOutput)
-
-# Transformers starts beam search with all beams but one at a sum of log-probabilities of -1e9. Where fewer sequences
-# exist than beams, such fillers are all that is left for the last places. No sum of a real sequence is as low as this.
-FILLER_SCORE = -5e8
 
 # Arguments of Transformers' generate() that cannot work here, or would be without effect, and why.
 _WORDS = "it takes the ids of words for those of labels, which are not the same here"
@@ -125,13 +122,8 @@ def default_generation_config(config: SGMConfig) -> GenerationConfig:
     )
 
 
-class SGMGenerationMixin(GenerationMixin):
+class SGMGenerationMixin(SearchHooks):
     """`GenerationMixin` with label constraints, label scores and set decoding."""
-
-    @classmethod
-    def _supports_default_dynamic_cache(cls) -> bool:
-        # The decoder makes its own state at the first step.
-        return False
 
     def prepare_inputs_for_generation(
         self,
@@ -179,18 +171,7 @@ class SGMGenerationMixin(GenerationMixin):
         step = torch.arange(num_steps, device=sequences.device)  # (n)
         return steps[step, rows.clamp(min=0), labels.where(exists, 0)].masked_fill(~exists, 0.0)  # (R, n)
 
-    def _expand_inputs_for_generation(
-        self,
-        expand_size: int = 1,
-        is_encoder_decoder: bool = False,
-        input_ids: torch.Tensor | None = None,
-        **model_kwargs: Any,
-    ) -> tuple[torch.Tensor, dict[str, Any]]:
-        # Only decoder rows are repeated: encoder states are kept once per document, not once per beam.
-        assert input_ids is not None  # bos, made by generate()
-        return input_ids.repeat_interleave(expand_size, dim=0), model_kwargs
-
-    def _beam_search(
+    def search_beams(
         self,
         input_ids: torch.Tensor,
         logits_processor: LogitsProcessorList,
@@ -202,8 +183,7 @@ class SGMGenerationMixin(GenerationMixin):
         """Our own search where it can do what is asked for, else Transformers'. Arguments as `GenerationMixin` has."""
         prompt = model_kwargs.get("past_key_values") is not None or input_ids.shape[1] > 1
         if prompt or synced_gpus or not can_beam_search(logits_processor, stopping_criteria, generation_config):
-            generation_config.output_scores = True  # gives sequences_scores
-            return super()._beam_search(
+            return super().search_beams(
                 input_ids, logits_processor, stopping_criteria, generation_config, synced_gpus, **model_kwargs
             )
         state = self.start_decoding(model_kwargs["encoder_outputs"], model_kwargs.get("attention_mask"))
@@ -213,7 +193,7 @@ class SGMGenerationMixin(GenerationMixin):
             state,
             logits_processor,
             generation_config,
-            eos_ids=generation_config._eos_token_tensor,  # (E)
+            eos_ids=torch.as_tensor(generation_config.eos_token_id, device=input_ids.device).view(-1),  # (E)
             required=torch.cat([*required, torch.empty(0, dtype=torch.long)]).to(input_ids.device),  # (m)
         )
         num_kept = generation_config.num_return_sequences
@@ -222,37 +202,6 @@ class SGMGenerationMixin(GenerationMixin):
         is_padding = (sequences == self.config.pad_label_id) | scores.isneginf()[:, None]  # (R, max_length)
         length = max(2, int((~is_padding).sum(dim=1).max()))
         return GenerateBeamEncoderDecoderOutput(sequences=sequences[:, :length], sequences_scores=scores)
-
-    # The next three keep the fillers of Transformers' beam search apart from its hypotheses, at their sum of
-    # log-probabilities, which no length penalty has changed yet: the score -1e9 / length ** penalty may be any number.
-
-    def _get_top_k_continuations(
-        self, accumulated_log_probs: torch.Tensor, **search: Any
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        # Sampling needs something to draw where a document has fillers only, hence no -inf before.
-        log_probs, *continuations = super()._get_top_k_continuations(
-            accumulated_log_probs=accumulated_log_probs.clamp(min=2 * FILLER_SCORE), **search
-        )
-        return log_probs.masked_fill(log_probs < FILLER_SCORE, float("-inf")), *continuations
-
-    def _update_finished_beams(self, **search: Any) -> tuple[torch.Tensor, ...]:
-        is_finished = search["is_sent_finished"]  # (B, K)
-        is_full = is_finished.all(dim=1, keepdim=True) & (search["early_stopping"] is True)  # (B, 1)
-        ends = (
-            search["next_token_hits_stopping_criteria"]
-            & search["top_num_beam_mask"]
-            & search["topk_log_probs"].isfinite()
-            & search["is_early_stop_heuristic_unsatisfied"]
-            & ~is_full
-        )  # (B, C)
-        search["next_token_hits_stopping_criteria"] = ends
-        search["topk_log_probs"] = search["topk_log_probs"].masked_fill(~ends, float("-inf"))
-        search["beam_scores"] = search["beam_scores"].masked_fill(~is_finished, float("-inf"))
-        return super()._update_finished_beams(**search)
-
-    def _check_early_stop_heuristic(self, *, is_sent_finished: torch.Tensor, **search: Any) -> torch.Tensor:
-        # Unfinished places count as -1e9 in it; -inf, their score, is lower than any hypothesis.
-        return super()._check_early_stop_heuristic(is_sent_finished=torch.ones_like(is_sent_finished), **search)
 
     @torch.no_grad()
     def generate(
@@ -400,7 +349,7 @@ class SGMGenerationMixin(GenerationMixin):
             for name in ("max_length", "max_new_tokens", "min_length", "length_penalty")
             if any(source.get(name) is not None for source in sources)
         }
-        config, model_kwargs = self._prepare_generation_config(generation_config, **kwargs)
+        config, model_kwargs = self.merge_generation_config(generation_config, **kwargs)
         _refuse_unsupported(config, model_kwargs)
         self._check_decoder_ids(config)
         for name in ("output_attentions", "output_hidden_states"):

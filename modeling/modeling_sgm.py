@@ -16,7 +16,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
-from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
@@ -26,16 +25,16 @@ from .decoder_sgm import SGMDecoder, SGMDecoderState
 from .encoders_sgm import ENCODERS, SGMEncoder, SGMEncoderOutput
 from .generation_sgm import SGMGenerationMixin, default_generation_config
 from .loading_sgm import check_hashes, check_names, check_values, refuse_pickles, unusable_weights
+from .private_sgm import LoadingHooks, is_loaded
 
 
-class SGMPreTrainedModel(PreTrainedModel):
+class SGMPreTrainedModel(LoadingHooks):
     """Weight initialisation and loading."""
 
     config: SGMConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
-    _is_stateful = True
 
     @classmethod
     def from_pretrained(
@@ -89,27 +88,19 @@ class SGMPreTrainedModel(PreTrainedModel):
         model.rename_set_decoding()
         return (model, loading_info) if output_loading_info else model
 
-    @staticmethod
-    def _load_pretrained_model(
-        model: "SGMPreTrainedModel",
-        state_dict: dict[str, torch.Tensor] | None,
-        checkpoint_files: list[str] | None,
-        load_config: Any,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Any:
+    def usable_state_dict(
+        self, files: list[str], checkpoint: Any, ignore_faults: bool
+    ) -> dict[str, torch.Tensor] | None:
+        """Refuses weights that cannot be used, or with `ignore_faults` leaves them out; see [`LoadingHooks`]."""
         # Transformers reads any numbers: what cannot be used is refused before, or withheld so that it is initialised.
-        if state_dict is None and checkpoint_files is not None:
-            check_hashes(load_config.pretrained_model_name_or_path, checkpoint_files)
-            faults = unusable_weights(checkpoint_files, model.state_dict().keys())
-            if not load_config.ignore_mismatched_sizes:
-                check_values(load_config.pretrained_model_name_or_path, faults)
-            elif faults:
-                state_dict = {name: value for file in checkpoint_files for name, value in load_file(file).items()}
-                state_dict = {name: value for name, value in state_dict.items() if name not in faults}
-        return PreTrainedModel._load_pretrained_model(
-            model, state_dict, checkpoint_files, load_config, *args, **kwargs
-        )
+        check_hashes(checkpoint, files)
+        faults = unusable_weights(files, self.state_dict().keys())
+        if not ignore_faults:
+            check_values(checkpoint, faults)
+        if not faults:
+            return None
+        weights = {name: value for file in files for name, value in load_file(file).items()}
+        return {name: value for name, value in weights.items() if name not in faults}
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -120,7 +111,7 @@ class SGMPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight, mean=0.0, std=self.config.initializer_range)
-            if module.padding_idx is not None and not getattr(module.weight, "_is_hf_initialized", False):
+            if module.padding_idx is not None and not is_loaded(module.weight):
                 init.zeros_(module.weight[module.padding_idx])
         elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
             for name, parameter in module.named_parameters():
@@ -128,7 +119,7 @@ class SGMPreTrainedModel(PreTrainedModel):
                     init.xavier_uniform_(parameter)
                 elif name.startswith("weight_hh"):
                     init.orthogonal_(parameter)
-                elif not getattr(parameter, "_is_hf_initialized", False):
+                elif not is_loaded(parameter):
                     init.zeros_(parameter)
                     if isinstance(module, nn.LSTM | nn.LSTMCell) and name.startswith("bias_ih"):
                         hidden_size = parameter.shape[0] // 4

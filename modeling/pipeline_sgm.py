@@ -13,9 +13,9 @@ from itertools import islice
 from typing import Any, Literal
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 from transformers import GenerationConfig, GenerationMixin, Pipeline, PreTrainedModel
-from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
 from .configuration_sgm import SGMConfig
 from .label_sets_sgm import label_sets_from_sequences
@@ -56,6 +56,7 @@ class MultiLabelGenerationPipeline(Pipeline):
 
     def __init__(self, *args: Any, **kwargs: Any):
         kwargs.pop("local_files_only", None)  # pipeline() obeys it and passes it on
+        self.has_batch_size = kwargs.get("batch_size") is not None
         super().__init__(*args, **kwargs)
         if self.model.config.model_type != "sgm":
             raise ValueError(
@@ -95,7 +96,7 @@ class MultiLabelGenerationPipeline(Pipeline):
                 each other.
         """
         if isinstance(inputs, Sized) and not isinstance(inputs, str):
-            if self._batch_size is None:
+            if not self.has_batch_size:
                 kwargs.setdefault("batch_size", DEFAULT_BATCH_SIZE)
             if len(inputs) == 0:
                 return iter(()) if isinstance(inputs, Dataset) else []
@@ -289,13 +290,15 @@ class MultiLabelGenerationPipeline(Pipeline):
 
     def _collate(self, encoded: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Pad the word ids of texts, and what else the tokenizer gives the model; (B, T) each, with the mask."""
-        names = [name for name in self.tokenizer.model_input_names if name in encoded[0]]
-        columns = {name: [text[name] for text in encoded] for name in names}
-        return dict(
-            pad_without_fast_tokenizer_warning(
-                self.tokenizer, columns, padding_side="right", return_attention_mask=True, return_tensors="pt"
+        padding = {"input_ids": self.tokenizer.pad_token_id, "token_type_ids": self.tokenizer.pad_token_type_id}
+        texts = [{**text, "attention_mask": [1] * len(text["input_ids"])} for text in encoded]
+        return {
+            name: pad_sequence(
+                [torch.tensor(text[name]) for text in texts], batch_first=True, padding_value=padding.get(name, 0)
             )
-        )
+            for name in ("attention_mask", *self.tokenizer.model_input_names)
+            if name in texts[0]
+        }
 
 
 class _SizedIterator(Iterator[Prediction]):

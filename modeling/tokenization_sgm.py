@@ -152,11 +152,22 @@ class SGMTokenizer(TokenizersBackend):
         written = "".join(added) + backend.normalizer.normalize_str("".join(added))
         return self.num_special_tokens_to_add() == 0 and not any(character.isspace() for character in written)
 
-    def _add_tokens(self, new_tokens: Sequence[str | AddedToken], special_tokens: bool = False) -> int:
-        """Have `add_tokens` match words given as strings as whole words: "art" is no part of "party"."""
+    def add_tokens(
+        self, new_tokens: str | AddedToken | Sequence[str | AddedToken], special_tokens: bool = False
+    ) -> int:
+        """Adds words to the vocabulary; those given as strings match whole words: "art" is no part of "party".
+
+        Args:
+            new_tokens: One or several.
+            special_tokens: Whether they are special tokens, which match anywhere.
+
+        Returns:
+            How many were added.
+        """
+        tokens = [new_tokens] if isinstance(new_tokens, str | AddedToken) else new_tokens
         if not special_tokens:
-            new_tokens = [self._as_word(token) if isinstance(token, str) else token for token in new_tokens]
-        return super()._add_tokens(new_tokens, special_tokens)
+            tokens = [self._as_word(token) if isinstance(token, str) else token for token in tokens]
+        return super().add_tokens(tokens, special_tokens)
 
     def _as_word(self, word: str) -> AddedToken:
         """Return the word as a token that is looked for where the rules of this module would end a word."""

@@ -54,14 +54,13 @@ class LossSinceLogCallback(TrainerCallback):
 
     def values(self) -> dict[str, float]:
         """What a checkpoint keeps: the loss summed since the last log, mean over processes, and that log's update."""
-        loss = self.trainer.accelerator.gather(self.trainer._tr_loss).mean().item()
-        return {"loss": loss, "last log": self.trainer._globalstep_last_logged}
+        loss = self.trainer.accelerator.gather(self.trainer.loss_since_log).mean().item()
+        return {"loss": loss, "last log": self.trainer.last_logged_step}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
         """Go on from what the checkpoint kept."""
         if self.kept:
-            self.trainer._tr_loss += self.kept["loss"]
-            self.trainer._globalstep_last_logged = self.kept["last log"]
+            self.trainer.continue_log(self.kept["loss"], self.kept["last log"])
 
 
 class InterruptionCallback(TrainerCallback):
@@ -154,8 +153,8 @@ class LineCallback(TrainerCallback):
         """Write the mean loss since the last log, if there was no line for long."""
         if time.monotonic() - self.last >= SECONDS:
             # Transformers' own sum, only read: a log would begin a new one, at a moment that chance decides.
-            steps = state.global_step - self.trainer._globalstep_last_logged
-            loss = {"loss": self.trainer._tr_loss.item() / steps} if steps else {}
+            steps = state.global_step - self.trainer.last_logged_step
+            loss = {"loss": self.trainer.loss_since_log.item() / steps} if steps else {}
             self._write(state, format_log({"epoch": state.epoch, **loss}))
 
     def _write(self, state: Any, values: str) -> None:

@@ -7,13 +7,13 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from transformers import Trainer
+from huggingface_hub import upload_folder
 from transformers.trainer_utils import HubStrategy
-from transformers.utils.hub import PushInProgress, hf_api
 
 from sgm_hf.hub import CardFacts, make_model_card
 from sgm_hf.training.checkpoints import RECORD, STATE, write_text_atomically
 from sgm_hf.training.prediction import evaluation_sets
+from sgm_hf.training.private import PushInProgress, TrainerHooks
 from sgm_hf.training.streaming import is_stream
 from sgm_hf.training.summary import TRAINING_FIELDS, describe_generation, describe_model, package_versions
 
@@ -23,10 +23,9 @@ logger = logging.getLogger(__name__)
 RESUMING_FILES = ("*.pt", "*.pth", "*.bin", STATE, RECORD)
 
 
-class PushingTrainer(Trainer):
+class PushingTrainer(TrainerHooks):
     """A Transformers `Trainer` that writes our model card and pushes whole checkpoints, with tokenizer and code."""
 
-    push_in_progress: PushInProgress | None
     threshold_dataset: Any
     results: dict[str, dict[str, float]]
 
@@ -60,7 +59,7 @@ class PushingTrainer(Trainer):
         folder = Path(self.args.output_dir).absolute()
         repository = self.hub_model_id or self.args.hub_model_id
         config = self.model.config
-        loaded_from = config._name_or_path
+        loaded_from = config.name_or_path
         facts = CardFacts(
             name=model_name or (repository or folder.name).split("/")[-1],
             repository=repository or self.args.output_dir,
@@ -106,7 +105,7 @@ class PushingTrainer(Trainer):
         training = {name: given[name] for name in TRAINING_FIELDS if name in given}
         return settings | {"Training": {**training, "updates": self.state.global_step}}
 
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+    def push_checkpoint(self, folder: str) -> None:
         """Push a checkpoint's model while training goes on, in all cases in which Transformers does.
 
         No pickle is pushed, except those of a checkpoint that is to be resumed from.
@@ -119,23 +118,21 @@ class PushingTrainer(Trainer):
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         output_dir = Path(self.args.output_dir)
         # Copied, because the checkpoint may be deleted before it has been sent.
-        shutil.copytree(
-            checkpoint_folder, output_dir, ignore=shutil.ignore_patterns(*RESUMING_FILES), dirs_exist_ok=True
-        )
+        shutil.copytree(folder, output_dir, ignore=shutil.ignore_patterns(*RESUMING_FILES), dirs_exist_ok=True)
         message = f"Training in progress, step {self.state.global_step}"
         # Checkpoints of the trials of a search are in folders of the output folder.
         kept_back = ["_*", "checkpoint-*", "*/checkpoint-*"] if self.hp_search_backend else ["_*", "checkpoint-*"]
         jobs = [self._upload(str(output_dir), message, ignore_patterns=kept_back)]
         if strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
             last = strategy == HubStrategy.CHECKPOINT
-            folder = "last-checkpoint" if last else Path(checkpoint_folder).name
-            jobs.append(self._upload(checkpoint_folder, f"{message}, checkpoint", path_in_repo=folder))
+            place = "last-checkpoint" if last else Path(folder).name
+            jobs.append(self._upload(folder, f"{message}, checkpoint", path_in_repo=place))
         unfinished = [] if pushing is None else [job for job in pushing.jobs if not job.done()]
         self.push_in_progress = PushInProgress([*unfinished, *jobs])
 
     def _upload(self, folder: str, message: str, **options: Any) -> Future:
-        """Send a folder in the background, by Transformers' own client, which does one upload after the other."""
-        job = hf_api().upload_folder(
+        """Send a folder in the background, where one upload is done after the other."""
+        job = upload_folder(
             repo_id=self.hub_model_id,
             folder_path=folder,
             commit_message=message,

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import EarlyStoppingCallback, GenerationConfig, Trainer
+from transformers import EarlyStoppingCallback, GenerationConfig
 from transformers.trainer_utils import TrainOutput
 
 from sgm_hf.training.callbacks import InterruptionCallback, LossSinceLogCallback
@@ -29,11 +29,12 @@ from sgm_hf.training.checkpoints import (
 from sgm_hf.training.fingerprint import changed_settings, differences, make_fingerprint
 from sgm_hf.training.interruption import signals_handled_by
 from sgm_hf.training.prediction import evaluation_sets
+from sgm_hf.training.private import TrainerHooks, set_last_rates
 
 logger = logging.getLogger(__name__)
 
 
-class ResumableTrainer(Trainer):
+class ResumableTrainer(TrainerHooks):
     """A Transformers `Trainer` whose checkpoints are complete or not used, and resumed only by the same training.
 
     Each checkpoint keeps the training's fingerprint and a list of its files. `train` is alone in its folder, and
@@ -47,7 +48,7 @@ class ResumableTrainer(Trainer):
 
     def training_folder(self) -> str:
         """Where the checkpoints of this training are."""
-        return self._get_output_dir(self._trial)
+        return self.run_folder(self._trial)
 
     def train(
         self, resume_from_checkpoint: str | bool | None = None, trial: Any = None, **keywords: Any
@@ -79,10 +80,9 @@ class ResumableTrainer(Trainer):
             self.pop_callback(interruption)
             self.pop_callback(self._loss_since_log)
 
-    # Called when the model of `model_init` and the settings of a trial are there, and before a checkpoint is loaded.
-    def _hp_search_setup(self, trial: Any) -> None:
+    def set_up_training(self, trial: Any) -> None:
         """As Transformers'; then find out whether this training can go on from its checkpoint."""
-        super()._hp_search_setup(trial)
+        super().set_up_training(trial)
         datasets = {
             "training": self.train_dataset,
             **evaluation_sets(self.eval_dataset, "validation"),
@@ -125,27 +125,20 @@ class ResumableTrainer(Trainer):
 
     # ---- resuming ----
 
-    def _init_training_state(
-        self,
-        max_steps: int,
-        num_update_steps_per_epoch: int,
-        num_train_epochs: int,
-        resume_from_checkpoint: str | None,
-        trial: Any,
+    def start_state(
+        self, max_steps: int, steps_per_epoch: int, num_epochs: int, checkpoint: str | None, trial: Any
     ) -> tuple[int, int]:
         """As Transformers', but a finished training makes no further update, and steps changed are not ignored."""
-        start = super()._init_training_state(
-            max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
-        )
-        if resume_from_checkpoint is None:
+        start = super().start_state(max_steps, steps_per_epoch, num_epochs, checkpoint, trial)
+        if checkpoint is None:
             return start
         if self.state.global_step > max_steps:
             raise ValueError(
-                f"{resume_from_checkpoint} has {self.state.global_step} updates, more than the {max_steps} of these "
+                f"{checkpoint} has {self.state.global_step} updates, more than the {max_steps} of these "
                 "settings; raise num_train_epochs or max_steps, or name an earlier checkpoint."
             )
         self.state.compute_steps(self.args, max_steps)
-        best = Path(self._get_output_dir(trial), f"checkpoint-{self.state.best_global_step}")
+        best = Path(self.run_folder(trial), f"checkpoint-{self.state.best_global_step}")
         if self.state.best_model_checkpoint is None and best.is_dir():
             self.state.best_model_checkpoint = str(best)  # the output folder was moved
         stopped = any(
@@ -153,25 +146,25 @@ class ResumableTrainer(Trainer):
             for callback in self.callback_handler.callbacks
             if isinstance(callback, EarlyStoppingCallback)
         )
-        return (num_train_epochs, 0) if stopped or self.state.global_step == max_steps else start
+        return (num_epochs, 0) if stopped or self.state.global_step == max_steps else start
 
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+    def load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """As Transformers', but with a learning rate that was changed instead of the old one."""
-        super()._load_optimizer_and_scheduler(checkpoint)
+        super().load_optimizer_and_scheduler(checkpoint)
         if self.resumptions and "learning_rate" in self.resumptions[-1]["changed"]:
             set_learning_rate(self.optimizer, self.lr_scheduler, self.args.learning_rate)
 
     # ---- saving ----
 
-    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+    def save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """As Transformers', but marked as incomplete until all is written."""
         if self.args.should_save and not self.args.save_only_model:
-            begin_checkpoint(Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}"))
-        super()._save_checkpoint(model, trial)
+            begin_checkpoint(Path(self.run_folder(trial), f"checkpoint-{self.state.global_step}"))
+        super().save_checkpoint(model, trial)
 
-    def _save_rng_state(self, output_dir: str) -> None:
+    def save_random_states(self, folder: str) -> None:
         """As Transformers'; only `trainer_state.json` is written later, so the record can list the files."""
-        super()._save_rng_state(output_dir)
+        super().save_random_states(folder)
         record = {
             "fingerprint": self.fingerprint,
             "resumptions": self.resumptions,
@@ -179,11 +172,11 @@ class ResumableTrainer(Trainer):
         }
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            finish_checkpoint(output_dir, record)
+            finish_checkpoint(folder, record)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+    def save_files(self, folder: str | None, state_dict: dict[str, torch.Tensor] | None) -> None:
         """As Transformers', but without `training_args.bin`: a pickle, in which the Hub's token can be."""
-        folder = output_dir or self.args.output_dir
+        folder = folder or self.args.output_dir
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         if self.args.should_save or self.is_distributed_loading_by_transformers:
             model.save_pretrained(folder, state_dict=state_dict, is_main_process=self.args.should_save)
@@ -226,4 +219,4 @@ def set_learning_rate(
     for group, factor in zip(optimizer.param_groups, scheduler.lr_lambdas, strict=True):
         group["initial_lr"] = learning_rate
         group["lr"] = learning_rate * factor(scheduler.last_epoch)
-    scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]
+    set_last_rates(scheduler, [group["lr"] for group in optimizer.param_groups])

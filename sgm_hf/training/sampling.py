@@ -237,9 +237,9 @@ class SamplingTrainer(SGMTrainer):
         targets = sequences[:, 1:]  # (R, n), without bos
         return targets.masked_fill(targets == self.model.config.pad_label_id, IGNORED)
 
-    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | int | None:
+    def count_items(self, batches: list, device: torch.device) -> torch.Tensor | int | None:
         """The number of documents of an update, on all processes."""
-        count = torch.tensor(sum(len(batch["labels"]) for batch in batch_samples), device=device)
+        count = torch.tensor(sum(len(batch["labels"]) for batch in batches), device=device)
         if self.args.average_tokens_across_devices and self.args.world_size > 1:
             count = self.accelerator.gather(count).sum()
         return count

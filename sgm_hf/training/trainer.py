@@ -171,7 +171,7 @@ class SGMTrainer(PushingTrainer, ResumableTrainer):
             self.train_dataset,
             self.data_collator,
             self.args.max_tokens_per_batch,
-            self._train_batch_size,
+            self.batch_size,
             seed=self._data_seed(),
             process_index=self.args.process_index,
             num_processes=self.args.world_size,
@@ -187,7 +187,7 @@ class SGMTrainer(PushingTrainer, ResumableTrainer):
         return LengthBucketBatchSampler(
             self.train_dataset["length"],
             self.args.max_tokens_per_batch,
-            self._train_batch_size,
+            self.batch_size,
             seed=self._data_seed(),
             multiple_of=self.args.world_size,
         )
@@ -252,8 +252,7 @@ class SGMTrainer(PushingTrainer, ResumableTrainer):
             halve_from_epoch=self.args.halve_from_epoch,
             warmup_updates=self.args.get_warmup_steps(num_training_steps),
         )
-        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
-        self._created_lr_scheduler = True
+        self.own_scheduler(torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor))
         return self.lr_scheduler
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *arguments: Any) -> torch.Tensor:
@@ -263,14 +262,14 @@ class SGMTrainer(PushingTrainer, ResumableTrainer):
         self.trained_documents += len(inputs["input_ids"]) * self.args.world_size
         return loss
 
-    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+    def gradient_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
         """The gradient's norm, which Transformers asks for before each update.
 
         Raises:
             FloatingPointError: On all processes, if the loss of one or the gradient is not finite. Nothing has been
                 updated with them then.
         """
-        grad_norm = super()._get_grad_norm(model, grad_norm)
+        grad_norm = super().gradient_norm(model, grad_norm)
         losses = self.accelerator.gather(torch.stack(self._update_losses).sum()[None])  # (processes)
         self._update_losses.clear()
         # In fp16 the loss scaler skips updates whose gradient is too large.
@@ -338,14 +337,13 @@ class SGMTrainer(PushingTrainer, ResumableTrainer):
         self._token_ids = token_ids(model)
         return model
 
-    # Called when the model of `model_init` and the settings of a trial are there, and before a checkpoint is loaded.
-    def _hp_search_setup(self, trial: Any) -> None:
+    def set_up_training(self, trial: Any) -> None:
         """As Transformers'; then check whether this model can be trained, evaluated and saved with these settings."""
         for config, ids in self._token_ids:  # Transformers has taken the tokenizer's words for label ids
             for name in TOKEN_IDS:
                 vars(config).pop(name, None)
             vars(config).update(ids)
-        super()._hp_search_setup(trial)
+        super().set_up_training(trial)
         self._num_untrained_labels = self.model.config.num_untrained_labels
         if self._has_own_collator and self.model_init is not None:
             self.data_collator = self._make_collator()

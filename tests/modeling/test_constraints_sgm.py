@@ -172,10 +172,10 @@ def test_generating_makes_nothing_larger_than_the_scores_of_its_rows(name, setti
 
 def test_the_search_is_no_longer_than_the_largest_set(monkeypatch):
     model, lengths = build_model(num_labels=50), []
-    search = type(model)._beam_search
+    search = type(model).search_beams
     monkeypatch.setattr(
         type(model),
-        "_beam_search",
+        "search_beams",
         lambda self, *args, generation_config, **others: (
             lengths.append(generation_config.max_length)
             or search(self, *args, generation_config=generation_config, **others)

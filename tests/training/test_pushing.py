@@ -21,7 +21,7 @@ def uploads(monkeypatch):
         begun.append(SimpleNamespace(**options, files=files, job=Future()))
         return begun[-1].job
 
-    monkeypatch.setattr(pushing, "hf_api", lambda: SimpleNamespace(upload_folder=upload_folder))
+    monkeypatch.setattr(pushing, "upload_folder", upload_folder)
     return begun
 
 
@@ -33,7 +33,7 @@ def push(arguments, uploads):
         if trainer is None:
             trainer = make_pushing_trainer(arguments, **settings)
         before = len(uploads)
-        trainer._push_from_checkpoint(str(Path(trainer.args.output_dir, "checkpoint-2")))
+        trainer.push_checkpoint(str(Path(trainer.args.output_dir, "checkpoint-2")))
         return trainer, uploads[before:]
 
     return push_checkpoint

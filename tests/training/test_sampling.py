@@ -311,10 +311,10 @@ def test_the_documents_of_an_update_are_counted_where_the_model_is_on_all_proces
         accelerator=SimpleNamespace(gather=lambda count: torch.stack([count, count + 2])),
     )
     batches = [{"labels": torch.zeros(2, 4)}, {"labels": torch.zeros(3, 6)}]
-    count = SelfCriticalTrainer._get_num_items_in_batch(trainer, batches, torch.device("cpu"))
+    count = SelfCriticalTrainer.count_items(trainer, batches, torch.device("cpu"))
     assert count == counted
     trainer.accelerator.gather = lambda count: count.expand(2)
-    assert SelfCriticalTrainer._get_num_items_in_batch(trainer, batches, torch.device("meta")).is_meta
+    assert SelfCriticalTrainer.count_items(trainer, batches, torch.device("meta")).is_meta
 
 
 def test_a_log_with_its_time_of_start_tells_the_speed(tmp_path):
