@@ -15,7 +15,8 @@ __all__ = ["COMMANDS", "main"]
 # What each command does. Its file, of the same name, is imported when it is run.
 COMMANDS = {
     "train": "train a model on your files or on a named corpus, and evaluate it",
-    "predict": "label the documents of a file of any size",
+    "predict": "label a file of texts of any size",
+    "evaluate": "measure a model on labelled documents",
     "finetune": "train a model further on label sets that it samples (Seq2Set)",
     "convert": "write a named corpus as Parquet files with a dataset card",
     "study": "compare trainings of a corpus over label orders and seeds",

@@ -1,6 +1,9 @@
-"""Write a corpus as Parquet files with a dataset card, which plain `datasets.load_dataset` reads.
+"""Write a corpus as Parquet files with a dataset card.
 
-sgm-hf convert aapd --data_dir data/aapd --output_dir data/aapd_parquet
+  sgm-hf convert aapd --data_dir data/aapd --output_dir data/aapd_parquet
+
+The folder needs no code of sgm_hf: datasets.load_dataset reads it, and
+hf upload publishes it.
 """
 
 from collections.abc import Sequence

@@ -1,19 +1,24 @@
-"""Fine-tune a trained model on label sequences that it samples (Seq2Set), so that the labels' order no longer matters.
+"""Fine-tune a trained model on label sequences that it samples (Seq2Set).
 
-    sgm-hf finetune runs/my --train_file my.csv
-    sgm-hf finetune runs/mle examples/configs/reuters21578_seq2set.json --data_dir DIR --output_dir runs/seq2set
+  sgm-hf finetune runs/my --train_file my.csv
+  sgm-hf finetune runs/aapd --dataset_name aapd --data_dir data/aapd \\
+      --method order_free --output_dir runs/aapd_order_free
 
-Without a model, `--pretrain_config examples/configs/reuters21578_sgm_ge.json` first trains one by likelihood in a
-folder next to the output folder; started again, the command resumes that training.
+So the order of the labels no longer matters: --method self_critical is the
+reinforcement learning of Yang et al. 2019, --method order_free a supervised
+loss. The metrics before and after are printed and are in all_results.json. Use
+the data and the splits that the model was trained with.
 
-`--method self_critical` is the reinforcement learning of Yang et al. 2019, `--method order_free` a supervised loss.
-The metrics before and after are printed and written to all_results.json. All settings of `sgm-hf train` work, but
-those of a new model must be those of this one. Use the data and the splits that the model was trained with.
+MODEL is a folder or a model on the Hub. Without one, --pretrain_config, a JSON
+file of settings of sgm-hf train, first trains one by likelihood in a folder
+next to the output folder; started again, the command resumes that training.
 """
 
 from collections.abc import Sequence
 
-from sgm_hf.programs import Seq2SetArguments, exit_on_signals, parse_arguments, run_finetuning
+from sgm_hf.programs import Seq2SetArguments, exit_on_signals, parse_arguments, run_finetuning, with_model
+
+USAGE = "sgm-hf finetune [MODEL] [SETTINGS.json] [--NAME value ...]"
 
 
 def main(arguments: Sequence[str]) -> dict[str, dict]:
@@ -22,6 +27,6 @@ def main(arguments: Sequence[str]) -> dict[str, dict]:
     Returns:
         The metrics of each split after fine-tuning.
     """
-    parsed = parse_arguments(arguments, Seq2SetArguments, __doc__)
+    parsed = parse_arguments(with_model(arguments), Seq2SetArguments, USAGE, __doc__)
     with exit_on_signals(["sgm-hf", "finetune", *arguments], parsed[2].output_dir):
         return run_finetuning(*parsed)

@@ -1,15 +1,17 @@
-"""The studies of the Seq2Set paper on a corpus: does training on sets help, and does the order of labels then matter?
+"""Compare trainings of a corpus over label orders and seeds, as Seq2Set's paper.
 
-    sgm-hf study train examples/configs/study_reuters21578.json --data_dir DIR --output_dir runs/study
-    sgm-hf study report runs/study --output docs/studies/reuters21578
+  sgm-hf study train study.json --data_dir data/aapd --output_dir runs/study
+  sgm-hf study report runs/study --output report
 
-`train` trains, for each order of the labels and each seed, a model by likelihood and from it one by each other system
-of the configuration; `likelihood_continued`, a control, only trains longer. Finished runs are skipped, interrupted
-ones are resumed. `search` tries the settings listed under "search" from the likelihood models of the first seed and
-compares them on the validation split. `report` writes from the predictions
+train makes, for each order of the labels and each seed, a model by likelihood
+and from it one by each other system of the JSON file; likelihood_continued, a
+control, only trains longer. Finished runs are skipped, interrupted ones are
+resumed. search tries the settings listed under "search" from the likelihood
+models of the first seed and compares them on the validation split. report
+writes from the predictions
 
-- table.csv, table.md: the metrics on the test split, also the micro-F1 of decoding "threshold", and how much shuffled
-  orders harm (Tables 1 and 2);
+- table.csv, table.md: the metrics on the test split, also the micro-F1 of
+  decoding "threshold", and how much shuffled orders harm (Tables 1 and 2);
 - without_top_labels.{csv,png,svg}: without the k most frequent labels (Figure 1);
 - by_frequency.{csv,png,svg}: on the top and the last 10 % of the labels (Figure 2);
 - climb.{csv,png,svg}: micro-F1 on the validation split over the epochs;

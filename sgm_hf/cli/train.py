@@ -1,18 +1,20 @@
-"""Train a model on your files or on a named corpus, evaluate it and predict with it.
+"""Train a model on your files or on a named corpus, evaluate it and predict.
 
-    sgm-hf train --train_file my.csv
-    sgm-hf train examples/configs/aapd_sgm_ge.json --data_dir data/aapd --output_dir runs/aapd --seed 3
-    sgm-hf train --model_name_or_path runs/my --train_file more.csv --do_train true --add_labels true
+  sgm-hf train --train_file my.csv
+  sgm-hf train --train_file my.csv --test_file test.csv --num_train_epochs 20
+  sgm-hf train settings.json --seed 3 --output_dir runs/third
+  sgm-hf train --model_name_or_path runs/my --train_file more.csv \\
+      --do_train true --add_labels true --output_dir runs/more
 
-A JSON file gives settings by name; options after it override it. Without --do_train, --do_eval and --do_predict, all
-three are done as far as there is data (training only without --model_name_or_path).
+my.csv has the columns text and labels, with several labels as a|b. A JSON file
+gives settings by name; options after it override it.
 
-In the output folder: after training the model and tokenizer, the model card README.md and the checkpoints; always
-all_results.json, summary.json and summary.txt; with --do_predict predictions_<split>.jsonl, and with
---attention_figures a folder attention_<split>. --push_to_hub sends all but the checkpoints to the Hub, --hub_model_id
-names the repository.
+In the output folder are, after training, the model, its tokenizer, the model
+card README.md and the checkpoints; always all_results.json, summary.json and
+summary.txt; with --do_predict predictions_<split>.jsonl.
 """
 
+import shlex
 from collections.abc import Sequence
 
 from sgm_hf.programs import exit_on_signals, parse_arguments, run_training
@@ -25,7 +27,11 @@ def main(arguments: Sequence[str]) -> dict[str, dict]:
         The metrics of each split that was evaluated or predicted.
     """
     parsed = parse_arguments(arguments, description=__doc__)
-    with exit_on_signals(["sgm-hf", "train", *arguments], parsed[2].output_dir):
+    output_dir = parsed[2].output_dir
+    with exit_on_signals(["sgm-hf", "train", *arguments], output_dir):
         trainer, metrics = run_training(*parsed)
         trainer.accelerator.end_training()
+    if parsed[2].do_train and trainer.is_world_process_zero():
+        print(f"\nThe model is in {output_dir}. Label new texts with it:")
+        print(f"  sgm-hf predict {shlex.quote(output_dir)} new.csv")
     return metrics

@@ -7,10 +7,10 @@ from sgm_hf.programs.ending import log_to_stderr, run_main
 from sgm_hf.programs.finetuning import Seq2SetArguments, run_finetuning
 from sgm_hf.programs.labelling import LabelledFile, label_file
 from sgm_hf.programs.labelling_options import LabellingOptions, add_labelling_options
-from sgm_hf.programs.options import CommandParser
-from sgm_hf.programs.settings import DataArguments, ModelArguments, parse_arguments
+from sgm_hf.programs.options import CommandParser, parse_arguments, with_model
+from sgm_hf.programs.settings import DataArguments, ModelArguments
 from sgm_hf.programs.studies import Study, read_study, report_study, search_settings, train_study
-from sgm_hf.programs.training import run_training
+from sgm_hf.programs.training import run_evaluation, run_training
 from sgm_hf.training.interruption import exit_on_signals
 
 __all__ = [
@@ -31,9 +31,11 @@ __all__ = [
     "parse_arguments",
     "read_study",
     "report_study",
+    "run_evaluation",
     "run_finetuning",
     "run_main",
     "run_training",
     "search_settings",
     "train_study",
+    "with_model",
 ]

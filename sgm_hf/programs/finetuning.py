@@ -7,6 +7,7 @@ from pathlib import Path
 from sgm_hf.modeling import SGMConfig
 from sgm_hf.programs.checks import check_label_threshold, check_settings
 from sgm_hf.programs.models import check_contradictions
+from sgm_hf.programs.options import parse_arguments
 from sgm_hf.programs.results import publish, report, score_splits
 from sgm_hf.programs.settings import (
     WORD_OPTIONS,
@@ -14,7 +15,6 @@ from sgm_hf.programs.settings import (
     ModelArguments,
     is_given,
     model_settings,
-    parse_arguments,
 )
 from sgm_hf.programs.training import build_trainer, one_run_in, prepare, run_training, train
 from sgm_hf.training import OrderFreeTrainer, SamplingArguments, SelfCriticalTrainer

@@ -2,9 +2,18 @@
 
 import argparse
 import difflib
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
 from typing import Any, NoReturn
+
+from transformers import HfArgumentParser
+
+from sgm_hf.programs.help import help_text
+from sgm_hf.programs.settings import DataArguments, ModelArguments
+from sgm_hf.training import SGMTrainingArguments
 
 
 class OneLineErrors(argparse.ArgumentParser):
@@ -56,3 +65,82 @@ class CommandParser(OneLineErrors):
     def __init__(self, command: str = "", description: str | None = None, **options: Any):
         settings = {"prog": f"sgm-hf {command}", "formatter_class": argparse.RawDescriptionHelpFormatter} | options
         super().__init__(description=description, **settings)
+
+
+class SettingsParser(OneLineErrors, HfArgumentParser):
+    """Transformers' parser of dataclasses, with our errors."""
+
+
+def parse_arguments(
+    arguments: Sequence[str],
+    training_class: type[SGMTrainingArguments] = SGMTrainingArguments,
+    usage: str = "sgm-hf train [SETTINGS.json] [--NAME value ...]",
+    description: str | None = None,
+) -> tuple[ModelArguments, DataArguments, SGMTrainingArguments]:
+    """Read the settings from an optional JSON file and the options after it; print the help if it is asked for.
+
+    Args:
+        arguments: The command line without the program's name.
+        training_class: The class of the training settings.
+        usage: How the command is called.
+        description: What --help says first.
+
+    Raises:
+        FileNotFoundError: If the JSON file does not exist.
+        ValueError: If it is not JSON or names a setting that does not exist, or a setting is out of its range.
+        SystemExit: After the help.
+    """
+    classes = (ModelArguments, DataArguments, training_class)
+    if {"-h", "--help", "--help_all"} & set(arguments):
+        print(help_text(usage, description, classes, everything="--help_all" in arguments), end="")
+        raise SystemExit(0)
+    parser = SettingsParser(classes, add_help=False)
+    arguments = list(arguments)
+    if arguments and arguments[0].endswith(".json"):
+        settings = read_settings(Path(arguments.pop(0)), {f.name for c in classes for f in fields(c)})
+        # As options, so that their types and choices are checked; lists and nulls cannot be written as one.
+        options = {name: value for name, value in settings.items() if isinstance(value, str | int | float)}
+        parser.set_defaults(**{name: value for name, value in settings.items() if name not in options})
+        arguments = [f"--{name}={value}" for name, value in options.items()] + arguments
+    given = vars(parser.parse_args(arguments))
+    if given["output_dir"] is None:
+        given["output_dir"] = default_output_dir(given, training_class)
+    try:
+        model_args, data_args, training_args = parser.parse_dict(given)
+    except ValueError as error:  # raised by Transformers for its own settings: for the user to correct, as ours are
+        raise ValueError(str(error)) from error
+    return model_args, data_args, training_args
+
+
+def default_output_dir(given: Mapping[str, Any], training_class: type[SGMTrainingArguments]) -> str:
+    """The folder below `runs` that is named after the data, and after the model where that is only evaluated."""
+    files = [given[name] for name in ("train_file", "validation_file", "test_file") if given[name]]
+    name = Path(given["dataset_name"] or (files[0] if files else "generated")).stem
+    if training_class is not SGMTrainingArguments:
+        name = f"{name}_seq2set"
+    elif given["model_name_or_path"] and not given["do_train"]:
+        name = f"{Path(given['model_name_or_path']).name}_on_{name}"
+    return str(Path("runs", name))
+
+
+def with_model(arguments: Sequence[str]) -> list[str]:
+    """A command line with its first word, if it is neither an option nor a JSON file, as --model_name_or_path."""
+    if not arguments or arguments[0].startswith("-") or arguments[0].endswith(".json"):
+        return list(arguments)
+    model, *rest = arguments
+    settings = rest[:1] if rest and rest[0].endswith(".json") else []
+    return [*settings, "--model_name_or_path", model, *rest[len(settings) :]]
+
+
+def read_settings(path: Path, known: set[str]) -> dict[str, Any]:
+    """The settings of a JSON file by name, all of them among the known ones."""
+    if not path.is_file():
+        raise FileNotFoundError(f"the settings file {path} does not exist; give the path of a JSON file.")
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {error.lineno}: not JSON ({error.msg}); correct the file.") from error
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        raise ValueError(f"{path} sets {', '.join(unknown)}, which this program does not know; see its --help.")
+    return settings

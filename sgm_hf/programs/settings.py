@@ -4,22 +4,15 @@ The options of a new model are made from `SGMConfig`: a new field or kind there 
 """
 
 import inspect
-import json
 import re
-from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
-from pathlib import Path
 from typing import Any, Literal, Optional, get_args, get_origin
-
-from transformers import HfArgumentParser
 
 from sgm_hf.data.labels import UNKNOWN_LABELS
 from sgm_hf.data.layout import Layout
 from sgm_hf.datasets_scripts import CORPORA
 from sgm_hf.modeling import SGMConfig
 from sgm_hf.modeling.label_sets_sgm import FORMER_SET_DECODINGS, SET_DECODINGS
-from sgm_hf.programs.options import OneLineErrors
-from sgm_hf.training import SGMTrainingArguments
 
 # Fields of SGMConfig that the data or the library set.
 NOT_OPTIONS = {
@@ -63,7 +56,11 @@ def config_options(config_class: type = SGMConfig) -> list[tuple[str, Any, Any]]
         kind = option_type(annotation)
         if name not in NOT_OPTIONS and kind is not None:
             default = getattr(config_class, name, None)
-            shown = "" if default is None else f" A new model has {default}."
+            shown = (
+                ""
+                if default is None
+                else f" Default: {str(default).lower() if isinstance(default, bool) else default}."
+            )
             help_text = (texts.get(name, "") + shown).strip()
             options.append((name, kind, option(help_text.replace("%", "%%"))))  # argparse formats it with %
     return options
@@ -82,22 +79,26 @@ def model_settings(model_args: Any) -> dict[str, Any]:
 # ---- all settings ----
 
 
-class SettingsParser(OneLineErrors, HfArgumentParser):
-    """Transformers' parser of dataclasses, with our errors."""
-
-
 @dataclass
 class GenerationOptions:
     """What is kept in the model's generation config."""
 
-    num_beams: int | None = option("Beam width, kept in the model's generation config.")
+    num_beams: int | None = option(
+        "Beam width, kept in the generation config. Default: 5 in a new model, else the model's."
+    )
     set_decoding: str | None = option(
-        "How the label set is chosen, kept in the generation config.", choices=[*SET_DECODINGS, *FORMER_SET_DECODINGS]
+        "How the label set is chosen, kept in the generation config. Default: best_sequence in a new model, else the "
+        "model's.",
+        choices=[*SET_DECODINGS, *FORMER_SET_DECODINGS],
     )
     label_threshold: float | None = option(
-        "Score from which the decoding threshold takes a label, where it is not fitted."
+        "Score from which the decoding threshold takes a label, where it is not fitted. Default: 0.5 in a new model, "
+        "else the model's."
     )
-    max_labels: int | None = option("Most labels of a document, kept in the generation config.")
+    max_labels: int | None = option(
+        "Most labels of a document, kept in the generation config. Default: any number in a new model, else the "
+        "model's."
+    )
 
 
 @dataclass
@@ -144,20 +145,27 @@ class DataArguments(FileArguments):
     """The data and its words."""
 
     dataset_name: str | None = option(
-        f"A named corpus ({', '.join(CORPORA)}), a data set of the Hub, a folder of files or of a saved data set; "
-        "without any data and any checkpoint, the generated corpus."
+        f"A named corpus ({', '.join(CORPORA)}), a data set of the Hub, a folder of files or of a saved data set. "
+        "Default: your files; without them and without a model, generated."
     )
-    dataset_config: str | None = option("Its variant, where it has several (rcv1_v2: lyrl2004, …).")
-    dataset_revision: str | None = option("Branch, tag or commit of a data set of the Hub; default the newest.")
-    data_dir: str | None = option("Folder or archive of the corpus' files; in a data set, the folder to read.")
-    train_file: str | None = option("Your training documents: .csv, .tsv, .jsonl, .json or .parquet.")
+    dataset_config: str | None = option(
+        "Its variant, where it has several (rcv1_v2: lyrl2004, …). Default: the first."
+    )
+    dataset_revision: str | None = option("Branch, tag or commit of a data set of the Hub. Default: the newest.")
+    data_dir: str | None = option(
+        "Folder or archive of the corpus' files; in a data set, the folder to read. Default: the whole data set; the "
+        "corpora need it, but for generated."
+    )
+    train_file: str | None = option("Your training documents: .csv, .tsv, .jsonl, .json or .parquet. No default.")
     validation_file: str | None = option("Your validation documents; default: split off the training documents.")
-    test_file: str | None = option("Your test documents.")
+    test_file: str | None = option("Your test documents. Default: none.")
     validation_split_size: float = option(
         "Part (below 1) or number of training documents to validate on, where there is no validation split.", 0.1
     )
     threshold_split_size: float = option(
-        "Part (below 1) or number of training documents to fit the label threshold on.", 0.0
+        "Part (below 1) or number of training documents to fit the label threshold on. Default: 0, which fits "
+        "nothing.",
+        0.0,
     )
     split_method: str = option(
         "How both splits are chosen: random, or stratified, with each label's share of the documents in both parts.",
@@ -165,9 +173,9 @@ class DataArguments(FileArguments):
         choices=list(SPLIT_METHODS),
     )
     split_seed: int = option("Seed of both splits; kept apart from --seed so that runs are comparable.", 0)
-    max_train_samples: int | None = option("Use this many training documents only.")
-    max_eval_samples: int | None = option("Use this many validation documents only.")
-    max_predict_samples: int | None = option("Use this many test documents only.")
+    max_train_samples: int | None = option("Use this many training documents only. Default: all.")
+    max_eval_samples: int | None = option("Use this many validation documents only. Default: all.")
+    max_predict_samples: int | None = option("Use this many test documents only. Default: all.")
     vocab_size: int = option("Words in the vocabulary, from the training split alone.", 30000)
     min_frequency: int = option("Occurrences a word needs to be in the vocabulary.", 1)
     max_length: int = option("Words after which a text is cut.", 500)
@@ -180,52 +188,6 @@ class DataArguments(FileArguments):
     )
     num_threads: int | None = option("Threads of PyTorch; default: its own choice.")
     attention_figures: int = option("Number of predicted documents, from the first on, whose attention is drawn.", 0)
-
-
-def parse_arguments(
-    arguments: Sequence[str],
-    training_class: type[SGMTrainingArguments] = SGMTrainingArguments,
-    description: str | None = None,
-) -> tuple[ModelArguments, DataArguments, SGMTrainingArguments]:
-    """Read the settings from an optional JSON file and the options after it.
-
-    Args:
-        arguments: The command line without the program's name.
-        training_class: The class of the training settings.
-        description: What --help says first.
-
-    Raises:
-        FileNotFoundError: If the JSON file does not exist.
-        ValueError: If it is not JSON or names a setting that does not exist, or a setting is out of its range.
-    """
-    classes = (ModelArguments, DataArguments, training_class)
-    parser = SettingsParser(classes, description=description, usage="%(prog)s [SETTINGS.json] [--NAME value …]")
-    arguments = list(arguments)
-    if arguments and arguments[0].endswith(".json"):
-        settings = read_settings(Path(arguments.pop(0)), {f.name for c in classes for f in fields(c)})
-        # As options, so that their types and choices are checked; lists and nulls cannot be written as one.
-        options = {name: value for name, value in settings.items() if isinstance(value, str | int | float)}
-        parser.set_defaults(**{name: value for name, value in settings.items() if name not in options})
-        arguments = [f"--{name}={value}" for name, value in options.items()] + arguments
-    try:
-        model_args, data_args, training_args = parser.parse_dict(vars(parser.parse_args(arguments)))
-    except ValueError as error:  # raised by Transformers for its own settings: for the user to correct, as ours are
-        raise ValueError(str(error)) from error
-    return model_args, data_args, training_args
-
-
-def read_settings(path: Path, known: set[str]) -> dict[str, Any]:
-    """The settings of a JSON file by name, all of them among the known ones."""
-    if not path.is_file():
-        raise FileNotFoundError(f"the settings file {path} does not exist; give the path of a JSON file.")
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}: not JSON ({error.msg}); correct the file.") from error
-    unknown = sorted(set(settings) - known)
-    if unknown:
-        raise ValueError(f"{path} sets {', '.join(unknown)}, which this program does not know; see its --help.")
-    return settings
 
 
 def is_given(name: str, *arguments: Any) -> bool:

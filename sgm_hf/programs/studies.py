@@ -20,7 +20,7 @@ from sgm_hf.datasets_scripts.generated import default_process
 from sgm_hf.metrics import compute_metrics
 from sgm_hf.modeling import SGMConfig
 from sgm_hf.programs.finetuning import TRAINERS, Seq2SetArguments
-from sgm_hf.programs.settings import read_settings
+from sgm_hf.programs.options import read_settings
 from sgm_hf.tables import markdown_table, mean_and_deviation, write_csv
 from sgm_hf.training.checkpoints import has_complete_checkpoint, write_text_atomically
 from sgm_hf.training.interruption import run_to_its_end

@@ -116,3 +116,25 @@ def run_training(
         publish(trainer, data_args)
         trainer.accelerator.wait_for_everyone()
     return trainer, metrics
+
+
+def run_evaluation(
+    model_args: ModelArguments, data_args: DataArguments, training_args: SGMTrainingArguments
+) -> dict[str, dict]:
+    """Evaluate a model on all the labelled documents that there are, unless the settings say on which.
+
+    Returns:
+        The metrics of each split.
+
+    Raises:
+        ValueError: If there is no model, or the settings ask for training.
+    """
+    if model_args.model_name_or_path is None:
+        raise ValueError("there is no model to evaluate; name it first: sgm-hf evaluate MODEL --test_file test.csv")
+    if training_args.do_train:
+        raise ValueError("--do_train true: evaluating trains nothing; sgm-hf train does.")
+    if not (training_args.do_eval or training_args.do_predict):
+        training_args.do_eval = training_args.do_predict = True
+    trainer, metrics = run_training(model_args, data_args, training_args)
+    trainer.accelerator.end_training()
+    return metrics

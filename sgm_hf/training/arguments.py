@@ -72,11 +72,13 @@ class SGMTrainingArguments(TrainingArguments):
     lr_scheduler_type: str = field(default="constant", metadata={"help": "A schedule of Transformers, by name."})
     halve_from_epoch: int | None = field(
         default=None,
-        metadata={"help": "Halve the learning rate at the end of this epoch (from 1) and of every later one."},
+        metadata={
+            "help": "Halve the learning rate at the end of this epoch (from 1) and of every later one. Default: never."
+        },
     )
     max_grad_norm: float = field(default=10.0, metadata={"help": "Norm to which gradients are clipped."})
     early_stopping_patience: int | None = field(
-        default=None, metadata={"help": "Stop after this many evaluations without a better metric."}
+        default=None, metadata={"help": "Stop after this many evaluations without a better metric. Default: never."}
     )
     generation_num_beams: int | None = field(
         default=None, metadata={"help": "Beam width in evaluation; default that of the model's generation config."}
@@ -93,7 +95,10 @@ class SGMTrainingArguments(TrainingArguments):
     )
     resume_from_checkpoint: str | None = field(
         default=None,
-        metadata={"help": "A checkpoint folder to resume from, true for the newest complete one, or false."},
+        metadata={
+            "help": "A checkpoint folder to resume from, true for the newest complete one of the output folder, or "
+            "false. Default: false."
+        },
     )
     restore_callback_states_from_checkpoint: bool = field(
         default=True, metadata={"help": "Go on counting early stopping's patience on resume."}

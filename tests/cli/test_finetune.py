@@ -6,7 +6,7 @@ from test_train import EXAMPLES, TINY, write_csv
 
 from sgm_hf.cli import finetune, train
 from sgm_hf.programs import finetuning
-from sgm_hf.programs.settings import parse_arguments
+from sgm_hf.programs.options import parse_arguments
 
 SETTINGS = [
     *("--do_eval", "true", "--do_predict", "true", "--num_train_epochs", "2", "--learning_rate", "0.003"),

@@ -15,7 +15,7 @@ from sgm_hf.cli import finetune, train
 from sgm_hf.cli.study import main
 from sgm_hf.programs import studies
 from sgm_hf.programs.finetuning import TRAINERS, Seq2SetArguments
-from sgm_hf.programs.settings import parse_arguments
+from sgm_hf.programs.options import parse_arguments
 from sgm_hf.training.checkpoints import is_complete
 
 TINY = {

@@ -20,7 +20,7 @@ from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration, SGMTokenizer
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 from sgm_hf.programs.checks import check_settings, complete_settings
 from sgm_hf.programs.models import build_model, build_tokenizer, load_checkpoint, set_generation
-from sgm_hf.programs.settings import parse_arguments
+from sgm_hf.programs.options import parse_arguments
 from sgm_hf.training import SGMTrainer
 from sgm_hf.training.checkpoints import begin_checkpoint
 

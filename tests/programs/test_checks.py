@@ -1,7 +1,7 @@
 import pytest
 
 from sgm_hf.programs.checks import check_settings, complete_settings
-from sgm_hf.programs.settings import parse_arguments
+from sgm_hf.programs.options import parse_arguments
 
 
 @pytest.mark.parametrize(

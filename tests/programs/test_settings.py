@@ -8,6 +8,7 @@ from transformers import HfArgumentParser
 
 from sgm_hf.data.files import load_files
 from sgm_hf.modeling import SGMConfig, SGMTokenizer
+from sgm_hf.programs.options import parse_arguments
 from sgm_hf.programs.settings import (
     FILE_OPTIONS,
     NOT_OPTIONS,
@@ -16,7 +17,6 @@ from sgm_hf.programs.settings import (
     config_options,
     model_settings,
     option_type,
-    parse_arguments,
 )
 
 
@@ -84,7 +84,7 @@ def test_a_new_field_of_the_configuration_is_an_option_by_itself():
     (options,) = parser.parse_args_into_dataclasses(["--pooling", "mean", "--share", "0.25", "--keeps_order", "false"])
     assert asdict(options) == {"pooling": "mean", "share": 0.25, "keeps_order": False, "width": None}
     text = " ".join(parser.format_help().split())
-    assert "How 50 % of the states go. A new model has max." in text and "Of the states, in words." in text
+    assert "How 50 % of the states go. Default: max." in text and "Of the states, in words." in text
 
 
 def test_a_kind_that_the_configuration_does_not_have_is_refused(capsys):

@@ -3,7 +3,8 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from sgm_hf.data import load_files
-from sgm_hf.programs.settings import DataArguments, parse_arguments
+from sgm_hf.programs.options import parse_arguments
+from sgm_hf.programs.settings import DataArguments
 from sgm_hf.programs.splits import arrange_splits, load_splits, split_off
 
 
