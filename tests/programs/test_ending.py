@@ -21,7 +21,13 @@ PROGRAMS = {
 }
 
 # What the line begins with, where it is the command that the program is.
-NAMES = {"run_sgm": "sgm-hf train", "run_seq2set": "sgm-hf finetune", "run_seq2set_study": "sgm-hf study"}
+NAMES = {
+    "run_sgm": "sgm-hf train",
+    "run_seq2set": "sgm-hf finetune",
+    "run_seq2set_study": "sgm-hf study",
+    "app": "sgm-hf app",
+    "make_space": "sgm-hf space",
+}
 
 
 def end_of(main, monkeypatch, capsys) -> tuple[object, list[str]]:

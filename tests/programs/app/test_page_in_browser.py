@@ -11,7 +11,7 @@ from random_model import TEXTS, build_pipeline
 
 from sgm_hf.analysis.attention import attention_page
 
-app = pytest.importorskip("app")
+app = pytest.importorskip("sgm_hf.programs.app.page")
 webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.common.exceptions import WebDriverException  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402

@@ -1,4 +1,5 @@
 import json
+import platform
 import re
 import subprocess
 import sys
@@ -8,8 +9,10 @@ import pytest
 from huggingface_hub import SpaceCard
 from random_model import TEXTS, build_pipeline
 
-app = pytest.importorskip("app")
-import make_space  # noqa: E402
+from sgm_hf.cli import main
+
+app = pytest.importorskip("sgm_hf.programs.app")
+NUM_EXAMPLES = 5
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +24,9 @@ def space(tmp_path_factory):
     classifier.tokenizer.save_pretrained(folder / "source")
     (folder / "source" / "checkpoint-1").mkdir()
     (folder / "examples.txt").write_text("\n".join(TEXTS * 3), encoding="utf-8")
-    make_space.main(
+    main(
         [
+            "space",
             str(folder / "source"),
             str(folder / "made"),
             *("--title", 'News: "oil" # <b>'),
@@ -35,17 +39,21 @@ def space(tmp_path_factory):
 # Prints what the page of the Space in the working directory is made of.
 READ_SPACE = """
 import json, sys
-import app, sgm_hf, sgm_hf.modeling
-settings = app.parse_arguments([])
-served = {}
-app.gr.Blocks.launch = lambda page, **options: served.update(title=page.title)
-app.main([])
-predictor = app.load_predictor(settings.model)
+import runpy
+import sgm_hf, sgm_hf.modeling
+from sgm_hf.programs.app import page
+served, build = {}, page.build_page
+def build_page(predictor, examples, title):
+    served.update(predictor=predictor, examples=examples)
+    return build(predictor, examples, title)
+page.build_page = build_page
+page.gr.Blocks.launch = lambda page, **options: served.update(title=page.title)
+runpy.run_path("app.py", run_name="__main__")
 print(json.dumps({
     "files": [sgm_hf.__file__, sgm_hf.modeling.__file__],
     "title": served["title"],
-    "examples": [document.text for document in app.read_documents(settings.examples)],
-    "predictions": predictor.predict(json.loads(sys.argv[1]), 3, "best_sequence", 0.5)[0],
+    "examples": served["examples"],
+    "predictions": served["predictor"].predict(json.loads(sys.argv[1]), 3, "best_sequence", 0.5)[0],
 }))
 """
 
@@ -58,7 +66,7 @@ def test_a_space_runs_by_itself_with_its_own_files(space):
     found = json.loads(finished.stdout.splitlines()[-1])
     assert found["files"] == [str(folder / "sgm_hf/__init__.py"), str(folder / "sgm_hf/modeling/__init__.py")]
     assert found["title"] == 'News: "oil" # <b>'
-    assert found["examples"] == (TEXTS * 3)[: app.NUM_EXAMPLES]
+    assert found["examples"] == (TEXTS * 3)[:NUM_EXAMPLES]
     expected = classifier(TEXTS, num_beams=3)
     assert [[entry["label"] for entry in answer] for answer in found["predictions"]] == [
         [entry["label"] for entry in answer] for answer in expected
@@ -71,7 +79,7 @@ def test_the_card_says_how_the_space_is_run(space):
     assert card.data.sdk_version == version("gradio")
     assert card.data.app_file == "app.py"
     assert card.data.title == 'News: "oil" # <b>'
-    assert card.data.python_version == "3.11"
+    assert card.data.python_version == ".".join(platform.python_version_tuple()[:2])
 
 
 def test_a_space_installs_what_the_library_needs_and_no_more(space):
@@ -93,13 +101,13 @@ def test_a_space_has_no_more_than_it_needs(space):
 def test_a_folder_in_use_is_left_as_it_is(space, tmp_path):
     (tmp_path / "mine").write_text("kept", encoding="utf-8")
     with pytest.raises(FileExistsError, match="in use"):
-        make_space.make_space(str(space[0] / "model"), tmp_path)
+        app.make_space(str(space[0] / "model"), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_a_wrong_model_or_file_of_examples_leaves_no_folder(space, tmp_path):
     with pytest.raises(FileNotFoundError):
-        make_space.make_space(str(tmp_path / "nowhere"), tmp_path / "space")
+        app.make_space(str(tmp_path / "nowhere"), tmp_path / "space")
     with pytest.raises(FileNotFoundError):
-        make_space.make_space(str(space[0] / "model"), tmp_path / "space", examples=tmp_path / "none.csv")
+        app.make_space(str(space[0] / "model"), tmp_path / "space", examples=tmp_path / "none.csv")
     assert not (tmp_path / "space").exists()

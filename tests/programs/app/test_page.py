@@ -12,9 +12,10 @@ import pytest
 import torch
 from random_model import TEXTS, build_pipeline
 
+from sgm_hf.cli.app import main
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 
-app = pytest.importorskip("app")
+app = pytest.importorskip("sgm_hf.programs.app.page")
 HOSTILE = '<img src=x onerror="pwned=1"><script>pwned=1</script>'
 SETTINGS = (3, "best_sequence", 0.5)
 
@@ -304,7 +305,7 @@ def test_the_command_line_serves_a_saved_model_with_its_examples(predictor, tmp_
         served.update(options, page=page, folder=os.environ["GRADIO_TEMP_DIR"])
 
     monkeypatch.setattr(gr.Blocks, "launch", launch)
-    app.main([str(tmp_path / "model"), "--examples", str(tmp_path / "examples.jsonl"), "--port", "7999"])
+    main([str(tmp_path / "model"), "--examples", str(tmp_path / "examples.jsonl"), "--port", "7999"])
     assert served["server_port"] == 7999
     shown = [block for block in served["page"].blocks.values() if isinstance(block, gr.Dataset)]
     assert [row[0] for row in shown[0].samples] == (TEXTS * 5)[: app.NUM_EXAMPLES]
