@@ -17,6 +17,7 @@ import re
 import datasets
 
 from ._corpus import CorpusBuilder, prepare
+from .generated import default_process
 
 # Name of the corpus, which is also its module, and its builder in that module.
 CORPORA = {
@@ -27,7 +28,7 @@ CORPORA = {
     "reuters21578": "Reuters21578",
 }
 
-__all__ = ["CORPORA", "load", "load_builder"]
+__all__ = ["CORPORA", "default_process", "load", "load_builder"]
 
 
 def load_builder(

@@ -14,9 +14,8 @@ from pathlib import Path
 from transformers import pipeline
 
 from sgm_hf import load_corpus
-from sgm_hf.cli import train
-from sgm_hf.datasets_scripts.generated import default_process
-from sgm_hf.programs import run_main
+from sgm_hf.datasets_scripts import default_process
+from sgm_hf.programs import parse_arguments, run_main, run_training
 
 CONFIG = Path(__file__).parent / "configs" / "generated_sgm_ge.json"
 NUM_SHOWN = 4
@@ -37,7 +36,7 @@ def main() -> float:
     runs.mkdir(exist_ok=True)
     output_dir = Path(tempfile.mkdtemp(prefix="demo-", dir=runs))
     start = time.perf_counter()
-    metrics = train.main([str(CONFIG), "--output_dir", str(output_dir)])
+    _, metrics = run_training(*parse_arguments([str(CONFIG), "--output_dir", str(output_dir)]))
     minutes = (time.perf_counter() - start) / 60
 
     test = load_corpus("generated", split="test")

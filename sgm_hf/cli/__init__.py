@@ -8,6 +8,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from sgm_hf import __version__
 from sgm_hf.programs import run_main
 
 __all__ = ["COMMANDS", "main"]
@@ -23,7 +24,7 @@ COMMANDS = {
     "convert": "write a named corpus as Parquet files with a dataset card",
     "study": "compare trainings of a corpus over label orders and seeds",
 }
-USAGE = """usage: sgm-hf COMMAND [OPTIONS]
+USAGE = """usage: sgm-hf COMMAND [OPTIONS]        sgm-hf --version: {version}
 
 Multi-label text classification by generating the labels of a text one by one.
 
@@ -31,15 +32,16 @@ commands:
 {commands}
 
 example:
-  sgm-hf train --train_file my.csv      CSV with the columns text and labels (a|b)
-  sgm-hf predict runs/my new.csv        CSV with the column text
+  sgm-hf train --train_file my.csv    # with the columns text and labels (a|b)
+  sgm-hf predict runs/my new.csv      # with the column text
 
 sgm-hf COMMAND --help lists the options of a command with an example."""
 
 
 def overview() -> str:
     """The commands, one a line, with an example."""
-    return USAGE.format(commands="\n".join(f"  {name:<9} {summary}" for name, summary in COMMANDS.items()))
+    commands = "\n".join(f"  {name:<9} {summary}" for name, summary in COMMANDS.items())
+    return USAGE.format(version=__version__, commands=commands)
 
 
 def run_command(arguments: Sequence[str]) -> None:
@@ -65,6 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(overview())
+        return
+    if arguments[0] == "--version":
+        print(f"sgm-hf {__version__}")
         return
     name = f"sgm-hf {arguments[0]}" if arguments[0] in COMMANDS else "sgm-hf"
     run_main(lambda: run_command(arguments), name)

@@ -1,12 +1,13 @@
 """Label the documents of a file of any size with a trained model.
 
-    sgm-hf predict runs/my new.csv
-    sgm-hf predict runs/my new.csv --top_k 5 --include_text
-    sgm-hf predict runs/my new.jsonl.gz --output labelled.csv --num_beams 1 --forbidden_labels spam
+  sgm-hf predict runs/my new.csv
+  sgm-hf predict runs/my new.csv --top_k 5 --include_text
+  sgm-hf predict runs/my new.jsonl.gz --output labelled.csv --num_beams 1
 
-A line of the output has id, labels and their scores, in the order of the file; what --output ends in, .jsonl, .csv or
-.tsv, is its format. After an interruption or a kill the same command goes on where it was. What the output was made
-with is in OUTPUT.progress.json, which has to stay beside it for that.
+A line of the output has id, labels and their scores, in the order of the file;
+what --output ends in, .jsonl, .csv or .tsv, is its format. After an
+interruption or a kill the same command goes on where it was. What the output
+was made with is in OUTPUT.progress.json, which has to stay beside it for that.
 """
 
 from collections.abc import Sequence

@@ -12,8 +12,10 @@ writes from the predictions
 
 - table.csv, table.md: the metrics on the test split, also the micro-F1 of
   decoding "threshold", and how much shuffled orders harm (Tables 1 and 2);
-- without_top_labels.{csv,png,svg}: without the k most frequent labels (Figure 1);
-- by_frequency.{csv,png,svg}: on the top and the last 10 % of the labels (Figure 2);
+- without_top_labels.{csv,png,svg}: without the k most frequent labels
+  (Figure 1);
+- by_frequency.{csv,png,svg}: on the top and the last 10 % of the labels
+  (Figure 2);
 - climb.{csv,png,svg}: micro-F1 on the validation split over the epochs;
 - search.csv, search.md: the settings tried and their metrics.
 """

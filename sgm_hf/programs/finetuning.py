@@ -46,7 +46,7 @@ class Seq2SetArguments(SamplingArguments):
     method: str = field(default="self_critical", metadata={"help": "The loss.", "choices": list(TRAINERS)})
     pretrain_config: str | None = field(
         default=None,
-        metadata={"help": "Settings of sgm-hf train, to train by likelihood with first, if there is no checkpoint."},
+        metadata={"help": "JSON file of settings of sgm-hf train, to train a model by likelihood first. No default."},
     )
 
 

@@ -4,6 +4,7 @@ import argparse
 import difflib
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -28,21 +29,40 @@ class OneLineErrors(argparse.ArgumentParser):
         Raises:
             ValueError: If it has an option that does not exist, or a value that an option does not take.
         """
+        args = sys.argv[1:] if args is None else args
+        self.check_names(args)
         namespace, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            raise ValueError(self.unknown_message(unknown[0]))
+            raise ValueError(
+                f"{unknown[0]!r} belongs to no option; see --help, and put a value with spaces in quotes."
+            )
         return namespace
 
-    def unknown_message(self, word: str) -> str:
-        """What is wrong with a word that no option takes."""
-        if not word.startswith("-"):
-            return f"{word!r} belongs to no option; see --help, and put a value with spaces in quotes."
-        option = word.partition("=")[0]
-        known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
-        longer = [name for name in known if name.startswith(option)]
-        nearest = longer[:1] or difflib.get_close_matches(option.replace("-", "_"), known, n=1, cutoff=0.5)
-        advice = f"did you mean {nearest[0]}? " if nearest else ""
-        return f"there is no option {option}; {advice}see --help."
+    def names(self) -> set[str]:
+        """The options, those of the parts of a command among them."""
+        found = set()
+        for action in self._actions:
+            found.update(action.option_strings)
+            if isinstance(action, argparse._SubParsersAction):
+                found.update(*(part.names() for part in action.choices.values()))
+        return found
+
+    def check_names(self, args: Sequence[str]) -> None:
+        """Refuse an option that does not exist before anything else that may be wrong.
+
+        Raises:
+            ValueError: If there is one.
+        """
+        known = self.names()
+        for option in (word.partition("=")[0] for word in args if word.startswith("--")):
+            if option not in known:
+                # Each option of several words is also taken with - for _; one of the two is enough here.
+                spellings = sorted(name for name in known if name.startswith("--") and "-" not in name[2:])
+                written = f"--{option[2:].replace('-', '_')}"
+                longer = [name for name in spellings if name.startswith(written)]
+                nearest = longer or difflib.get_close_matches(written, spellings, n=1, cutoff=0.5)
+                advice = f"did you mean {nearest[0]}? See --help." if nearest else "see --help."
+                raise ValueError(f"there is no option {option}; {advice}")
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse found.
@@ -50,7 +70,7 @@ class OneLineErrors(argparse.ArgumentParser):
         Raises:
             ValueError: Always.
         """
-        # Each option of several words is also taken with - for _; its error names it once.
+        # With - and with _ it is one option.
         raise ValueError(f"{re.sub(r'(--[a-z_]+)/--[a-z-]+', lambda found: found[1], message)}; see --help.")
 
 

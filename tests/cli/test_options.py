@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import HfArgumentParser
 
-from sgm_hf.programs import DataArguments, ModelArguments, Seq2SetArguments
+from sgm_hf.programs import CommandParser, DataArguments, ModelArguments, Seq2SetArguments, add_labelling_options
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("sgm_hf", "modeling", "datasets_scripts", "examples", "benchmarks")
@@ -16,14 +16,18 @@ OPTION = re.compile(r"(?<![\w-])--([a-z][a-z0-9_-]*[a-z0-9])(?!_)")
 ADDED = re.compile(r'add_argument\(\s*"--([a-z_]+)"')
 # Of `hf upload`, which make_space.py names.
 OF_OTHERS = {"repo-type", "private"}
-# Taken by every program before its parser.
-HELP = {"help", "help_all"}
+# Taken before a parser is made.
+HELP = {"help", "help_all", "version"}
 
 
 def options() -> set[str]:
     """The options of all programs; a word of Transformers' parser may have - for _."""
     classes = (ModelArguments, DataArguments, Seq2SetArguments)
-    of_parser = {name for action in HfArgumentParser(classes)._actions for name in action.option_strings}
+    labelling = CommandParser()
+    add_labelling_options(labelling)
+    of_parser = labelling.names() | {
+        name for action in HfArgumentParser(classes)._actions for name in action.option_strings
+    }
     own = {name for path in FILES for name in ADDED.findall(path.read_text(encoding="utf-8"))}
     return own | {name.removeprefix("--") for name in of_parser}
 
