@@ -17,7 +17,10 @@ from sgm_hf.training import SGMTrainingArguments
 FURTHER = "Further options of Transformers' Trainer"
 # In the order in which they are shown. An option that is named nowhere here comes last in the group of its class.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "Data": ("train_file", "validation_file", "test_file", "text_column", "labels_column", "label_separator"),
+    "Data": (
+        *("train_file", "validation_file", "test_file", "text_column", "labels_column", "label_separator"),
+        *("labels_columns", "multi_hot_names", "id_column", "delimiter", "encoding", "text_separator"),
+    ),
     "Splits": (
         *("validation_split_size", "threshold_split_size", "split_seed", "split_method"),
         *("max_train_samples", "max_eval_samples", "max_predict_samples"),

@@ -123,10 +123,10 @@ class FileArguments:
     id_column: str = option("Column of the ids; documents without one are named after their line.", "id")
     labels_columns: str | None = option(
         "Where each label has a column of 0 and 1 (true, false, yes, no, or empty): these columns, as a,b,c or "
-        "topic_*; * means all but text and id."
+        "topic_*; * means all but text and id. No default."
     )
     multi_hot_names: str | None = option(
-        "Where the labels are a list as [0, 1, 0]: their names, as a,b,c, or a file with one name per line."
+        "Where the labels are a list as [0, 1, 0]: their names, as a,b,c, or a file of one name a line. No default."
     )
     text_separator: str = option("What joins the texts of several columns; default an end of line.", "\n")
     encoding: str = option("Encoding of text files, e.g. cp1252.", "utf-8")
