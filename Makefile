@@ -32,6 +32,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/bench_training.py $(BENCH)
 	$(BIN)/python benchmarks/bench_generate.py $(BENCH)
 	$(BIN)/python benchmarks/bench_latency.py $(BENCH)
+	$(BIN)/python benchmarks/bench_predict.py $(BENCH)
 
 # Not part of CI; goes on where it was interrupted. One file: make mutants MUTANTS=modeling/handler.py
 mutants: $(INSTALLED)
