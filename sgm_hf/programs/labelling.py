@@ -220,6 +220,7 @@ class Labeller:
 
     def __init__(self, name: str, options: LabellingOptions):
         self.options, self.generation = options, options.overrides()
+        self.model: Any
         self.model, self.tokenizer = load_checkpoint(name)
         device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
@@ -350,7 +351,7 @@ def check_separator(output: Path, names: Iterable[str], separator: str) -> None:
 
 def described_output(output: Path, options: LabellingOptions) -> dict[str, Any]:
     """The options that decide what the output looks like."""
-    described = {"top_k": options.top_k, "include_text": options.include_text}
+    described: dict[str, Any] = {"top_k": options.top_k, "include_text": options.include_text}
     if output.suffix.lower() in DELIMITERS:
         described["label_separator"] = options.label_separator
     return described
