@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 from sgm_hf.data.batching import cut_batches
 from sgm_hf.data.collation import MultiLabelCollator
 from sgm_hf.data.documents import Document, Layout, iterate_documents
+from sgm_hf.data.encoding import TextEncoder
 from sgm_hf.modeling.label_sets_sgm import label_sets_from_sequences
 from sgm_hf.programs.labelling_options import LabellingOptions, ReadingOptions
 from sgm_hf.programs.models import load_checkpoint
@@ -230,6 +231,7 @@ class Labeller:
         self.precision = choose_precision(options.precision, self.model.device.type)
         config = self.model.config
         self.names = [config.id2label[label] for label in range(config.num_labels)]
+        self.encoder = TextEncoder(self.tokenizer)
         self.collate = MultiLabelCollator(config.pad_token_id, config.num_labels)
         self.generate([self.encode(["a"])[0][0]])  # refuses arguments that cannot be before anything is read
 
@@ -248,15 +250,16 @@ class Labeller:
 
     def encode(self, texts: Sequence[str]) -> tuple[list[dict[str, list[int]]], list[int], int]:
         """The words of each text, their number (0 where there is none), and how many texts have unknown ones only."""
-        encoding = self.tokenizer(list(texts), truncation=True, return_attention_mask=False, verbose=False)
         around, unknown = self.tokenizer.num_special_tokens_to_add(), self.tokenizer.unk_token_id  # [CLS], [SEP]
-        lengths = [len(ids) if len(ids) > around else 0 for ids in encoding["input_ids"]]
-        unknown_only = sum(
-            0 < length == ids.count(unknown) + around
-            for ids, length in zip(encoding["input_ids"], lengths, strict=True)
-        )
-        rows = zip(*encoding.values(), strict=True)
-        return [dict(zip(encoding, row, strict=True)) for row in rows], lengths, unknown_only
+        columns = {
+            name: [row if isinstance(row, list) else row.tolist() for row in rows]
+            for name, rows in self.encoder(texts).items()
+        }
+        lengths = list(map(len, columns["input_ids"]))
+        pairs = zip(columns["input_ids"], lengths, strict=True)
+        unknown_only = sum(0 < length == ids.count(unknown) + around for ids, length in pairs)
+        rows = zip(*columns.values(), strict=True)
+        return [dict(zip(columns, row, strict=True)) for row in rows], lengths, unknown_only
 
     def label(self, texts: Sequence[str], report: Callable[[int], object]) -> tuple[list[Labelled], dict[str, int]]:
         """Label texts in batches of similar length.
