@@ -14,7 +14,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,10 @@ from tqdm.auto import tqdm
 
 from sgm_hf.data.batching import cut_batches
 from sgm_hf.data.collation import MultiLabelCollator
-from sgm_hf.data.documents import Document, Layout, iterate_documents
+from sgm_hf.data.documents import Document, iterate_documents
 from sgm_hf.data.encoding import TextEncoder
 from sgm_hf.modeling.label_sets_sgm import label_sets_from_sequences
-from sgm_hf.programs.labelling_options import LabellingOptions, ReadingOptions
+from sgm_hf.programs.labelling_options import LabellingOptions
 from sgm_hf.programs.models import load_checkpoint
 from sgm_hf.programs.resumable import Progress, ResumableFile, alone_with, begin, new_digest
 from sgm_hf.training.fingerprint import DESCRIPTIVE, describe_vocabulary
@@ -111,7 +111,8 @@ def label_file(model: str | Path, file: str | Path, output: str | Path | None = 
     path = checked_output(file, default_output(file) if output is None else output)
     read_documents(file, given)  # what is wrong with the file as a whole is told before the model is loaded
     labeller = Labeller(str(model), given)
-    check_separator(path, labeller.names, given.label_separator)
+    separator = given.layout().label_separator
+    check_separator(path, labeller.names, separator)
     with alone_with(path):
         progress = begin(path, labeller.described() | described_output(path, given), given.overwrite)
         done, start = progress.documents, time.monotonic()
@@ -126,7 +127,7 @@ def label_file(model: str | Path, file: str | Path, output: str | Path | None = 
                 for window in windows(documents):
                     labelled, counts = labeller.label([document.text for document in window], bar.update)
                     records = make_records(window, labelled, labeller.names, given.include_text)
-                    lines = written(path, records, given.label_separator, with_header=progress.size == 0)
+                    lines = written(path, records, separator, with_header=progress.size == 0)
                     update_hash(input_hash, window)
                     opened.append(lines, len(window), input_hash.hexdigest(), **counts)
     for name, what in TOLD.items():
@@ -141,8 +142,7 @@ def label_file(model: str | Path, file: str | Path, output: str | Path | None = 
 
 def read_documents(file: str | Path, options: LabellingOptions) -> Iterator[Document]:
     """The documents of the input, without their labels."""
-    layout = Layout(**{f.name: getattr(options, f.name) for f in fields(ReadingOptions)})
-    return iterate_documents(file, layout, labels="ignored")
+    return iterate_documents(file, options.layout(), labels="ignored")
 
 
 def survey(
@@ -356,7 +356,7 @@ def described_output(output: Path, options: LabellingOptions) -> dict[str, Any]:
     """The options that decide what the output looks like."""
     described: dict[str, Any] = {"top_k": options.top_k, "include_text": options.include_text}
     if output.suffix.lower() in DELIMITERS:
-        described["label_separator"] = options.label_separator
+        described["label_separator"] = options.layout().label_separator
     return described
 
 

@@ -1,23 +1,15 @@
 """How a file is labelled: the keyword arguments of `label_file`, and the options of `sgm-hf predict`."""
 
-from argparse import ArgumentParser
-from dataclasses import dataclass, field, fields, make_dataclass
+from argparse import SUPPRESS, ArgumentParser
+from dataclasses import dataclass, fields
 from typing import Any, get_args, get_origin
 
-from sgm_hf.data.documents import Layout
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
-from sgm_hf.programs.settings import DataArguments, option
+from sgm_hf.programs.settings import FileArguments, option
 from sgm_hf.training.machine import PRECISIONS
 
-# All options of training files but those that say how to read labels.
-ReadingOptions: Any = make_dataclass(
-    "ReadingOptions",
-    [
-        (f.name, f.type, field(default=f.default, metadata=f.metadata))
-        for f in fields(DataArguments)
-        if f.name in Layout.__dataclass_fields__ and not f.name.startswith("label")
-    ],
-)
+# Options of a training file that are taken here too, so that a training's can be given again; no label is read.
+NOT_SHOWN = ("labels_column", "labels_columns", "multi_hot_names")
 
 
 @dataclass
@@ -26,7 +18,6 @@ class OutputOptions:
 
     top_k: int | None = option("Write the labels of highest score too, this many, chosen or not.")
     include_text: bool = option("Write the text of each document too.", False)
-    label_separator: str = option("Text between two labels in one cell of a .csv or .tsv output.", "|")
     overwrite: bool = option("Begin anew where the output exists.", False)
 
 
@@ -65,7 +56,7 @@ class RunningOptions:
 
 METAVARS = {int: "NUMBER", float: "NUMBER", str: "TEXT"}
 GROUPS = {
-    "reading": ReadingOptions,
+    "reading": FileArguments,
     "labels": GenerationOverrides,
     "output": OutputOptions,
     "running": RunningOptions,
@@ -73,7 +64,7 @@ GROUPS = {
 
 
 @dataclass
-class LabellingOptions(RunningOptions, OutputOptions, GenerationOverrides, ReadingOptions):
+class LabellingOptions(RunningOptions, OutputOptions, GenerationOverrides, FileArguments):
     """How a file is labelled: what is read, generated and written, and how fast."""
 
     def __post_init__(self) -> None:
@@ -81,8 +72,6 @@ class LabellingOptions(RunningOptions, OutputOptions, GenerationOverrides, Readi
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name} is {value}; it must be at least 1, or left out.")
-        if not self.label_separator:
-            raise ValueError("--label_separator is empty; give the text between two labels, such as '|'.")
 
     def overrides(self) -> dict[str, Any]:
         """The arguments of `generate()` that were given."""
@@ -105,5 +94,7 @@ def add_labelling_options(parser: ArgumentParser) -> None:
                 settings = {"nargs": "+", "metavar": "LABEL"}
             if "choices" in f.metadata:
                 settings = {"choices": f.metadata["choices"]}
-            shown = "" if f.default is None else f" Default: {f.default}."
-            group.add_argument(f"--{f.name}", default=f.default, help=text + shown, **settings)
+            if f.default is not None and "default" not in text:
+                text += f" Default: {f.default}."
+            text = SUPPRESS if f.name in NOT_SHOWN else text
+            group.add_argument(f"--{f.name}", default=f.default, help=text, **settings)

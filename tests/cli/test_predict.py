@@ -89,6 +89,16 @@ def test_options_of_generation_reach_it(model, tmp_path):
     assert {frozenset(row.split(",")[1].split("|")) for row in rows[1:]} == {frozenset({"down", "flat"})}
 
 
+def test_the_options_of_the_file_that_was_trained_on_read_one_of_the_same_columns(model, tmp_path):
+    file = tmp_path / "new.json"
+    rows = [{"nr": i, "title": "oil", "body": WORDS[i], "up": i % 2, "down": "neither yes nor no"} for i in range(4)]
+    file.write_text(json.dumps(rows), encoding="utf-8")
+    columns = ["--text_column", "title,body", "--id_column", "nr", "--labels_columns", "up,down"]
+    done = main([model, str(file), *columns, "--include_text"])
+    records = [json.loads(line) for line in done.output.read_text(encoding="utf-8").splitlines()]
+    assert [(record["id"], record["text"]) for record in records] == [(str(i), f"oil\n{WORDS[i]}") for i in range(4)]
+
+
 def test_documents_without_words_are_told_of_once(model, tmp_path, caplog):
     file = tmp_path / "new.csv"
     file.write_text("text,x\noil rose,1\n,1\n \t,1\nunseen,1\n", encoding="utf-8")
