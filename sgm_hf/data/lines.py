@@ -3,6 +3,7 @@
 import codecs
 import gzip
 import json
+import re
 import reprlib
 import zlib
 from collections import Counter
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 _MARKS_OF_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_BLANKS = re.compile(r"[ \t\r\n]*")
 _EXPECTED_ITEM = 'Expected a list of objects, e.g. [{"text": "…", "labels": ["…", "…"]}].'
 _EXPECTED = 'Expected one object per line, e.g. {"text": "…", "labels": ["…", "…"]}.'
 
@@ -82,13 +84,13 @@ def read_json_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, 
 def starts_json_list(path: Path, encoding: str = "utf-8") -> bool:
     """Whether the first character of a file that is not blank begins a JSON list."""
     first = next((line for _, line in read_lines(path, True, encoding) if line.strip()), "")
-    return first.lstrip().startswith("[")
+    return first.lstrip(" \t\r\n").startswith("[")
 
 
 def read_json_list(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield number, counted from 1, and object of each item of a JSON file that is one list.
 
-    The file is read into memory as a whole.
+    The text of the file is read into memory as a whole, the objects one by one.
 
     Args:
         path: The file, plain or `.gz`.
@@ -98,19 +100,31 @@ def read_json_list(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, d
         ValueError: If the file is not such a list, an object gives a key twice or holds half a surrogate pair.
     """
     text = "".join(line for _, line in read_lines(path, True, encoding))
-    try:
-        items = json.loads(text, object_pairs_hook=_object_of_distinct_keys)
-    except (RecursionError, ValueError) as error:
-        where = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        what = f"{error.msg} at character {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-        raise ValueError(f"{path}{where}: {_json_fault(error, what)}. {_EXPECTED_ITEM}") from error
-    for number, item in enumerate(items, start=1):
+    has_escapes = "\\u" in text
+    decoder = json.JSONDecoder(object_pairs_hook=_object_of_distinct_keys)
+    place, number, sign = _BLANKS.match(text, text.index("[") + 1).end(), 0, ","
+    if text[place : place + 1] == "]":
+        return
+    while sign == ",":
+        number += 1
+        try:
+            item, place = decoder.raw_decode(text, place)
+            if has_escapes:
+                json.dumps(item, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but not text
+            place = _BLANKS.match(text, place).end()
+            sign = text[place : place + 1]
+            if sign not in (",", "]"):
+                raise json.JSONDecodeError("a comma or the end of the list is missing", text, place)
+            place = _BLANKS.match(text, place + 1).end()
+            if sign == "]" and place < len(text):
+                raise json.JSONDecodeError("something follows the list", text, place)
+        except (RecursionError, ValueError) as error:
+            what, where = str(error), f"item {number}"
+            if isinstance(error, json.JSONDecodeError):
+                what, where = f"{error.msg} at character {error.colno}", f"line {error.lineno}"
+            raise ValueError(f"{path}, {where}: {_json_fault(error, what)}. {_EXPECTED_ITEM}") from error
         if not isinstance(item, dict):
             raise ValueError(f"{path}, item {number}: a JSON {type(item).__name__}. {_EXPECTED_ITEM}")
-        try:
-            json.dumps(item, ensure_ascii=False).encode()
-        except ValueError as error:
-            raise ValueError(f"{path}, item {number}: {_json_fault(error, str(error))}. {_EXPECTED_ITEM}") from error
         yield number, item
 
 

@@ -47,8 +47,8 @@ def content_of(name, documents=DOCUMENTS):
     """The documents as the bytes of a CSV, TSV or JSON Lines file, gzipped if the name ends in .gz."""
     stream = io.StringIO(newline="")
     if ".json" in name:
-        for text, labels in documents:
-            stream.write(json.dumps({"text": text, "labels": labels}, ensure_ascii=False) + "\n")
+        lines = [json.dumps({"text": text, "labels": labels}, ensure_ascii=False) for text, labels in documents]
+        stream.write("\n".join(lines) + "\n" if ".jsonl" in name else "[" + ",\n".join(lines) + "]\n")
     else:
         writer = csv.writer(stream, delimiter="\t" if ".tsv" in name else ",")
         writer.writerows([("text", "labels"), *((text, "|".join(labels)) for text, labels in documents)])
@@ -75,7 +75,9 @@ def independent_reading(path):
     else:
         content = path.read_bytes()
         text = (plain(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
-        if ".json" in path.name:
+        if ".json" in path.name and text.lstrip().startswith("["):
+            rows = json.loads(text)
+        elif ".json" in path.name:
             rows = [json.loads(line) for line in map(str.strip, text.split("\n")) if line]
         else:
             delimiter = "\t" if ".tsv" in path.name else ","
@@ -98,7 +100,7 @@ def check(path):
             data = load_files(path)["train"]
     except ValueError as error:
         assert str(path) in str(error)
-        place = re.search(rf"{re.escape(str(path))}, (line|row) [1-9]\d*: ", str(error))
+        place = re.search(rf"{re.escape(str(path))}, (line|row|item) [1-9]\d*: ", str(error))
         assert place or any(part in str(error) for part in WHOLE_FILE), error
         return False
     read = [(text, sorted(labels)) for text, labels in zip(data["text"], label_sets_of(data), strict=True)]
@@ -107,7 +109,7 @@ def check(path):
 
 
 TEXT_FILES = ["t.csv", "t.tsv", "t.jsonl"]
-ALL_TEXT_FILES = TEXT_FILES + ["t.csv.gz", "t.jsonl.gz"]
+ALL_TEXT_FILES = TEXT_FILES + ["t.json", "t.csv.gz", "t.jsonl.gz"]
 
 
 @pytest.mark.parametrize("name", ALL_TEXT_FILES)

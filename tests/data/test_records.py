@@ -35,9 +35,12 @@ def test_a_json_list_is_read_as_its_lines_are(tmp_path, name, indent, before):
         ('[{"text": "a", "labels": ["x"]}', "t.json, line 1: not valid JSON"),
         ('[{"text": "a", "labels": ["x"]}, 3]', "t.json, item 2: a JSON int. Expected a list of objects"),
         ('[{"text": "a", "labels": ["x"]}, {"text": 5}]', "t.json, item 2: expected a text in 'text', got int 5"),
-        ('[{"text": "a", "text": "b"}]', "t.json: not valid JSON .the key 'text' is given 2 times"),
+        ('[{"text": "a", "text": "b"}]', "t.json, item 1: not valid JSON .the key 'text' is given 2 times"),
         ('[{"text": "\\ud83d", "labels": ["x"]}]', "t.json, item 1: not valid JSON .*surrogates"),
-        ("[" * 100_000, "t.json: nested too deeply"),
+        ('[{"text": "a", "labels": "x"},\n]', "t.json, line 2: not valid JSON .Expecting value at character 1."),
+        ('[{"text": "a", "labels": "x"}\n] 3', "t.json, line 2: not valid JSON .something follows the list at .* 3"),
+        ('[{"text": "a", "labels": "x"}\n{}]', "t.json, line 2: not valid JSON .a comma or the end .* is missing"),
+        ("[" * 100_000, "t.json, item 1: nested too deeply"),
     ],
 )
 def test_a_fault_of_a_json_list_is_named_with_its_place(tmp_path, content, message):

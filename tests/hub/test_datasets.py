@@ -1,9 +1,14 @@
 """What the converter writes goes to the Hub and comes back with plain `datasets`; every dataset card is valid."""
 
+import json
+
+import pandas as pd
 import pytest
-from huggingface_hub import DatasetCard
+from client_process import ClientError
+from huggingface_hub import DatasetCard, ModelCard
 from loopback_hub import card_problems
 
+import sgm_hf.cli.train
 from sgm_hf.datasets_scripts import CORPORA, convert
 from sgm_hf.datasets_scripts.aapd import LABEL_NAMES
 
@@ -63,3 +68,32 @@ def test_every_cards_metadata_is_complete_and_valid(name):
 )
 def test_the_size_category_is_that_of_the_documents_counted(documents, name):
     assert convert.size_category(documents) == name
+
+
+def test_a_data_set_of_the_hub_trains_a_model_that_predicts_its_test_documents(me, tmp_path):
+    texts = [f"{word} the a" for word in ("ball", "stock", "goal", "bank") for _ in range(5)]
+    columns = {"comment": texts, "sport": [1] * 5 + [0] * 5 + [1] * 5 + [0] * 5}
+    frame = pd.DataFrame(columns).assign(money=[1 - value for value in columns["sport"]])
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for split in ("train", "test"):
+        frame.to_csv(folder / f"{split}.csv", index=False)
+    me.call("upload", folder=str(folder), repository="me/comments", kind="dataset")
+    options = (
+        "--dataset_name me/comments --text_column comment --labels_columns * --do_train true --do_predict true "
+        "--embedding_size 8 --encoder_hidden_size 8 --encoder_layers 1 --decoder_hidden_size 8 --num_train_epochs 8 "
+        "--learning_rate 0.05 --per_device_train_batch_size 4 --validation_split_size 4 --split_method stratified "
+        "--dataset_revision main --disable_tqdm true"
+    )
+    run = tmp_path / "run"
+    me.call("run_program", path=sgm_hf.cli.train.__file__, arguments=[*options.split(), "--output_dir", str(run)])
+    lines = [json.loads(line) for line in (run / "predictions_test.jsonl").read_text().splitlines()]
+    assert [line["labels"] for line in lines] == [line["gold"] for line in lines]
+    assert [line["gold"] for line in lines] == [[name] for name in ("sport", "money") * 2 for _ in range(5)]
+    assert ModelCard.load(run / "README.md").data.datasets == ["me/comments"]
+
+
+def test_a_data_set_that_the_hub_does_not_have_is_named_with_what_there_is(me, tmp_path):
+    arguments = ["--dataset_name", "me/nothing", "--output_dir", str(tmp_path / "run")]
+    with pytest.raises(ClientError, match="me/nothing is neither a named corpus nor a folder.*that can be reached"):
+        me.call("run_program", path=sgm_hf.cli.train.__file__, arguments=arguments)

@@ -8,6 +8,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
 from sgm_hf import load_files
+from sgm_hf.cli.predict import main as predict
 from sgm_hf.cli.train import main
 from sgm_hf.data import label_sets_of
 
@@ -31,6 +32,7 @@ def documents(count, seed):
     return pd.DataFrame(rows)
 
 
+OF_TEXTS = ("--text_column", "--delimiter", "--encoding")
 SPLITS = {"train": documents(40, 0), "test": documents(10, 1)}
 
 
@@ -120,6 +122,10 @@ def test_documents_of_each_form_give_the_same_model_and_predictions(tmp_path, na
     (tmp_path / "names.txt").write_text("\n".join(TOPICS), encoding="utf-8")
     options = [option.replace("NAMES", str(tmp_path / "names.txt")) for option in options]
     assert predictions_of([*files(tmp_path, name, write), *options], tmp_path) == expected
+    reading = [part for pair in zip(options[::2], options[1::2], strict=True) if pair[0] in OF_TEXTS for part in pair]
+    done = predict([str(tmp_path / "run"), str(tmp_path / f"test_{name}"), *reading])
+    lines = [json.loads(line) for line in done.output.read_text(encoding="utf-8").splitlines()]
+    assert [(line["id"], line["labels"]) for line in lines] == [(line["id"], line["labels"]) for line in expected]
 
 
 def test_a_folder_of_class_labels_gives_the_same_model_and_predictions(tmp_path, expected):
