@@ -6,7 +6,7 @@ The memory that a file takes does not grow with the number of its documents.
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import pandas as pd
 from datasets import Dataset
@@ -16,7 +16,7 @@ from .layout import Layout
 from .records import Records, dataset_records, frame_records, no_documents, open_records, quoted
 
 LABEL_READING = ("required", "if_present", "ignored")
-Source = str | Path | pd.DataFrame | Dataset
+Source: TypeAlias = str | Path | pd.DataFrame | Dataset
 
 
 class Document(NamedTuple):
@@ -92,7 +92,8 @@ def open_documents(
             stacklevel=3,
         )
     refused = layout.labels_column if reader is None and labels == "if_present" else None
-    return _documents(records, layout, prefix, text_columns, reader, refused), reader and reader.names
+    names = None if reader is None else reader.names
+    return _documents(records, layout, prefix, text_columns, reader, refused), names
 
 
 def _documents(

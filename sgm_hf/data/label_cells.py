@@ -5,7 +5,7 @@ import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from .labels import check_label_names
 from .layout import Layout
@@ -38,7 +38,8 @@ class LabelReader:
     def __init__(self, records: Records, layout: Layout, columns: Sequence[str]) -> None:
         self.records, self.layout, self.columns = records, layout, columns
         self.is_one_each = layout.labels_columns is not None
-        given = layout.multi_hot_names or records.class_names.get(layout.labels_column)
+        multi_hot_names = cast("tuple[str, ...] | None", layout.multi_hot_names)  # Layout has read a file of names
+        given = multi_hot_names or records.class_names.get(layout.labels_column)
         given = columns if self.is_one_each else given
         self.names = [label_name(name) for name in given] if given else None
         if self.names:
@@ -90,7 +91,7 @@ class LabelReader:
         if self.is_one_each:
             return f"0 or 1 (or true, false, yes, no, or nothing) in {column!r}"
         if self.layout.multi_hot_names is not None:
-            return f"a list of {len(self.layout.multi_hot_names)} numbers 0 or 1 in {column!r}"
+            return f"a list of {len(self.names or ())} numbers 0 or 1 in {column!r}"
         separator = self.layout.label_separator
         return f"the labels in {column!r} as a list of texts, or as one text with {separator!r} between two labels"
 

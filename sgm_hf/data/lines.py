@@ -3,7 +3,6 @@
 import codecs
 import gzip
 import json
-import re
 import reprlib
 import zlib
 from collections import Counter
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 _MARKS_OF_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_BLANKS = re.compile(r"[ \t\r\n]*")
+_BLANKS = " \t\r\n"  # between the parts of a JSON file
 _EXPECTED_ITEM = 'Expected a list of objects, e.g. [{"text": "…", "labels": ["…", "…"]}].'
 _EXPECTED = 'Expected one object per line, e.g. {"text": "…", "labels": ["…", "…"]}.'
 
@@ -84,7 +83,7 @@ def read_json_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, 
 def starts_json_list(path: Path, encoding: str = "utf-8") -> bool:
     """Whether the first character of a file that is not blank begins a JSON list."""
     first = next((line for _, line in read_lines(path, True, encoding) if line.strip()), "")
-    return first.lstrip(" \t\r\n").startswith("[")
+    return first.lstrip(_BLANKS).startswith("[")
 
 
 def read_json_list(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, dict[str, Any]]]:
@@ -102,7 +101,7 @@ def read_json_list(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, d
     text = "".join(line for _, line in read_lines(path, True, encoding))
     has_escapes = "\\u" in text
     decoder = json.JSONDecoder(object_pairs_hook=_object_of_distinct_keys)
-    place, number, sign = _BLANKS.match(text, text.index("[") + 1).end(), 0, ","
+    place, number, sign = _after_blanks(text, text.index("[") + 1), 0, ","
     if text[place : place + 1] == "]":
         return
     while sign == ",":
@@ -111,11 +110,11 @@ def read_json_list(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, d
             item, place = decoder.raw_decode(text, place)
             if has_escapes:
                 json.dumps(item, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but not text
-            place = _BLANKS.match(text, place).end()
+            place = _after_blanks(text, place)
             sign = text[place : place + 1]
             if sign not in (",", "]"):
                 raise json.JSONDecodeError("a comma or the end of the list is missing", text, place)
-            place = _BLANKS.match(text, place + 1).end()
+            place = _after_blanks(text, place + 1)
             if sign == "]" and place < len(text):
                 raise json.JSONDecodeError("something follows the list", text, place)
         except (RecursionError, ValueError) as error:
@@ -126,6 +125,13 @@ def read_json_list(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, d
         if not isinstance(item, dict):
             raise ValueError(f"{path}, item {number}: a JSON {type(item).__name__}. {_EXPECTED_ITEM}")
         yield number, item
+
+
+def _after_blanks(text: str, place: int) -> int:
+    """The first place from a given one on that is not blank, or the end."""
+    while place < len(text) and text[place] in _BLANKS:
+        place += 1
+    return place
 
 
 def _json_fault(error: Exception, what: str) -> str:
