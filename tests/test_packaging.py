@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from email.parser import Parser
 from importlib.metadata import packages_distributions
@@ -136,6 +137,23 @@ def test_every_imported_distribution_is_declared(metadata):
 
 def normalise(distribution: str) -> str:
     return distribution.lower().replace("_", "-")
+
+
+def test_the_lowest_releases_are_those_that_are_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    declared = [*project["dependencies"], *extras["app"], *extras["figures"]]
+    lines = (ROOT / "constraints-lowest.txt").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if line[0] != "#"] == [
+        re.sub(r"^([\w-]+)>=([\d.]+)(,<\d+)?$", r"\1==\2", requirement) for requirement in declared
+    ]
+
+
+def test_the_pythons_are_from_the_lowest_on_one_after_the_other():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
+    assert project["requires-python"] == f">={named[0]}"
+    assert named == [f"3.{minor}" for minor in range(11, 11 + len(named))]
 
 
 def test_the_version_is_the_same_wherever_it_is_written(metadata):
