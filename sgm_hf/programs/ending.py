@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ RAISED_BY_CHECKS = (ValueError, TypeError, ImportError, FloatingPointError, Runt
 def log_to_stderr() -> None:
     """Write what is done, with the time, to the error output."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S", level="INFO")
+    logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
 
 
 def run_main(main: Callable[[], object], name: str | None = None) -> None:
@@ -29,6 +31,7 @@ def run_main(main: Callable[[], object], name: str | None = None) -> None:
     """
     program = Path(sys.argv[0])
     name = name or program.stem
+    format_before, warnings.formatwarning = warnings.formatwarning, warning_line
     try:
         main()
     except KeyboardInterrupt:
@@ -42,6 +45,13 @@ def run_main(main: Callable[[], object], name: str | None = None) -> None:
             raise
         print(f"{name}: error: {error}", file=sys.stderr)
         sys.exit(2)
+    finally:
+        warnings.formatwarning = format_before
+
+
+def warning_line(message: Warning | str, *_: object) -> str:
+    """A warning without the place in the code from which it comes."""
+    return f"warning: {message}\n"
 
 
 def is_users_error(error: Exception, program_folder: Path) -> bool:

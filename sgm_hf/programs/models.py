@@ -2,8 +2,10 @@
 
 import logging
 from dataclasses import fields, replace
+from pathlib import Path
 
 from datasets import Dataset
+from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -18,6 +20,24 @@ from sgm_hf.training.progress import with_lines
 logger = logging.getLogger(__name__)
 
 
+def check_model_name(name: str) -> None:
+    """Refuse a folder that does not exist, for which the Hub would be asked in vain and for half a minute.
+
+    Raises:
+        FileNotFoundError: If the name is that of a folder in an existing one, and of no model of the Hub that is here.
+    """
+    folder = Path(name).parent
+    if Path(name).is_dir() or str(folder) == "." or not folder.is_dir():
+        return
+    if len(Path(name).parts) == 2 and not Path(name).is_absolute() and try_to_load_from_cache(name, "config.json"):
+        return
+    others = sorted(path.name for path in folder.iterdir() if (path / "config.json").is_file())
+    advice = f"the models in {folder} are {', '.join(others)}" if others else f"{folder} has no model"
+    raise FileNotFoundError(
+        f"there is no model {name}: {advice}. A model of the Hub of this name is taken after hf download {name}."
+    )
+
+
 def load_checkpoint(name: str) -> tuple[SGMForMultiLabelGeneration, PreTrainedTokenizerBase]:
     """Load a checkpoint's model and tokenizer.
 
@@ -25,6 +45,7 @@ def load_checkpoint(name: str) -> tuple[SGMForMultiLabelGeneration, PreTrainedTo
         FileNotFoundError: If there is no such checkpoint.
         ValueError: If the tokenizer does not have the model's number of words, or more than a pre-trained encoder.
     """
+    check_model_name(name)
     try:
         model = SGMForMultiLabelGeneration.from_pretrained(name)
         tokenizer = AutoTokenizer.from_pretrained(name)

@@ -1,9 +1,10 @@
 """Train, evaluate and predict as the settings say: what `sgm-hf train` does."""
 
 import logging
+import sys
 from contextlib import AbstractContextManager, nullcontext
 
-from datasets import Dataset
+from datasets import Dataset, disable_progress_bars
 from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
@@ -32,6 +33,8 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     log_to_stderr()
     transformers_logging.set_verbosity_warning()
     transformers_logging.disable_progress_bar()
+    if not sys.stderr.isatty():
+        disable_progress_bars()  # of datasets; the trainer and the reader write lines instead
     complete_settings(model_args, data_args, training_args)
     check_settings(model_args, data_args, training_args)
     if training_args.do_train:
@@ -127,7 +130,7 @@ def run_evaluation(
         The metrics of each split.
 
     Raises:
-        ValueError: If there is no model, or the settings ask for training.
+        ValueError: If there is no model, the settings ask for training, or documents have no labels.
     """
     if model_args.model_name_or_path is None:
         raise ValueError("there is no model to evaluate; name it first: sgm-hf evaluate MODEL --test_file test.csv")
@@ -135,6 +138,19 @@ def run_evaluation(
         raise ValueError("--do_train true: evaluating trains nothing; sgm-hf train does.")
     if not (training_args.do_eval or training_args.do_predict):
         training_args.do_eval = training_args.do_predict = True
-    trainer, metrics = run_training(model_args, data_args, training_args)
-    trainer.accelerator.end_training()
+    parsed = (model_args, data_args, training_args)
+    prepare(*parsed)
+    with one_run_in(training_args):
+        trainer, splits, encoded = build_trainer(parsed)
+        unlabelled = [split for split, dataset in splits.items() if "labels" not in dataset.column_names]
+        if unlabelled:
+            raise ValueError(
+                f"the {unlabelled[0]} documents have no labels to compare with; label them with sgm-hf predict "
+                f"{model_args.model_name_or_path} FILE, or name their column with --labels_column."
+            )
+        metrics = score_splits(trainer, splits, encoded, write=True)
+        report(parsed, trainer, splits, encoded, {}, metrics)
+        publish(trainer, data_args)
+        trainer.accelerator.wait_for_everyone()
+        trainer.accelerator.end_training()
     return metrics

@@ -180,9 +180,11 @@ def _metrics_lines(metrics: dict[str, float]) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    """A value as text: floats with at most five significant digits."""
+    """A value as text: floats with at most five significant digits, an end of line as \\n."""
     if value is None:
         return "-"
+    if isinstance(value, str) and not value.isprintable():
+        return repr(value)
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 

@@ -109,6 +109,7 @@ def test_the_command_reports_the_result_and_says_faults_in_one_sentence(folder, 
 
 
 def test_the_command_shows_progress(folder, tmp_path, capfd):
+    datasets.enable_progress_bars()  # another test's training may have ended them
     main(["convert", "aapd", "--data_dir", str(folder), "--output_dir", str(tmp_path / "out")])
     shown = capfd.readouterr().err
     assert "Generating train split" in shown and "Counting validation split" in shown

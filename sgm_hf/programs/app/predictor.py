@@ -14,6 +14,7 @@ from transformers import pipeline
 from sgm_hf.data.files import load_files
 from sgm_hf.data.lines import read_lines
 from sgm_hf.modeling import MultiLabelGenerationPipeline
+from sgm_hf.programs.models import check_model_name
 from sgm_hf.tables import write_csv
 
 THRESHOLD = "threshold"  # the set decoding for which the page has a slider
@@ -81,6 +82,7 @@ def load_predictor(model: str) -> Predictor:
     Raises:
         FileNotFoundError: If there is no such model.
     """
+    check_model_name(model)
     try:
         return Predictor(
             pipeline("multi-label-generation", model=model, device=0 if torch.cuda.is_available() else "cpu")
@@ -88,7 +90,7 @@ def load_predictor(model: str) -> Predictor:
     except OSError as error:
         raise FileNotFoundError(
             f"{model} is neither a folder with a model and its tokenizer nor a model on the Hub that can be reached: "
-            f"{error}"
+            f"{' '.join(str(error).split())}"
         ) from error
 
 
