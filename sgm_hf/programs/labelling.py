@@ -113,9 +113,11 @@ def label_file(model: str | Path, file: str | Path, output: str | Path | None = 
     labeller = Labeller(str(model), given)
     separator = given.layout().label_separator
     check_separator(path, labeller.names, separator)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with alone_with(path):
         progress = begin(path, labeller.described() | described_output(path, given), given.overwrite)
         done, start = progress.documents, time.monotonic()
+        logger.info("counting the documents of %s", file)
         total, input_hash, fault = survey(read_documents(file, given), progress, path)
         if done:
             logger.info("%s has %s of the %s documents already", path, f"{done:,}", f"{total:,}")
@@ -323,7 +325,7 @@ def default_output(file: str | Path) -> Path:
 
 
 def checked_output(file: str | Path, output: str | Path) -> Path:
-    """The output, in a folder that exists.
+    """The path of the output.
 
     Raises:
         ValueError: If its extension names no format, or it is the input.
@@ -333,7 +335,6 @@ def checked_output(file: str | Path, output: str | Path) -> Path:
         raise ValueError(f"--output {path} has an extension that does not tell its format; give {', '.join(OUTPUTS)}.")
     if path.resolve() == Path(file).resolve():
         raise ValueError(f"--output {path} is the file to be labelled; give another.")
-    path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 

@@ -311,6 +311,8 @@ def test_labels_of_equal_score_come_by_id(model, tmp_path):
 @pytest.mark.parametrize(
     ("output", "options", "message"),
     [
+        ("new/folder/out.jsonl", {"num_beams": 0}, "--num_beams is 0"),
+        ("new/folder/out.jsonl", {"max_labels": 0, "min_labels": 1}, "labels"),
         ("out.parquet", {}, r"out.parquet has an extension .*\.jsonl, \.csv, \.tsv"),
         ("new.csv", {}, "is the file to be labelled"),
         ("out.jsonl", {"top_k": 0}, "--top_k is 0"),
