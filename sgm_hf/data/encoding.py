@@ -14,8 +14,9 @@ from sgm_hf.data.labels import encode_label_sets, label_sets_of
 
 logger = logging.getLogger(__name__)
 
-# Different pieces of text whose ids are kept at hand: about 100 MB.
-_MOST_PIECES = 500_000
+# Different pieces of text whose ids are kept at hand, and these ids: about 100 MB. A piece is a word and its
+# punctuation, but a sentence or more in scripts without spaces.
+_MOST_PIECES, _MOST_IDS = 500_000, 2_000_000
 _PIECES_AT_ONCE = 1_000
 
 
@@ -119,7 +120,7 @@ class TextEncoder:
             columns = self._tokenize(texts)
             return {name: [row if len(row) > around else [] for row in rows] for name, rows in columns.items()}
         rows = [text.split() for text in texts]
-        if len(self._numbers) > _MOST_PIECES:
+        if len(self._numbers) > _MOST_PIECES or len(self._ids) > _MOST_IDS:
             self._forget()
         # A new piece gets the next number by being looked up.
         lengths = [len(row) for row in rows]

@@ -105,7 +105,8 @@ def alone_with(output: Path) -> Iterator[None]:
     Raises:
         FileExistsError: If another process is writing to it.
     """
-    path = output.resolve().with_name(f"{output.name}.lock")
+    target = output.resolve()  # whatever name it goes by
+    path = target.with_name(f"{target.name}.lock")
     lock = FileLock(path, timeout=0)
     try:
         lock.acquire()

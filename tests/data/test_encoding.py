@@ -1,4 +1,5 @@
 import logging
+import random
 
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
@@ -222,6 +223,17 @@ def test_texts_are_encoded_as_the_tokenizer_encodes_them(most_pieces, added, bat
             found = encoder(texts)
             assert set(found) == {"input_ids"}
             assert [list(row) for row in found["input_ids"]] == expected
+
+
+def test_what_is_kept_of_texts_without_spaces_is_bounded(monkeypatch):
+    monkeypatch.setattr(encoding, "_MOST_IDS", 1000)
+    signs = [chr(0x4E00 + i) for i in range(50)]
+    tokenizer = SGMTokenizer.train_from_texts(["".join(signs)])
+    encoder, draw = TextEncoder(tokenizer), random.Random(0)
+    for _ in range(30):
+        texts = ["".join(draw.choices(signs, k=90)) for _ in range(5)]
+        assert [list(row) for row in encoder(texts)["input_ids"]] == tokenizer(texts)["input_ids"]
+        assert len(encoder._ids) <= 1000 + 5 * 90 and len(encoder._numbers) <= 17
 
 
 def test_a_tokenizer_that_cuts_the_front_of_a_text_still_does(tokenizer):
