@@ -138,7 +138,7 @@ def test_in_a_terminal_a_bar_tells_it(model, tmp_path, monkeypatch, capsys):
         (["{model}", "{folder}/new.csv", "--num_threads", "0"], "--num_threads is 0"),
         (["{model}", "{folder}/new.csv", "--precision", "fp8"], "--precision: invalid choice: 'fp8'"),
         (["{model}", "{folder}/new.csv", "--text_column", "body"], "has no column 'body'"),
-        (["{folder}/none", "{folder}/new.csv"], "none is neither a folder with a model"),
+        (["{folder}/none", "{folder}/new.csv"], "there is no model {folder}/none"),
     ],
 )
 def test_a_fault_is_one_line_that_begins_with_the_command(model, tmp_path, monkeypatch, capsys, options, message):
