@@ -3,6 +3,7 @@
 The memory that a file takes does not grow with the number of its documents.
 """
 
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -52,6 +53,7 @@ def iterate_documents(
 
     Raises:
         FileNotFoundError: If the file does not exist.
+        TypeError: If the source is something else.
         ValueError: If the file is not what the layout says. The message names the file, and the line if it has one.
     """
     return open_documents(source, layout or Layout(), labels, "data")[0]
@@ -77,6 +79,11 @@ def open_documents(
         records, prefix = frame_records(source, f"the DataFrame {name!r}"), name
     elif isinstance(source, Dataset):
         records, prefix = dataset_records(source, f"the data set {name!r}"), name
+    elif not isinstance(source, str | os.PathLike):
+        raise TypeError(
+            f"expected a file, a pandas DataFrame or a datasets.Dataset, got {type(source).__name__}. Of several "
+            "splits, give each as an argument of its own."
+        )
     else:
         path = Path(source)
         records, prefix = open_records(path, layout.delimiter, layout.names_of_columns(), layout.encoding), path.name
@@ -91,9 +98,9 @@ def open_documents(
             "predicted, but not evaluated. If another column holds the labels, name it with --labels_column.",
             stacklevel=3,
         )
-    refused = layout.labels_column if reader is None and labels == "if_present" else None
+    refuses = reader is None and labels == "if_present" and layout.labels_columns is None
     names = None if reader is None else reader.names
-    return _documents(records, layout, prefix, text_columns, reader, refused), names
+    return _documents(records, layout, prefix, text_columns, reader, layout.labels_column if refuses else None), names
 
 
 def _documents(
@@ -123,9 +130,8 @@ def _documents(
         if refused in record:
             records.fault(number, f"has {refused!r}, but the first record has not: give it to all or none.")
         text = _text(records, number, record, text_columns, layout.text_separator)
-        yield Document(
-            str(name), text, reader and reader.read(number, record), f"{records.name}, {records.unit} {number}"
-        )
+        names = None if reader is None else reader.read(number, record)
+        yield Document(str(name), text, names, f"{records.name}, {records.unit} {number}")
     if number is None:
         no_documents(records.name)
     if reader is not None:

@@ -39,7 +39,7 @@ class LabelReader:
         self.records, self.layout, self.columns = records, layout, columns
         self.is_one_each = layout.labels_columns is not None
         multi_hot_names = cast("tuple[str, ...] | None", layout.multi_hot_names)  # Layout has read a file of names
-        given = multi_hot_names or records.class_names.get(layout.labels_column)
+        given: Sequence[str] | None = multi_hot_names or records.class_names.get(layout.labels_column)
         given = columns if self.is_one_each else given
         self.names = [label_name(name) for name in given] if given else None
         if self.names:

@@ -69,7 +69,7 @@ class Records:
     def no_column(self, wanted: str, option: str) -> NoReturn:
         """Raise a ValueError that lists the columns that there are, and names the option that names them."""
         hint = ""
-        if Path(self.name).suffix and self.unit == "line":
+        if Path(self.name.lower().removesuffix(".gz")).suffix in (".csv", ".tsv"):
             hint = "; a CSV file must name its columns in its first line and use the delimiter given by --delimiter"
         raise ValueError(
             f"{self.name} has no column {wanted!r}; its columns are {quoted(self.columns)}. Name the column with "

@@ -2,7 +2,8 @@
 
 Algorithm: iterative stratification (Sechidis, Tsoumakas and Vlahavas, 2011, "On the stratification of multi-label
 data"), on lists of labels in place of a matrix of documents by labels. The package `iterative-stratification`, which
-has it on a matrix, needs 40 times as long for thousands of labels, and gives parts of about the size asked for.
+has it on a matrix, gives parts of about the size asked for, and took 257 s where this takes 0.2 s (10,000 documents,
+5,000 labels; for 400,000 documents and 103 labels it was 20 s and 13 s).
 """
 
 import heapq

@@ -51,6 +51,12 @@ def test_ten_times_the_documents_take_no_more_memory(tmp_path, name):
     assert peaks[1] < peaks[0] + (700_000 if name.endswith("parquet") else 100_000), peaks
 
 
+def test_what_is_no_source_is_refused_by_its_type():
+    for wrong in ([{"text": "a"}], {"train": "t.csv"}, 3):
+        with pytest.raises(TypeError, match=f"expected a file, a pandas DataFrame or .* got {type(wrong).__name__}"):
+            load_files(wrong)
+
+
 def test_labels_that_are_ignored_may_be_faulty_or_missing(tmp_path):
     path = tmp_path / "t.jsonl"
     path.write_text('{"text": "a"}\n{"text": "b", "labels": 3}\n')

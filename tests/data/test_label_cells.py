@@ -86,6 +86,9 @@ def test_a_test_file_without_any_label_column_can_be_predicted_and_one_with_some
     with pytest.warns(UserWarning, match="predicted, but not evaluated"):
         data = load_files(train, test_file=frame[["text"]], labels_columns=NAMES)
     assert data["test"].column_names == ["id", "text"]
+    with pytest.warns(UserWarning, match="predicted, but not evaluated"):
+        other = load_files(train, test_file=frame[["text"]].assign(labels="x"), labels_columns=NAMES)
+    assert other["test"].column_names == ["id", "text"]
     with pytest.raises(ValueError, match="has no column 'ü, ö'"):
         load_files(train, test_file=frame[["text", *NAMES[:2]]], labels_columns=NAMES)
     with pytest.warns(UserWarning, match="test has no column for 1 of the 3 labels .first: 'ü, ö'.*not having them"):
