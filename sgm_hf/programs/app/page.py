@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from transformers.utils import logging as transformers_logging
 
 from sgm_hf.analysis.attention import ATTENTION_CSS, attention_html, attention_page
 from sgm_hf.programs.app.predictor import (
@@ -292,8 +293,12 @@ def serve(
         port: Default: the first free one from 7860 on.
         host: Address on which the page is served; default: this machine alone.
     """
+    transformers_logging.disable_progress_bar()
     texts = [document.text for document in read_documents(examples)][:NUM_EXAMPLES] if examples else []
     predictor = load_predictor(model)
     with tempfile.TemporaryDirectory(prefix="sgm-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
-        build_page(predictor, texts, title).launch(server_name=host, server_port=port, **LAUNCH)
+        page = build_page(predictor, texts, title)
+        _, url, _ = page.launch(server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, **LAUNCH)
+        print(f"The page is at {url}. Ctrl-C ends it.", flush=True)
+        page.block_thread()

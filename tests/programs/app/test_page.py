@@ -295,7 +295,7 @@ def test_nothing_is_shared_sent_or_kept(predictor):
     assert app.LAUNCH["enable_monitoring"] is False
 
 
-def test_the_command_line_serves_a_saved_model_with_its_examples(predictor, tmp_path, monkeypatch):
+def test_the_command_line_serves_a_saved_model_with_its_examples(predictor, tmp_path, monkeypatch, capsys):
     predictor.classifier.model.save_pretrained(tmp_path / "model")
     predictor.classifier.tokenizer.save_pretrained(tmp_path / "model")
     write_file(tmp_path / "examples.jsonl", TEXTS * 5)
@@ -303,10 +303,13 @@ def test_the_command_line_serves_a_saved_model_with_its_examples(predictor, tmp_
 
     def launch(page, **options):
         served.update(options, page=page, folder=os.environ["GRADIO_TEMP_DIR"])
+        return None, "http://127.0.0.1:7999/", None
 
     monkeypatch.setattr(gr.Blocks, "launch", launch)
+    monkeypatch.setattr(gr.Blocks, "block_thread", lambda page: served.update(blocked=True))
     main([str(tmp_path / "model"), "--examples", str(tmp_path / "examples.jsonl"), "--port", "7999"])
-    assert served["server_port"] == 7999
+    assert served["server_port"] == 7999 and served["blocked"]
+    assert "The page is at http://127.0.0.1:7999/. Ctrl-C ends it." in capsys.readouterr().out
     shown = [block for block in served["page"].blocks.values() if isinstance(block, gr.Dataset)]
     assert [row[0] for row in shown[0].samples] == (TEXTS * 5)[: app.NUM_EXAMPLES]
     assert not Path(served["folder"]).exists()

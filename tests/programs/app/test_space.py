@@ -47,7 +47,8 @@ def build_page(predictor, examples, title):
     served.update(predictor=predictor, examples=examples)
     return build(predictor, examples, title)
 page.build_page = build_page
-page.gr.Blocks.launch = lambda page, **options: served.update(title=page.title)
+page.gr.Blocks.launch = lambda page, **options: (served.update(title=page.title), "", "")
+page.gr.Blocks.block_thread = lambda page: None
 runpy.run_path("app.py", run_name="__main__")
 print(json.dumps({
     "files": [sgm_hf.__file__, sgm_hf.modeling.__file__],
