@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from filelock import FileLock
+from transformers import BertTokenizer
 
 from sgm_hf import SGMConfig, SGMForMultiLabelGeneration, SGMTokenizer, load_files
 from sgm_hf.data.documents import Document
@@ -28,9 +29,8 @@ def save_model(folder: Path, seed: int = 0, **settings) -> Path:
     torch.manual_seed(seed)
     tokenizer = SGMTokenizer.train_from_texts([" ".join(WORDS)], model_max_length=30)
     sizes = {"embedding_size": 8, "encoder_hidden_size": 6, "encoder_layers": 1, "decoder_hidden_size": 10}
-    config = SGMConfig(
-        **(sizes | settings), vocab_size=len(tokenizer), id2label=dict(enumerate(NAMES)), initializer_range=1.0
-    )
+    sizes |= {"vocab_size": len(tokenizer), "initializer_range": 1.0} | settings
+    config = SGMConfig(**sizes, id2label=dict(enumerate(NAMES)))
     model = SGMForMultiLabelGeneration(config)
     with torch.no_grad():
         model.decoder.output.weight.mul_(3.0)
@@ -92,6 +92,24 @@ def test_the_answers_are_those_of_the_pipeline(model, tmp_path, small_windows, g
         assert record["top_labels"] == [entry["label"] for entry in top]
         assert record["top_scores"] == pytest.approx([entry["score"] for entry in top], abs=2e-6)
     assert found[-1] == {"id": "d13", "labels": [], "scores": [], "top_labels": [], "top_scores": []}
+
+
+def test_tokens_around_each_text_are_no_words(tmp_path):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    vocabulary = {word: i for i, word in enumerate(words)}
+    names = ["input_ids", "attention_mask"]
+    tokenizer = BertTokenizer(vocab=vocabulary, model_max_length=20, model_input_names=names)
+    folder = save_model(tmp_path / "model", vocab_size=len(words))
+    tokenizer.save_pretrained(folder)
+    texts = [*make_texts(6), " ", "neither known nor known"]
+    done = label_file(folder, write_csv(tmp_path / "new.csv", texts))
+    assert (done.documents, done.without_words, done.unknown_words_only) == (8, 1, 1)
+    classifier = MultiLabelGenerationPipeline(
+        model=SGMForMultiLabelGeneration.from_pretrained(folder), tokenizer=tokenizer
+    )
+    with pytest.warns(UserWarning, match="no word|unknown words"):
+        expected = [[entry["label"] for entry in labels] for labels in classifier(texts)]
+    assert [record["labels"] for record in read_records(done.output)] == expected
 
 
 def test_neither_batches_nor_windows_nor_the_format_of_the_file_change_an_answer(model, tmp_path, monkeypatch):
