@@ -102,6 +102,9 @@ class LabelReader:
             if _is_empty(value):
                 continue
             is_label = _truth(value)
+            classes = self.records.class_names.get(column, ())
+            if type(value) is int and 0 <= value < len(classes) and _truth(classes[value]) is not None:
+                is_label = _truth(classes[value])  # of ["yes", "no"], 0 is yes
             if is_label is None:
                 self.records.fault(
                     number,

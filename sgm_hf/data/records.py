@@ -184,23 +184,23 @@ def _csv_rows(path: Path, delimiter: str, encoding: str) -> Iterator[tuple[int, 
         raise ValueError(f"The delimiter must be one character, got {delimiter!r}. Set --delimiter.")
     lines = (line for _, line in read_lines(path, True, encoding))
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    limit = csv.field_size_limit(_MAX_CSV_CELL)
-    try:
-        while True:
-            line = reader.line_num + 1
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                raise ValueError(
-                    f"{path}, line {line}: not valid CSV from here on ({error}). Double the quotes inside a quoted "
-                    "cell and close it, or set --delimiter."
-                ) from error
-            if cells:
-                yield line, cells
-    finally:
-        csv.field_size_limit(limit)
+    while True:
+        line = reader.line_num + 1
+        # Set for each row, not around the loop: others read CSV files between two rows.
+        limit = csv.field_size_limit(_MAX_CSV_CELL)
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise ValueError(
+                f"{path}, line {line}: not valid CSV from here on ({error}). Double the quotes inside a quoted cell "
+                "and close it, or set --delimiter."
+            ) from error
+        finally:
+            csv.field_size_limit(limit)
+        if cells:
+            yield line, cells
 
 
 # --- Parquet ---------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Documents read one by one: the same as `load_files` reads, in memory that does not grow with their number."""
 
+import csv
 import json
 import tracemalloc
 
@@ -49,6 +50,17 @@ def test_ten_times_the_documents_take_no_more_memory(tmp_path, name):
         tracemalloc.stop()
     # 2,700 more documents are 1.4 MB of text.
     assert peaks[1] < peaks[0] + (700_000 if name.endswith("parquet") else 100_000), peaks
+
+
+def test_files_with_long_cells_can_be_read_by_turns(tmp_path):
+    limit = csv.field_size_limit()
+    paths = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    for path in paths:
+        path.write_text("text,labels\n" + f"{'word ' * 40_000},x\n" * 3)
+    first, second = map(iterate_documents, paths)
+    assert len(next(first).text) == len(next(second).text) == 200_000
+    assert csv.field_size_limit() == limit
+    assert [len(document.text) for document in first] == [len(document.text) for document in second] == [200_000] * 2
 
 
 def test_what_is_no_source_is_refused_by_its_type():

@@ -187,6 +187,12 @@ def test_class_labels_alone_and_in_lists_are_read_from_data_sets_and_their_files
             assert data.features["labels"].feature.names == ["no", "yes", "perhaps"]
 
 
+def test_columns_of_class_labels_that_say_yes_and_no_are_read_by_their_names():
+    kinds = {"text": Value("string"), "x": ClassLabel(names=["yes", "no"]), "y": ClassLabel(names=["clean", "dirty"])}
+    data = Dataset.from_dict({"text": ["a", "b"], "x": [0, 1], "y": [0, 1]}, Features(kinds))
+    assert label_sets_of(load_files(data, labels_columns="*")["train"]) == [["x"], ["y"]]
+
+
 def test_arrays_tuples_and_sets_in_a_frame_are_lists(tmp_path):
     for labels in (np.array(["x", "y"]), ("x", "y"), {"x", "y"}):
         data = load_files(pd.DataFrame({"text": ["a"], "labels": [labels]}))["train"]
