@@ -3,12 +3,13 @@
 
     python benchmarks/bench_sizes.py
     python benchmarks/bench_sizes.py --corpus reuters21578 --data_dir data/reuters21578 --documents 1000 6900
+    python benchmarks/bench_sizes.py table
     python benchmarks/bench_sizes.py draw
 
 Each training has a process of its own, with one thread; its row is added to sizes.csv when it ends. Times are the
 process' own processor time, which other load on the machine changes little; memory is its greatest resident memory.
-`linear` is a linear SVM on TF-IDF features as scikit-learn makes it, without tuning, to compare with. `draw` makes the
-picture of docs/sizes.md from sizes.csv.
+`linear` is a linear SVM on TF-IDF features as scikit-learn makes it, untuned, to compare with. `table` and `draw`
+make the table and the picture of docs/sizes.md from sizes.csv.
 """
 
 import argparse
@@ -173,7 +174,36 @@ def describe(arguments: argparse.Namespace, train: Any) -> dict[str, Any]:
     }
 
 
-# ---- the picture ----
+# ---- the table and the picture ----
+
+
+def read_rows() -> list[dict[str, str]]:
+    """The rows of sizes.csv, by corpus, number of documents and model."""
+    with SIZES_CSV.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    corpora = list(dict.fromkeys(row["corpus"] for row in rows))
+    return sorted(rows, key=lambda row: (corpora.index(row["corpus"]), int(row["documents"]), order(row["model"])))
+
+
+def order(arm: str) -> int:
+    """The place of an arm: the linear model first."""
+    return ("linear", *MODELS).index(arm)
+
+
+def table() -> str:
+    """The rows in Markdown."""
+    from sgm_hf.tables import markdown_table
+
+    columns = ("Corpus", "Documents", "Model", "Parameters", "Epochs", "Training", "Memory", "Predicted per second")
+    lines = []
+    for row in read_rows():
+        million = f"{int(row['parameters']) / 1e6:.1f} M" if row["parameters"] else ""
+        sizes = [row["corpus"], f"{int(row['documents']):,}", row["model"], million, row["epochs"]]
+        seconds = f"{float(row['training_seconds']):,.{0 if row['parameters'] else 1}f} s"
+        speed = f"{float(row['beam_documents_per_second']):,.0f}"
+        scores = [f"{float(row[name]):.3f}" for name in ("micro_f1", "macro_f1", "zero_one_loss")]
+        lines.append([*sizes, seconds, f"{int(row['peak_mib']):,} MiB", speed, *scores])
+    return markdown_table([*columns, "micro-F1", "macro-F1", "0/1 loss"], lines)
 
 
 def draw() -> None:
@@ -182,8 +212,7 @@ def draw() -> None:
 
     from sgm_hf.analysis.figures import save_figure
 
-    with SIZES_CSV.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows()
     corpora = list(dict.fromkeys(row["corpus"] for row in rows))
     figure, panels = pyplot.subplots(1, len(corpora), figsize=(4.6 * len(corpora), 3.8), layout="constrained")
     for corpus, axes in zip(corpora, [panels] if len(corpora) == 1 else panels, strict=True):
@@ -198,11 +227,15 @@ def draw() -> None:
                 axes.plot(seconds, scores, "o-", color=f"C{number}", label=arm)
                 for point in points:
                     axes.annotate(f"{point[0]:,}", point[1:], xytext=(4, -11), textcoords="offset points", fontsize=7)
-        axes.set(xscale="log", xlabel="training, seconds of one core", title=corpus)
+        words, labels = next((row["words"], row["labels"]) for row in rows if row["corpus"] == corpus)
+        title = f"{corpus}: {words} words, {labels} labels"
+        axes.set(xscale="log", xlabel="training, seconds of one core", title=title)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.margins(0.15)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower right")
-    figure.supylabel("test micro-F1", fontsize=10)
+    (panels if len(corpora) == 1 else panels[0]).legend(frameon=False, loc="lower center")
+    figure.supylabel("micro-F1 on unseen documents", fontsize=10)
     save_figure(figure, PICTURE)
 
 
@@ -212,7 +245,7 @@ def draw() -> None:
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", nargs="?", choices=("measure", "draw"), default="measure")
+    parser.add_argument("action", nargs="?", choices=("measure", "table", "draw"), default="measure")
     parser.add_argument("--corpus", default="generated", help="a corpus of sgm_hf.load_corpus")
     parser.add_argument("--data_dir", help="its published files")
     parser.add_argument("--documents", type=int, nargs="+", default=[count for count, _ in SEEN])
@@ -243,6 +276,8 @@ def main() -> None:
     arguments = parse_arguments()
     if arguments.action == "draw":
         draw()
+    elif arguments.action == "table":
+        print(table())
     elif arguments.arm is None:
         measure(arguments)
     else:

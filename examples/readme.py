@@ -1,4 +1,4 @@
-"""The README's block: train on a part of the generated corpus, evaluate, save, reload and predict."""
+"""The block of docs/start.md: train on a part of the generated corpus, evaluate, save, reload and predict."""
 
 from transformers import pipeline, set_seed
 

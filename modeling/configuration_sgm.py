@@ -104,7 +104,7 @@ class SGMConfig(PreTrainedConfig):
         huggingface_hub.errors.StrictDataclassError: If a value has the wrong type, a size is not positive, a
             probability or λ is outside its range, or `id2label` has a gap or names a label twice.
 
-    Example:
+    Examples:
         >>> from sgm_hf import SGMConfig, SGMForMultiLabelGeneration
 
         >>> config = SGMConfig(id2label={0: "economy", 1: "markets", 2: "sport"}, label_feedback="global_embedding")

@@ -129,7 +129,7 @@ class SGMPreTrainedModel(LoadingHooks):
 class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
     """Reads a text and generates its labels one by one (Yang et al. 2018, §2).
 
-    Example:
+    Examples:
         >>> import torch
         >>> from sgm_hf import SGMConfig, SGMForMultiLabelGeneration
 
@@ -189,7 +189,7 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
             TypeError: If `names` is a single string, or a name is not a string.
             ValueError: If there is none, or one appears twice or is among the labels already.
 
-        Example:
+        Examples:
             >>> model.add_labels(["energy", "climate"])
             >>> model.config.num_untrained_labels
             2

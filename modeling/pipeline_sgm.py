@@ -39,7 +39,7 @@ class MultiLabelGenerationPipeline(Pipeline):
     Raises:
         ValueError: If it is no SGM model, or tokenizer and model do not have the same words.
 
-    Example:
+    Examples:
         >>> import sgm_hf
         >>> from transformers import pipeline
 

@@ -61,7 +61,7 @@ class SGMTokenizer(TokenizersBackend):
 
     Build a new tokenizer with `train_from_texts`.
 
-    Example:
+    Examples:
         >>> tokenizer = SGMTokenizer.train_from_texts(["Shipments of cocoa rose to 5.93 mln bags."])
         >>> tokenizer.tokenize("Cocoa fell to 4.27 mln")
         ['cocoa', '<unk>', 'to', '0.00', 'mln']

@@ -22,7 +22,7 @@ class MultiLabelCollator:
         seed: Seed of the permutations of "shuffled".
         pad_token_type_id: What fills `token_type_ids`, which some tokenizers give.
 
-    Example:
+    Examples:
         >>> collate = MultiLabelCollator(pad_token_id=0, num_labels=3)
         >>> collate([{"input_ids": [7, 8], "labels": [2, 0]}, {"input_ids": [9], "labels": []}])["labels"].tolist()
         [[0, 2, 3], [3, -100, -100]]

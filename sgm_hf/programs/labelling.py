@@ -102,7 +102,7 @@ def label_file(model: str | Path, file: str | Path, output: str | Path | None = 
         FileExistsError: If the output was made with another model, settings or file, or is being written.
         ValueError: If an option is out of its range, or a file or record is damaged; names the line.
 
-    Example:
+    Examples:
         >>> from sgm_hf.programs import label_file
         >>> label_file("runs/mine", "new.csv", top_k=5).documents
         400000
@@ -316,7 +316,7 @@ class Labeller:
 def default_output(file: str | Path) -> Path:
     """Where predictions go that no other place was named for.
 
-    Example:
+    Examples:
         >>> default_output("data/new.csv.gz").as_posix()
         'data/new.predictions.jsonl'
     """

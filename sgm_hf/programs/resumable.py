@@ -128,7 +128,7 @@ class ResumableFile:
         path: The file.
         progress: How far it is; kept up to date here and in the record.
 
-    Example:
+    Examples:
         >>> with ResumableFile(path, begin(path, made_with, overwrite=False)) as output:
         ...     output.append(lines, 2048, input_hash)
     """

@@ -59,7 +59,7 @@ def write_line(line: str) -> None:
 def duration(seconds: float) -> str:
     """Hours, minutes and seconds.
 
-    Example:
+    Examples:
         >>> duration(3725.4)
         '1:02:05'
     """

@@ -650,7 +650,7 @@ def halving_factor(update: int, updates_per_epoch: int, halve_from_epoch: int, w
         halve_from_epoch: Epoch (from 1) at whose end the rate is halved for the first time.
         warmup_updates: First updates, over which the rate grows from 0.
 
-    Example:
+    Examples:
         >>> [halving_factor(epoch * 10, updates_per_epoch=10, halve_from_epoch=2) for epoch in range(4)]
         [1.0, 1.0, 0.5, 0.25]
     """
