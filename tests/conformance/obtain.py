@@ -26,16 +26,21 @@ class IndexUnreachable(Exception):
     """The package index gave no distribution; the message has the end of pip's output."""
 
 
+class ReleaseNotRecorded(ValueError):
+    """The hash of the installed release of Transformers is not recorded."""
+
+
 def obtain_suite() -> Path:
     """The folder for `sys.path` with the suite as the package `tests`, unpacked if necessary.
 
     Raises:
         IndexUnreachable: If the distribution is neither in the cache nor available from the package index.
-        ValueError: If the hash of the installed version is not recorded, or that of the file differs.
+        ReleaseNotRecorded: If the hash of the installed version is not recorded.
+        ValueError: If that of the file differs.
     """
     version = transformers.__version__
     if version not in HASHES:
-        raise ValueError(
+        raise ReleaseNotRecorded(
             f"Transformers {version} is installed, but {Path(__file__).name} records the hash of {', '.join(HASHES)} "
             f"only. Add that of transformers-{version}.tar.gz, which the package index shows."
         )

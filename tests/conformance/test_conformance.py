@@ -4,7 +4,7 @@ import tarfile
 
 import obtain
 import pytest
-from obtain import IndexUnreachable, obtain_suite
+from obtain import IndexUnreachable, ReleaseNotRecorded, obtain_suite
 from run import Reason, compare, read_reasons, run_suites
 
 
@@ -12,7 +12,7 @@ from run import Reason, compare, read_reasons, run_suites
 def suite():
     try:
         return obtain_suite()
-    except IndexUnreachable as error:
+    except (IndexUnreachable, ReleaseNotRecorded) as error:
         pytest.skip(str(error))
 
 
