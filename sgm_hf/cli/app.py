@@ -21,12 +21,17 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("model", metavar="MODEL", help="Folder of a model, or its name on the Hub.")
     parser.add_argument(
         "--examples",
+        metavar="FILE",
         type=Path,
         help="File of texts (.txt, .csv, .jsonl, …); a click tries one of the first. No default.",
     )
-    parser.add_argument("--title", help="Heading of the page. Default: Multi-label text classification.")
-    parser.add_argument("--port", type=int, help="Default: the first free one from 7860 on.")
-    parser.add_argument("--host", help="Address to serve on, as 0.0.0.0 for all. Default: this machine alone.")
+    parser.add_argument(
+        "--title", metavar="TEXT", help="Heading of the page. Default: Multi-label text classification."
+    )
+    parser.add_argument("--port", metavar="NUMBER", type=int, help="Default: the first free one from 7860 on.")
+    parser.add_argument(
+        "--host", metavar="ADDRESS", help="Address to serve on, as 0.0.0.0 for all. Default: this machine alone."
+    )
     options = parser.parse_args(arguments)
     from sgm_hf.programs.app import TITLE, serve  # here, because gradio takes seconds to import
 

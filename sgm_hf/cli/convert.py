@@ -16,9 +16,13 @@ def main(arguments: Sequence[str]) -> None:
     """Run the command."""
     parser = CommandParser("convert", __doc__)
     parser.add_argument("name", choices=sorted(CORPORA), help="The corpus.")
-    parser.add_argument("--data_dir", help="Folder with the published files; the generated corpus needs none.")
-    parser.add_argument("--output_dir", required=True, help="Folder to make.")
-    parser.add_argument("--config", help="Configuration, if the corpus has several; default: its first.")
+    parser.add_argument(
+        "--data_dir", metavar="FOLDER", help="Folder with the published files; the generated corpus needs none."
+    )
+    parser.add_argument("--output_dir", metavar="FOLDER", required=True, help="Folder to make.")
+    parser.add_argument(
+        "--config", metavar="NAME", help="Configuration, if the corpus has several; default: its first."
+    )
     options = parser.parse_args(arguments)
     statistics = convert_corpus(options.name, options.output_dir, options.config, options.data_dir)
     counts = ", ".join(f"{split} {counts.documents:,}" for split, counts in statistics.items())

@@ -10,7 +10,7 @@ with --train_file, the part of it that training takes for validation.
 
 from collections.abc import Sequence
 
-from sgm_hf.programs import exit_on_signals, parse_arguments, run_evaluation, with_model
+from sgm_hf.programs import OF_TRAINING, exit_on_signals, parse_arguments, run_evaluation, with_model
 
 USAGE = "sgm-hf evaluate MODEL [SETTINGS.json] [--NAME value ...]"
 
@@ -21,6 +21,6 @@ def main(arguments: Sequence[str]) -> dict[str, dict]:
     Returns:
         The metrics of each split.
     """
-    parsed = parse_arguments(with_model(arguments), usage=USAGE, description=__doc__)
+    parsed = parse_arguments(with_model(arguments), usage=USAGE, description=__doc__, not_shown=OF_TRAINING)
     with exit_on_signals(["sgm-hf", "evaluate", *arguments]):
         return run_evaluation(*parsed)

@@ -18,8 +18,10 @@ def main(arguments: Sequence[str]) -> None:
     parser = CommandParser("space", __doc__)
     parser.add_argument("model", metavar="MODEL", help="Folder of a model, or its name on the Hub.")
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="The Space's folder; new or empty.")
-    parser.add_argument("--title", help="Heading and title. Default: Multi-label text classification.")
-    parser.add_argument("--examples", type=Path, help="File of texts to try (.txt, .csv, .jsonl, …). No default.")
+    parser.add_argument("--title", metavar="TEXT", help="Heading and title. Default: Multi-label text classification.")
+    parser.add_argument(
+        "--examples", metavar="FILE", type=Path, help="File of texts to try (.txt, .csv, .jsonl, …). No default."
+    )
     options = parser.parse_args(arguments)
     from sgm_hf.programs.app import TITLE, make_space  # here, because gradio takes seconds to import
 

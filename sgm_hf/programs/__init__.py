@@ -5,6 +5,7 @@ from sgm_hf.datasets_scripts.convert import convert as convert_corpus
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 from sgm_hf.programs.ending import log_to_stderr, run_main
 from sgm_hf.programs.finetuning import Seq2SetArguments, run_finetuning
+from sgm_hf.programs.help import OF_TRAINING
 from sgm_hf.programs.labelling import LabelledFile, label_file
 from sgm_hf.programs.labelling_options import LabellingOptions, add_labelling_options
 from sgm_hf.programs.options import CommandParser, parse_arguments, with_model
@@ -15,6 +16,7 @@ from sgm_hf.training.interruption import exit_on_signals
 
 __all__ = [
     "LABEL_ORDERS",
+    "OF_TRAINING",
     "SET_DECODINGS",
     "CommandParser",
     "DataArguments",

@@ -49,7 +49,9 @@ def run_main(main: Callable[[], object], name: str | None = None) -> None:
         warnings.formatwarning = format_before
 
 
-def warning_line(message: Warning | str, *_: object) -> str:
+def warning_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
     """A warning without the place in the code from which it comes."""
     return f"warning: {message}\n"
 

@@ -74,7 +74,7 @@ def pretrain(folder: Path, asked: ModelArguments, data_args: DataArguments, trai
     options = ["--output_dir", str(folder), "--do_train", "true", "--precision", training_args.precision]
     if has_complete_checkpoint(folder):
         options += ["--resume_from_checkpoint", "true"]
-    model_args, own_data_args, likelihood_args = parse_arguments([training_args.pretrain_config, *options])
+    model_args, own_data_args, likelihood_args = parse_arguments([str(training_args.pretrain_config), *options])
     config = SGMConfig(**model_settings(model_args))
     check_contradictions(asked, config, f"--pretrain_config {training_args.pretrain_config}")
     check_label_threshold(asked, asked.set_decoding or model_args.set_decoding)

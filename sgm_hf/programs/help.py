@@ -1,7 +1,7 @@
 """What --help of the programs that train says: options in groups, each with what holds where it is not given."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Literal, get_args, get_origin
 
@@ -40,12 +40,11 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("generation_num_beams", "per_device_eval_batch_size", "max_tokens_per_eval_batch"),
     ),
     "Checkpoints": (
-        *("output_dir", "resume_from_checkpoint", "save_strategy", "save_steps", "save_total_limit"),
-        "load_best_model_at_end",
+        *("resume_from_checkpoint", "save_strategy", "save_steps", "save_total_limit", "load_best_model_at_end"),
     ),
     "Hub": ("push_to_hub", "hub_model_id", "hub_private_repo", "hub_token", "hub_strategy"),
     "The run": (
-        *("do_train", "do_eval", "do_predict", "attention_figures", "num_threads", "use_cpu"),
+        *("output_dir", "do_train", "do_eval", "do_predict", "attention_figures", "num_threads", "use_cpu"),
         *("logging_steps", "disable_tqdm", "report_to"),
     ),
     FURTHER: ("bf16", "logging_first_step", "restore_callback_states_from_checkpoint"),
@@ -71,6 +70,8 @@ TEXTS = {
     "hub_private_repo": "Make a private repository. Default: what your organisation does, else public.",
     "hub_token": "Token of the Hub. Default: that of hf auth login.",
 }
+# Groups that do not matter where nothing is trained.
+OF_TRAINING = ("Words", "Model", "Continuing a model", "Training", "Checkpoints", "Hub")
 # Of Transformers' Trainer, but without effect here or a former name.
 NOT_SHOWN = {*NOT_OF_OUR_TRAINER, "logging_nan_inf_filter", "use_cache", "local_rank"}
 NOT_SHOWN |= {"gradient_checkpointing", "gradient_checkpointing_kwargs"}
@@ -117,8 +118,8 @@ def option_text(option: Field) -> str:
     return f"{text.removesuffix('.')}. Default: {default}."
 
 
-def grouped(classes: Sequence[type], everything: bool) -> Iterator[tuple[str, list[Field]]]:
-    """The options that are shown, by the title of their group."""
+def grouped(classes: Sequence[type], left_out: Collection[str]) -> Iterator[tuple[str, list[Field]]]:
+    """The options that are shown, by the title of their group, without the groups that are left out."""
     groups: dict[str, list[Field]] = {title: [] for title in GROUPS}
     for settings_class in classes:
         for option in fields(settings_class):
@@ -127,28 +128,26 @@ def grouped(classes: Sequence[type], everything: bool) -> Iterator[tuple[str, li
     for title, names in GROUPS.items():
         # In the order of the table, where the table names them.
         groups[title].sort(key=lambda option: names.index(option.name) if option.name in names else len(names))
-    if not everything:
-        del groups[FURTHER]
-    return ((title, options) for title, options in groups.items() if options)
+    return ((title, options) for title, options in groups.items() if options and title not in left_out)
 
 
-def help_text(usage: str, description: str | None, classes: Sequence[type], everything: bool = False) -> str:
+def help_text(usage: str, description: str | None, classes: Sequence[type], left_out: Collection[str] = ()) -> str:
     """What --help says.
 
     Args:
         usage: How the command is called.
         description: What is said first.
         classes: Those of the settings.
-        everything: Whether to list the further options of Transformers' Trainer, too.
+        left_out: Titles of groups that are not shown.
     """
     parser = argparse.ArgumentParser(
         usage=usage,
         description=description,
-        epilog=None if everything else "--help_all adds the further options of Transformers' Trainer.",
+        epilog="--help_all shows all options, those of Transformers' Trainer among them." if left_out else None,
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=30),
         add_help=False,
     )
-    for title, options in grouped(classes, everything):
+    for title, options in grouped(classes, left_out):
         group = parser.add_argument_group(title)
         for option in options:
             group.add_argument(f"--{option.name}", metavar=value_name(option), help=option_text(option))

@@ -5,14 +5,14 @@ import difflib
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
 from transformers import HfArgumentParser
 
-from sgm_hf.programs.help import help_text
+from sgm_hf.programs.help import FURTHER, help_text
 from sgm_hf.programs.settings import DataArguments, ModelArguments
 from sgm_hf.training import SGMTrainingArguments
 
@@ -21,9 +21,9 @@ class OneLineErrors(argparse.ArgumentParser):
     """A parser that takes no abbreviations, and raises what is wrong instead of printing its usage."""
 
     def __init__(self, *arguments: Any, **options: Any):
-        super().__init__(*arguments, **options, allow_abbrev=False)
+        super().__init__(*arguments, **{**options, "allow_abbrev": False})
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """Parse a command line.
 
         Raises:
@@ -40,7 +40,7 @@ class OneLineErrors(argparse.ArgumentParser):
 
     def names(self) -> set[str]:
         """The options, those of the parts of a command among them."""
-        found = set()
+        found: set[str] = set()
         for action in self._actions:
             found.update(action.option_strings)
             if isinstance(action, argparse._SubParsersAction):
@@ -96,6 +96,7 @@ def parse_arguments(
     training_class: type[SGMTrainingArguments] = SGMTrainingArguments,
     usage: str = "sgm-hf train [SETTINGS.json] [--NAME value ...]",
     description: str | None = None,
+    not_shown: Collection[str] = (),
 ) -> tuple[ModelArguments, DataArguments, SGMTrainingArguments]:
     """Read the settings from an optional JSON file and the options after it; print the help if it is asked for.
 
@@ -104,6 +105,7 @@ def parse_arguments(
         training_class: The class of the training settings.
         usage: How the command is called.
         description: What --help says first.
+        not_shown: Titles of the groups of options that only --help_all shows, besides that of Transformers' Trainer.
 
     Raises:
         FileNotFoundError: If the JSON file does not exist.
@@ -112,7 +114,8 @@ def parse_arguments(
     """
     classes = (ModelArguments, DataArguments, training_class)
     if {"-h", "--help", "--help_all"} & set(arguments):
-        print(help_text(usage, description, classes, everything="--help_all" in arguments), end="")
+        left_out = () if "--help_all" in arguments else (*not_shown, FURTHER)
+        print(help_text(usage, description, classes, left_out), end="")
         raise SystemExit(0)
     parser = SettingsParser(classes, add_help=False)
     arguments = list(arguments)

@@ -11,7 +11,7 @@ import sgm_hf
 from sgm_hf.cli import COMMANDS, main
 from sgm_hf.modeling import SGMConfig
 from sgm_hf.programs import DataArguments, ModelArguments, Seq2SetArguments
-from sgm_hf.programs.help import FURTHER, GROUPS, TEXTS, grouped, option_text
+from sgm_hf.programs.help import FURTHER, GROUPS, OF_TRAINING, TEXTS, grouped, option_text
 from sgm_hf.training import SGMTrainingArguments
 
 CLASSES = (ModelArguments, DataArguments, SGMTrainingArguments)
@@ -72,14 +72,15 @@ def test_the_help_of_a_command_has_an_example_and_fits_the_terminal(command, cap
 def test_the_options_are_in_groups_with_the_many_of_transformers_last_and_only_when_asked_for(command, capsys):
     few, all_of_them = (printed(capsys, command, option) for option in ("--help", "--help_all"))
     shown = [line for line in few.splitlines() if re.fullmatch(r"\w[\w' -]*:", line)]
-    titles = [f"{title}:" for title in GROUPS if title != "Fine-tuning" or command == "finetune"]
-    assert shown == titles[:-1]
+    titles = [title for title in GROUPS if title != "Fine-tuning" or command == "finetune"]
+    hidden = {FURTHER, *(OF_TRAINING if command == "evaluate" else ())}
+    assert shown == [f"{title}:" for title in titles if title not in hidden]
     assert f"\n{FURTHER}:\n" in all_of_them and "--adam_beta1" in all_of_them and "--adam_beta1" not in few
-    assert "--per_device_train_batch_size" in few
+    assert "--output_dir" in few and ("--per_device_train_batch_size" in few) == (command != "evaluate")
 
 
 def test_every_option_is_shown_unless_it_has_no_effect():
-    shown = {option.name for _, options in grouped(CLASSES, everything=True) for option in options}
+    shown = {option.name for _, options in grouped(CLASSES, left_out=()) for option in options}
     declared = {option.name for settings_class in CLASSES for option in fields(settings_class)}
     assert {"train_file", "dropout", "fsdp", "optim"} <= shown < declared
     assert not {"remove_unused_columns", "local_rank"} & shown
@@ -87,7 +88,7 @@ def test_every_option_is_shown_unless_it_has_no_effect():
 
 @pytest.mark.parametrize("training_class", [SGMTrainingArguments, Seq2SetArguments])
 def test_every_option_says_what_holds_where_it_is_not_given(training_class):
-    groups = grouped((ModelArguments, DataArguments, training_class), everything=False)
+    groups = grouped((ModelArguments, DataArguments, training_class), left_out=(FURTHER,))
     texts = {option.name: option_text(option) for _, options in groups for option in options}
     assert {name for name, text in texts.items() if "default" not in text.lower()} == set()
     assert not [text for text in texts.values() if "None" in text]

@@ -66,7 +66,7 @@ class Predictor:
         longest = CHARACTERS_PER_WORD * self.classifier.tokenizer.model_max_length
         with self.lock, warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            predictions = self.classifier(
+            predictions: Any = self.classifier(
                 [text[:longest] for text in texts],
                 num_beams=int(num_beams),
                 set_decoding=set_decoding,

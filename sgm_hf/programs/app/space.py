@@ -50,10 +50,12 @@ def space_requirements() -> list[str]:
 def copy_library(folder: Path) -> None:
     """Copy the library in its installed layout: a checkout has modeling and datasets_scripts elsewhere."""
     ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(Path(sgm_hf.__file__).parent, folder / "sgm_hf", ignore=ignored, dirs_exist_ok=True)
+    shutil.copytree(Path(str(sgm_hf.__file__)).parent, folder / "sgm_hf", ignore=ignored, dirs_exist_ok=True)
     for package in (modeling, datasets_scripts):
         name = package.__name__.rpartition(".")[2]
-        shutil.copytree(Path(package.__file__).parent, folder / "sgm_hf" / name, ignore=ignored, dirs_exist_ok=True)
+        shutil.copytree(
+            Path(str(package.__file__)).parent, folder / "sgm_hf" / name, ignore=ignored, dirs_exist_ok=True
+        )
 
 
 def make_space(model: str, folder: Path, title: str = TITLE, examples: Path | None = None) -> None:
