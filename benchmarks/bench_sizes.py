@@ -194,11 +194,11 @@ def table() -> str:
     """The rows in Markdown."""
     from sgm_hf.tables import markdown_table
 
-    columns = ("Corpus", "Documents", "Model", "Parameters", "Epochs", "Training", "Memory", "Predicted per second")
+    columns = ("Corpus", "Documents", "Model", "Parameters", "Training", "Memory", "Predicted/s")
     lines = []
     for row in read_rows():
         million = f"{int(row['parameters']) / 1e6:.1f} M" if row["parameters"] else ""
-        sizes = [row["corpus"], f"{int(row['documents']):,}", row["model"], million, row["epochs"]]
+        sizes = [row["corpus"], f"{int(row['documents']):,}", row["model"], million]
         seconds = f"{float(row['training_seconds']):,.{0 if row['parameters'] else 1}f} s"
         speed = f"{float(row['beam_documents_per_second']):,.0f}"
         scores = [f"{float(row[name]):.3f}" for name in ("micro_f1", "macro_f1", "zero_one_loss")]

@@ -81,7 +81,7 @@ def command_page() -> str:
     """What `sgm-hf` and each of its commands print with --help."""
     from sgm_hf import cli
 
-    os.environ["COLUMNS"] = "110"
+    os.environ["COLUMNS"] = "96"
     sections = ["# Commands", "", "What `sgm-hf COMMAND --help` prints.", "", block(["--help"])]
     for name in cli.COMMANDS:
         sections += ["", f"## sgm-hf {name}", "", block([name, "--help"])]
