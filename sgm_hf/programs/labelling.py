@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 # A window is at most this many documents, and ends with the one that reaches this many characters.
 WINDOW_DOCUMENTS, WINDOW_CHARACTERS = 2048, 2**24
+# Documents of a batch: a CPU is fastest with what its caches hold, unless the model is very small.
+BATCH_SIZES = {"cpu": 32, "other": 256}
 DELIMITERS = {".csv": ",", ".tsv": "\t"}  # of outputs; all else is JSON Lines
 OUTPUTS = (".jsonl", *DELIMITERS)
 DIGITS = 6  # of scores
@@ -277,7 +279,8 @@ class Labeller:
         order = sorted((row for row, length in enumerate(lengths) if length), key=lengths.__getitem__)
         nothing: list[Any] | None = None if self.options.top_k is None else []
         labelled = [Labelled([], [], nothing, nothing) for _ in texts]  # what a text without a word gets
-        caps = (self.options.max_tokens_per_batch, self.options.batch_size)
+        default = BATCH_SIZES.get(self.model.device.type, BATCH_SIZES["other"])
+        caps = (self.options.max_tokens_per_batch, self.options.batch_size or default)
         # Longest first, so that a batch too large for the memory fails at the start.
         for first, last in reversed(cut_batches([lengths[row] for row in order], *caps)):
             rows = order[first:last]

@@ -43,7 +43,7 @@ class GenerationOverrides:
 class RunningOptions:
     """Where and how fast."""
 
-    batch_size: int = option("Most documents of a batch.", 256)
+    batch_size: int | None = option("Most documents of a batch. Default: 32 on a CPU, 256 on a GPU.")
     max_tokens_per_batch: int = option("Most words of a batch, padding included.", 32768)
     precision: str = option(
         "Of multiplication. bf16 is faster where the device has instructions for it, and its scores are less exact; "

@@ -191,4 +191,4 @@ def test_help_names_every_option_and_what_holds_without_it(capsys):
         main(["--help"])
     shown = capsys.readouterr().out
     assert "sgm-hf predict runs/my new.csv" in shown
-    assert "None" not in shown and "--batch_size NUMBER" in shown and "Default: 256." in shown
+    assert "None" not in shown and "--batch_size NUMBER" in shown and "Default: 32 on a CPU" in shown
