@@ -14,10 +14,9 @@ card README.md and the checkpoints; always all_results.json, summary.json and
 summary.txt; with --do_predict predictions_<split>.jsonl.
 """
 
-import shlex
 from collections.abc import Sequence
 
-from sgm_hf.programs import exit_on_signals, parse_arguments, run_training
+from sgm_hf.programs import exit_on_signals, parse_arguments, run_training, say_what_comes_next
 
 
 def main(arguments: Sequence[str]) -> dict[str, dict]:
@@ -32,6 +31,5 @@ def main(arguments: Sequence[str]) -> dict[str, dict]:
         trainer, metrics = run_training(*parsed)
         trainer.accelerator.end_training()
     if parsed[2].do_train and trainer.is_world_process_zero():
-        print(f"\nThe model is in {output_dir}. Label new texts with it:")
-        print(f"  sgm-hf predict {shlex.quote(output_dir)} new.csv")
+        say_what_comes_next(output_dir)
     return metrics

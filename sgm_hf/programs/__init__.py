@@ -9,6 +9,7 @@ from sgm_hf.programs.help import OF_TRAINING
 from sgm_hf.programs.labelling import LabelledFile, label_file
 from sgm_hf.programs.labelling_options import LabellingOptions, add_labelling_options
 from sgm_hf.programs.options import CommandParser, parse_arguments, with_model
+from sgm_hf.programs.results import say_what_comes_next
 from sgm_hf.programs.settings import DataArguments, ModelArguments
 from sgm_hf.programs.studies import Study, read_study, report_study, search_settings, train_study
 from sgm_hf.programs.training import run_evaluation, run_training
@@ -37,6 +38,7 @@ __all__ = [
     "run_finetuning",
     "run_main",
     "run_training",
+    "say_what_comes_next",
     "search_settings",
     "train_study",
     "with_model",

@@ -8,7 +8,7 @@ from sgm_hf.modeling import SGMConfig
 from sgm_hf.programs.checks import check_label_threshold, check_settings
 from sgm_hf.programs.models import check_contradictions
 from sgm_hf.programs.options import parse_arguments
-from sgm_hf.programs.results import publish, report, score_splits
+from sgm_hf.programs.results import publish, report, say_what_comes_next, score_splits
 from sgm_hf.programs.settings import (
     WORD_OPTIONS,
     DataArguments,
@@ -120,6 +120,7 @@ def run_finetuning(
         report(parsed, trainer, splits, encoded, train_metrics, after, before)
         if trainer.is_world_process_zero():
             print(comparison(before, after))
+            say_what_comes_next(str(training_args.output_dir))
         publish(trainer, data_args)
         trainer.accelerator.wait_for_everyone()
         trainer.accelerator.end_training()

@@ -29,13 +29,13 @@ def check_model_name(name: str) -> None:
     folder = Path(name).parent
     if Path(name).is_dir() or str(folder) == "." or not folder.is_dir():
         return
-    if len(Path(name).parts) == 2 and not Path(name).is_absolute() and try_to_load_from_cache(name, "config.json"):
+    may_be_on_hub = len(Path(name).parts) == 2 and not Path(name).is_absolute()
+    if may_be_on_hub and try_to_load_from_cache(name, "config.json"):
         return
     others = sorted(path.name for path in folder.iterdir() if (path / "config.json").is_file())
     advice = f"the models in {folder} are {', '.join(others)}" if others else f"{folder} has no model"
-    raise FileNotFoundError(
-        f"there is no model {name}: {advice}. A model of the Hub of this name is taken after hf download {name}."
-    )
+    of_hub = f" A model of the Hub of this name is taken after hf download {name}." if may_be_on_hub else ""
+    raise FileNotFoundError(f"there is no model {name}: {advice}.{of_hub}")
 
 
 def load_checkpoint(name: str) -> tuple[SGMForMultiLabelGeneration, PreTrainedTokenizerBase]:

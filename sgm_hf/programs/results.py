@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -188,6 +189,12 @@ def report(
     if data_args.attention_figures:
         draw_attention(trainer, splits, data_args)
     print(summary_text(summary))
+
+
+def say_what_comes_next(output_dir: str) -> None:
+    """Print the command that labels texts with the model of a finished training."""
+    print(f"\nThe model is in {output_dir}. Label new texts with it:")
+    print(f"  sgm-hf predict {shlex.quote(output_dir)} new.csv")
 
 
 def publish(trainer: SGMTrainer, data_args: DataArguments) -> None:
