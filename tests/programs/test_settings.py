@@ -51,7 +51,7 @@ def test_a_faulty_settings_file_is_named_with_its_fault(tmp_path):
     with pytest.raises(FileNotFoundError, match="missing.json"):
         parse_arguments([str(tmp_path / "missing.json")])
     broken = tmp_path / "broken.json"
-    broken.write_text('{"seed": 1,\n}')
+    broken.write_text('{"seed": 1,\n"beam_width" 3}')
     with pytest.raises(ValueError, match="broken.json, line 2"):
         parse_arguments([str(broken)])
     unknown = tmp_path / "unknown.json"
