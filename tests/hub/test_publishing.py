@@ -1,4 +1,4 @@
-"""`run_sgm.py --push_to_hub` and `SGMTrainer`: the model, its checkpoints while training, and its card."""
+"""`sgm-hf train --push_to_hub` and `SGMTrainer`: the model, its checkpoints while training, and its card."""
 
 import csv
 import json
@@ -11,7 +11,9 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 from loopback_hub import Fault, card_problems
 
-PROGRAM = str(Path(__file__).parents[2] / "examples" / "run_sgm.py")
+import sgm_hf.cli.train
+
+PROGRAM = sgm_hf.cli.train.__file__
 LABELS = {
     "sport": "ball goal team match",
     "money | banks": "bank stock price loan",
