@@ -44,7 +44,7 @@ def rows_of_run(run: Path, config: str) -> list[dict]:
     """The rows of a finished run, one per split and set decoding.
 
     Args:
-        run: The output folder of examples/run_sgm.py.
+        run: The output folder of `sgm-hf train`.
         config: The configuration file of the run.
     """
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))

@@ -20,7 +20,7 @@ TABLE_METRICS = ("hamming_loss", "zero_one_loss", "micro_f1", "micro_precision",
 def read_predictions(
     path: str | Path, label_names: Sequence[str], set_decoding: str = "best_sequence"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read true and predicted labels, (N, L) each, from the predictions of `examples/run_sgm.py`.
+    """Read true and predicted labels, (N, L) each, from the predictions of `sgm-hf train`.
 
     Args:
         path: A `predictions_<split>.jsonl` with gold labels.
@@ -33,7 +33,7 @@ def read_predictions(
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"the predictions {path} do not exist; run run_sgm.py with --do_predict true first.")
+        raise FileNotFoundError(f"the predictions {path} do not exist; run sgm-hf train with --do_predict true first.")
     columns = {name: column for column, name in enumerate(label_names)}
     gold, predicted = [], []
     for number, record in read_json_lines(path):

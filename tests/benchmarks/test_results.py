@@ -21,7 +21,7 @@ def results(tmp_path):
 
 
 def write_run(folder: Path, micro_f1: float, seed: int = 3, bf16: bool = True) -> Path:
-    """The summary of a run, as run_sgm.py writes it."""
+    """The summary of a run, as `sgm-hf train` writes it."""
     names = ("micro_precision", "micro_recall", "macro_f1", "macro_f1_of_means", "samples_f1")
     metrics = {name: 0.5 for name in names} | {"micro_f1": micro_f1, "hamming_loss": 0.01, "zero_one_loss": 0.25}
     each = {f"{decoding}_{name}": value for decoding in SET_DECODINGS for name, value in metrics.items()}

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -133,6 +134,14 @@ def test_a_slip_is_one_line_that_names_the_nearest(arguments, expected, tmp_path
     monkeypatch.chdir(tmp_path)
     assert expected in complaint(capsys, *arguments)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_page_without_gradio_is_refused_with_what_to_install(monkeypatch, capsys):
+    for name in [name for name in sys.modules if name.startswith("sgm_hf.programs.app")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    line = complaint(capsys, "app", "runs/my")
+    assert line == "sgm-hf app: error: the page needs gradio: pip install 'sgm_hf[app]'"
 
 
 def test_an_abbreviation_is_not_taken(capsys):

@@ -14,7 +14,7 @@ FOLDERS = ("sgm_hf", "modeling", "datasets_scripts", "examples", "benchmarks")
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 OPTION = re.compile(r"(?<![\w-])--([a-z][a-z0-9_-]*[a-z0-9])(?!_)")
 ADDED = re.compile(r'add_argument\(\s*"--([a-z_]+)"')
-# Of `hf upload`, which make_space.py names.
+# Of `hf upload`, which `sgm-hf space` names.
 OF_OTHERS = {"repo-type", "private"}
 # Taken before a parser is made.
 HELP = {"help", "help_all", "version"}

@@ -185,7 +185,7 @@ def test_cores_are_counted_where_a_system_does_not_say_which_may_be_used(monkeyp
 
 def test_each_setting_that_is_shown_exists():
     settings = {field.name for field in dataclasses.fields(SamplingArguments)}
-    assert set(TRAINING_FIELDS) - settings == {"method"}  # of run_sgm.py
+    assert set(TRAINING_FIELDS) - settings == {"method"}  # of `sgm-hf finetune`
     assert all(hasattr(make_model().generation_config, name) for name in GENERATION_FIELDS[:3])
 
 
