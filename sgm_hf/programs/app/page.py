@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from transformers.utils import logging as transformers_logging
 
 from sgm_hf.analysis.attention import ATTENTION_CSS, attention_html, attention_page
 from sgm_hf.programs.app.predictor import (
@@ -293,7 +292,6 @@ def serve(
         port: Default: the first free one from 7860 on.
         host: Address on which the page is served; default: this machine alone.
     """
-    transformers_logging.disable_progress_bar()
     texts = [document.text for document in read_documents(examples)][:NUM_EXAMPLES] if examples else []
     predictor = load_predictor(model)
     with tempfile.TemporaryDirectory(prefix="sgm-app-") as folder:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from transformers import pipeline
+from transformers.utils import logging as transformers_logging
 
 from sgm_hf.data.files import load_files
 from sgm_hf.data.lines import read_lines
@@ -83,6 +84,7 @@ def load_predictor(model: str) -> Predictor:
         FileNotFoundError: If there is no such model.
     """
     check_model_name(model)
+    transformers_logging.disable_progress_bar()
     try:
         return Predictor(
             pipeline("multi-label-generation", model=model, device=0 if torch.cuda.is_available() else "cpu")
