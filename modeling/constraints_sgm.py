@@ -314,7 +314,7 @@ def _integer(what: str, value: Any) -> int:
     if type(value) is int:
         return value
     try:
-        if isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool:
+        if isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool"):
             raise TypeError
         return operator.index(value)
     except TypeError:

@@ -302,7 +302,7 @@ def test_gradient_checkpointing_changes_no_gradient(toy):
     for checkpoints in (False, True):
         model = build(TOYS[toy])
         if checkpoints:
-            model.activation_checkpointing_enable()
+            model.gradient_checkpointing_enable()
         model(**inputs, labels=targets(sets)).loss.backward()
         gradients.append([p.grad for p in model.parameters() if p.grad is not None])
     torch.testing.assert_close(*gradients)
