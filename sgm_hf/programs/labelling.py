@@ -19,6 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm.auto import tqdm
 
@@ -255,7 +256,7 @@ class Labeller:
     def encode(self, texts: Sequence[str]) -> tuple[list[dict[str, list[int]]], list[int], int]:
         """The words of each text, their number (0 where there is none), and how many texts have unknown ones only."""
         around, unknown = self.tokenizer.num_special_tokens_to_add(), self.tokenizer.unk_token_id  # [CLS], [SEP]
-        columns = {name: [list(map(int, row)) for row in rows] for name, rows in self.encoder(texts).items()}
+        columns = {name: [np.asarray(row).tolist() for row in rows] for name, rows in self.encoder(texts).items()}
         lengths = list(map(len, columns["input_ids"]))
         pairs = zip(columns["input_ids"], lengths, strict=True)
         unknown_only = sum(0 < length == ids.count(unknown) + around for ids, length in pairs)
