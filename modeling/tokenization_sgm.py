@@ -32,8 +32,9 @@ from transformers import TokenizersBackend
 PAD_TOKEN = "<pad>"
 UNK_TOKEN = "<unk>"
 
-# Different pieces of text that are counted before they are cut into words: about 150 MB.
-_MOST_PIECES = 1_000_000
+# Characters of texts whose pieces are counted before they are cut into words, which bounds the memory: in a script
+# without spaces each piece is a sentence, and no two are the same.
+_MOST_CHARACTERS = 100_000_000
 
 _LETTER_OR_DIGIT = r"\p{L}\p{M}\p{N}"
 _UNSPACED_SCRIPT = r"\p{Han}\p{Hiragana}\p{Katakana}"
@@ -181,7 +182,7 @@ def _count_words(texts: Iterable[str], backend: Tokenizer) -> tuple[Counter[str]
     """Count each word of the texts, and the texts."""
     words: Counter[str] = Counter()
     pieces: Counter[str] = Counter()
-    number = 0
+    number = num_characters = 0
 
     def cut_pieces() -> None:
         for piece, count in pieces.items():
@@ -194,8 +195,10 @@ def _count_words(texts: Iterable[str], backend: Tokenizer) -> tuple[Counter[str]
             raise TypeError(f"Text {number} is {text!r} of type {type(text).__name__}; every text must be a string.")
         number += 1
         pieces.update(text.split())
-        if len(pieces) > _MOST_PIECES:
+        num_characters += len(text)
+        if num_characters > _MOST_CHARACTERS:
             cut_pieces()
+            num_characters = 0
     cut_pieces()
     return words, number
 

@@ -123,4 +123,4 @@ class TrainerHooks(Trainer):
 
 def set_last_rates(scheduler: torch.optim.lr_scheduler.LRScheduler, rates: list[float]) -> None:
     """Have a schedule tell other rates than it last set."""
-    scheduler._last_lr = rates
+    scheduler._last_lr = list(rates)

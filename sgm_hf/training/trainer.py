@@ -252,8 +252,9 @@ class SGMTrainer(PushingTrainer, ResumableTrainer):
             halve_from_epoch=self.args.halve_from_epoch,
             warmup_updates=self.args.get_warmup_steps(num_training_steps),
         )
-        self.own_scheduler(torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor))
-        return self.lr_scheduler
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
+        self.own_scheduler(scheduler)
+        return scheduler
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *arguments: Any) -> torch.Tensor:
         """Transformers' forward and backward pass of one batch, whose documents are counted and whose loss is kept."""

@@ -123,12 +123,12 @@ CHARACTERS = st.one_of(
 UNICODE_TEXTS = st.lists(st.text(CHARACTERS, max_size=30), min_size=1, max_size=5)
 
 
-@pytest.mark.parametrize(("most_pieces", "vocab_size", "min_frequency"), [(1_000_000, 30, 1), (3, 12, 2)])
+@pytest.mark.parametrize(("most_characters", "vocab_size", "min_frequency"), [(100_000_000, 30, 1), (9, 12, 2)])
 @given(texts=UNICODE_TEXTS, lowercase=st.booleans(), mask_numbers=st.booleans())
 @settings(max_examples=80, deadline=None)
 @example(texts=[EVERYTHING, *TEXTS], lowercase=True, mask_numbers=True)
 def test_the_vocabulary_is_what_the_trainer_of_tokenizers_makes_of_whole_texts(
-    most_pieces, vocab_size, min_frequency, texts, lowercase, mask_numbers
+    most_characters, vocab_size, min_frequency, texts, lowercase, mask_numbers
 ):
     expected = tokenization_sgm._untrained_backend(lowercase, mask_numbers)
     trainer = WordLevelTrainer(
@@ -136,7 +136,7 @@ def test_the_vocabulary_is_what_the_trainer_of_tokenizers_makes_of_whole_texts(
     )
     expected.train_from_iterator(["word word", *texts], trainer)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tokenization_sgm, "_MOST_PIECES", most_pieces)
+        patch.setattr(tokenization_sgm, "_MOST_CHARACTERS", most_characters)
         tokenizer = SGMTokenizer.train_from_texts(
             ["word word", *texts], vocab_size, lowercase, mask_numbers, min_frequency=min_frequency
         )
