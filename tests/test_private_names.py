@@ -118,13 +118,15 @@ def names_overridden(file: str) -> set[str]:
         return set()  # runs when it is imported
     folder, _, path = file.partition("/")
     module = import_module(".".join([PACKAGES[folder], *Path(path).with_suffix("").parts]).removesuffix(".__init__"))
+    nodes = ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8")))
+    texts = {node.name: ast.unparse(node) for node in nodes if isinstance(node, ast.ClassDef)}
     found = set()
     for made in [value for value in vars(module).values() if inspect.isclass(value)]:
-        if made.__module__ != module.__name__:
+        if made.__module__ != module.__name__ or made.__name__ not in texts:
             continue
         bases = [base for base in made.__mro__[1:] if not base.__module__.startswith(("sgm_hf", "builtins"))]
         documented = set().union(*(names for base, names in DOCUMENTED.items() if issubclass(made, base)))
-        in_text = names_made(inspect.getsource(made))  # not what a library sets on a class afterwards
+        in_text = names_made(texts[made.__name__])  # not what a library sets on a class afterwards
         theirs = {name for base in bases for name in vars(base)}
         found |= in_text & theirs & set(vars(made)) - documented
     return found

@@ -91,7 +91,7 @@ def test_a_kind_that_the_configuration_does_not_have_is_refused(capsys):
     parser = HfArgumentParser(make_dataclass("Grown", config_options(GrownConfig)))
     with pytest.raises(SystemExit):
         parser.parse_args(["--pooling", "sum"])
-    assert "'mean', 'max'" in capsys.readouterr().err
+    assert "mean, max" in capsys.readouterr().err.replace("'", "")  # Python 3.11 quotes them
 
 
 def test_every_field_of_the_configuration_is_an_explained_option_or_set_by_the_library():
