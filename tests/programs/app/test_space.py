@@ -61,7 +61,7 @@ print(json.dumps({
 
 def test_a_space_runs_by_itself_with_its_own_files(space):
     folder, classifier = space
-    command = [sys.executable, "-c", READ_SPACE, json.dumps(TEXTS)]
+    command = [sys.executable, "-B", "-c", READ_SPACE, json.dumps(TEXTS)]
     finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=180)
     assert finished.returncode == 0, finished.stderr
     found = json.loads(finished.stdout.splitlines()[-1])
