@@ -68,7 +68,8 @@ def machine() -> str:
     cpu = Path("/proc/cpuinfo")
     names = [line for line in cpu.read_text().splitlines() if line.startswith("model name")] if cpu.is_file() else []
     name = names[0].split(":")[1].strip() if names else platform.processor()
-    instructions = [name for name, there in sorted(torch.cpu.get_capabilities().items()) if there is True]
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.11 has it
+    instructions = [name for name, there in sorted(capabilities.items()) if there is True]
     limits = [f"{variable}={os.environ[variable]}" for variable in LIMITS if variable in os.environ]
     return "; ".join([f"torch {torch.__version__}", name, " ".join(instructions), *limits])
 
