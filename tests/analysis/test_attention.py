@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from sgm_hf.analysis import attention, figures
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "programs" / "app"))
 from random_model import TEXTS, build_pipeline  # noqa: E402
 
 HOSTILE = '<img src=x onerror="alert(1)"><script>alert(2)</script> & $x^2$ {{a}} ${alert(3)} ]]> -->'

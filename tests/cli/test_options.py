@@ -50,7 +50,7 @@ def test_messages_advise_only_options_that_exist(path):
 
 
 def test_docs_name_only_options_that_exist():
-    shell = {"write", "index-url", "no-deps", "config_file", *HELP}
+    shell = {"write", "session", "index-url", "no-deps", "config_file", *HELP}
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         text = page.read_text(encoding="utf-8")
         assert set(OPTION.findall(text)) - options() - OF_OTHERS - shell == set(), page.name

@@ -72,6 +72,8 @@ def run_suites(folder: Path) -> dict[str, dict[str, str]]:
     Raises:
         RuntimeError: If the process wrote no outcomes.
     """
+    # A package, because others install one called tests, which would be found before a folder without this file.
+    (folder / "tests" / "__init__.py").touch()
     with tempfile.TemporaryDirectory() as temporary:
         outcomes = Path(temporary, "outcomes.json")
         paths = os.pathsep.join([str(folder), str(HERE)])
