@@ -237,6 +237,10 @@ STRINGS = [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.in
 @pytest.mark.parametrize("kind", STRINGS, ids=str)
 def test_every_kind_of_arrow_string_and_list_is_read(tmp_path, kind):
     path = tmp_path / "t.parquet"
+    try:
+        pa.array(TEXTS).cast(kind)
+    except pa.ArrowNotImplementedError as error:
+        pytest.skip(f"pyarrow {pa.__version__} cannot make such a column: {error}")
     for labels_type in (pa.list_(kind), pa.large_list(kind)):
         table = pa.table({"text": pa.array(TEXTS).cast(kind), "labels": pa.array(LABELS).cast(labels_type)})
         pq.write_table(table, path)
