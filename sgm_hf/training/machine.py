@@ -109,7 +109,7 @@ def multiplies_bf16(device_type: str) -> bool:
     """Whether a device has instructions for bfloat16: emulated, it is slower than fp32."""
     if device_type == "cpu":
         # Before torch 2.11 nothing tells: then fp32, which is right everywhere.
-        capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+        capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
         return any(capabilities.get(name) for name in BF16_INSTRUCTIONS)
     return device_type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
