@@ -183,13 +183,6 @@ def _count_words(texts: Iterable[str], backend: Tokenizer) -> tuple[Counter[str]
     words: Counter[str] = Counter()
     pieces: Counter[str] = Counter()
     number = num_characters = 0
-
-    def cut_pieces() -> None:
-        for piece, count in pieces.items():
-            for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(piece)):
-                words[word] += count
-        pieces.clear()
-
     for text in texts:
         if not isinstance(text, str):
             raise TypeError(f"Text {number} is {text!r} of type {type(text).__name__}; every text must be a string.")
@@ -197,10 +190,18 @@ def _count_words(texts: Iterable[str], backend: Tokenizer) -> tuple[Counter[str]
         pieces.update(text.split())
         num_characters += len(text)
         if num_characters > _MOST_CHARACTERS:
-            cut_pieces()
+            _cut_pieces(pieces, words, backend)
             num_characters = 0
-    cut_pieces()
+    _cut_pieces(pieces, words, backend)
     return words, number
+
+
+def _cut_pieces(pieces: Counter[str], words: Counter[str], backend: Tokenizer) -> None:
+    """Move what was counted as pieces to the count of their words."""
+    for piece, count in pieces.items():
+        for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(piece)):
+            words[word] += count
+    pieces.clear()
 
 
 def _state(rules: normalizers.Normalizer | pre_tokenizers.PreTokenizer | None) -> bytes:

@@ -12,7 +12,8 @@ import torch
 from transformers import pipeline
 from transformers.utils import logging as transformers_logging
 
-from sgm_hf.data.files import load_files
+from sgm_hf.data.documents import iterate_documents
+from sgm_hf.data.layout import Layout
 from sgm_hf.data.lines import read_lines
 from sgm_hf.modeling import MultiLabelGenerationPipeline
 from sgm_hf.programs.models import check_model_name
@@ -21,8 +22,6 @@ from sgm_hf.tables import write_csv
 THRESHOLD = "threshold"  # the set decoding for which the page has a slider
 # Characters of a text that are read for each word that the model reads: the tokenizer takes seconds per megabyte.
 CHARACTERS_PER_WORD = 1000
-# A name that no column has: a file's own labels are not read, so that no error in them matters here.
-NO_COLUMN = "<no labels>"
 
 Prediction = list[dict[str, Any]]
 
@@ -111,14 +110,12 @@ def read_documents(path: Path, text_column: str = "text") -> list[Document]:
         ValueError: If it cannot be read, or has no text.
     """
     if path.suffix.lower() != ".txt":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that the file has no labels
-            data = load_files(test_file=path, text_column=text_column or "text", labels_column=NO_COLUMN)["test"]
-        return [Document(*pair) for pair in zip(data["id"], data["text"], strict=True)]
-    documents = name_lines(read_lines(path), path.name)
-    if not documents:
+        documents = iterate_documents(path, Layout(text_column or "text"), labels="ignored")
+        return [Document(document.id, document.text) for document in documents]
+    lines = name_lines(read_lines(path), path.name)
+    if not lines:
         raise ValueError(f"{path.name} has no text; expected one text per line.")
-    return documents
+    return lines
 
 
 def name_lines(lines: Iterable[tuple[int, str]], name: str) -> list[Document]:
