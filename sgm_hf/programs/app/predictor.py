@@ -16,7 +16,7 @@ from sgm_hf.data.documents import iterate_documents
 from sgm_hf.data.layout import Layout
 from sgm_hf.data.lines import read_lines
 from sgm_hf.modeling import MultiLabelGenerationPipeline
-from sgm_hf.programs.models import check_model_name
+from sgm_hf.programs.models import load_checkpoint
 from sgm_hf.tables import write_csv
 
 THRESHOLD = "threshold"  # the set decoding for which the page has a slider
@@ -82,17 +82,10 @@ def load_predictor(model: str) -> Predictor:
     Raises:
         FileNotFoundError: If there is no such model.
     """
-    check_model_name(model)
     transformers_logging.disable_progress_bar()
-    try:
-        return Predictor(
-            pipeline("multi-label-generation", model=model, device=0 if torch.cuda.is_available() else "cpu")
-        )
-    except OSError as error:
-        raise FileNotFoundError(
-            f"{model} is neither a folder with a model and its tokenizer nor a model on the Hub that can be reached: "
-            f"{' '.join(str(error).split())}"
-        ) from error
+    loaded, tokenizer = load_checkpoint(model)
+    device = 0 if torch.cuda.is_available() else "cpu"
+    return Predictor(pipeline("multi-label-generation", model=loaded, tokenizer=tokenizer, device=device))
 
 
 def read_documents(path: Path, text_column: str = "text") -> list[Document]:
