@@ -75,6 +75,8 @@ class SGMConfig(PreTrainedConfig):
             `pad_token_id` are then its.
         encoder_hidden_size: Size of one direction of the encoder; a word's state has twice this size.
         encoder_layers: Number of layers of the encoder.
+        encoder_max_length: Words after which the encoder stops reading; the lexical branch reads all that the
+            tokenizer leaves. Default: none.
         cell: Recurrent cell of the decoder: "lstm" (eq. 7).
         decoder_hidden_size: Size of the decoder.
         decoder_layers: Number of layers of the decoder (paper: 1 AAPD, 2 RCV1-V2).
@@ -90,8 +92,16 @@ class SGMConfig(PreTrainedConfig):
         gate_activation: Activation of the transform gate H of eq. 13: "linear" as the paper writes it, or "sigmoid" as
             the authors' released code has it.
         label_mask: Whether labels already produced are masked (I_t of eq. 9-10), in training and in decoding.
+        lexical_branch: Whether a sparse linear model over the words of the whole text gives the log-odds of each label
+            ([`SGMLexicalBranch`]); it is fitted before the rest is trained.
+        lexical_bigrams: Number of pairs of neighbouring words that the branch counts in addition.
+        lexical_in_decoder: Whether the branch's log-odds enter the logits of every decoder step. If not, they take
+            part when sets and scores are made of what the decoder has found.
+        lexical_logit_dropout: Share of the documents for which the decoder has only these log-odds to score labels by,
+            in training with `lexical_in_decoder`.
         dropout: Dropout probability on the inputs of every encoder layer (the word embeddings first) and of every
             decoder layer (label feedback and context first), and before the output layer.
+        word_dropout: Probability that a word of the encoder's input is left out in training: its embedding is zero.
         initializer_range: Standard deviation of the initial word and label embeddings.
         label_order: Order of the labels in the training targets: "frequency", "alphabetical", "shuffled" or "given". A
             record only: the data pipeline produces the order.
@@ -124,6 +134,7 @@ class SGMConfig(PreTrainedConfig):
     encoder_config: dict[str, Any] | PreTrainedConfig | None = None
     encoder_hidden_size: int = 256
     encoder_layers: int = 2
+    encoder_max_length: int | None = None
     cell: Literal["lstm"] = "lstm"
     decoder_hidden_size: int = 512
     decoder_layers: int = 1
@@ -134,7 +145,12 @@ class SGMConfig(PreTrainedConfig):
     mixture_lambda: float | int = 0.5
     gate_activation: Literal["linear", "sigmoid"] = "linear"
     label_mask: bool = True
+    lexical_branch: bool = False
+    lexical_bigrams: int = 0
+    lexical_in_decoder: bool = False
+    lexical_logit_dropout: float | int = 0.0
     dropout: float | int = 0.5
+    word_dropout: float | int = 0.0
     initializer_range: float | int = 0.1
     label_order: Literal["frequency", "alphabetical", "shuffled", "given"] = "frequency"
     num_untrained_labels: int = 0
@@ -267,8 +283,26 @@ class SGMConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if not 0.0 <= self.mixture_lambda <= 1.0:
             raise ValueError(f"mixture_lambda must lie between 0 and 1 (eq. 14), got {self.mixture_lambda}.")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout}.")
+        if self.encoder_max_length is not None and self.encoder_max_length < 1:
+            raise ValueError(f"encoder_max_length must be at least 1, got {self.encoder_max_length}.")
+        for name in ("dropout", "word_dropout", "lexical_logit_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}.")
+
+    def validate_lexical_branch(self) -> None:
+        """Part of `@strict` validation: nothing is asked of a lexical branch that is not there."""
+        if self.lexical_bigrams < 0:
+            raise ValueError(f"lexical_bigrams must not be negative, got {self.lexical_bigrams}.")
+        asked = [name for name in ("lexical_bigrams", "lexical_in_decoder") if getattr(self, name)]
+        if asked and not self.lexical_branch:
+            raise ValueError(
+                f"{asked[0]} is {getattr(self, asked[0])}, but there is no lexical_branch; set it to True."
+            )
+        if self.lexical_logit_dropout and not self.lexical_in_decoder:
+            raise ValueError(
+                f"lexical_logit_dropout is {self.lexical_logit_dropout}, but without lexical_in_decoder the decoder "
+                "has its own logits only; set that to True, or leave this out."
+            )
 
     @property
     def eos_label_id(self) -> int:

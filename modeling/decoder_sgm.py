@@ -87,7 +87,7 @@ class SGMDecoderState(Cache):
     """What the decoder remembers between two steps, in the place where Transformers keeps key-value caches.
 
     Args:
-        documents: Tensors (B, ...) kept once per document: the attention's memory, the label bias.
+        documents: Tensors (B, ...) kept once per document: the attention's memory, the log-odds of the labels.
         rows: Tensors (R, ...) that follow their beam: the cells' states, c_{t-1}, ē_{t-1}, the labels masked so far.
     """
 
@@ -113,6 +113,55 @@ class SGMDecoderState(Cache):
     def keep_documents(self, documents: torch.Tensor) -> None:
         """Forgets all documents but those at the places `documents` (D); rows stay as they are."""
         self.documents = {name: tensor.index_select(0, documents) for name, tensor in self.documents.items()}
+
+
+class SGMLexicalScorer(nn.Module):
+    """What the lexical branch's log-odds z add to the logits of a step: a z_l + b to a label's, c log Σ exp z to eos'.
+
+    The sum runs over the labels that may still come: eos is as likely as all of them are not. Each of the first steps
+    has an own a, b and c, since a document's first label is another question than whether there is a third; the last
+    ones are of all further steps.
+    """
+
+    num_steps = 8
+    # Log-odds beyond say no more: e^10 to 1.
+    largest = 10.0
+
+    def __init__(self, config: SGMConfig):
+        super().__init__()
+        self.label_scale = nn.Parameter(torch.ones(self.num_steps))  # a
+        self.label_bias = nn.Parameter(torch.zeros(self.num_steps))  # b
+        self.eos_scale = nn.Parameter(torch.zeros(self.num_steps))  # c
+        self.logit_dropout = nn.Dropout(config.lexical_logit_dropout)
+
+    def memory(self, lexical_logits: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What is kept of each document: z (B, L), and which documents' own logits count, (B, 1)."""
+        ones = lexical_logits.new_ones(len(lexical_logits), 1)  # (B, 1)
+        return {
+            "lexical_logits": lexical_logits.clamp(-self.largest, self.largest),
+            "own_logits_count": (self.logit_dropout(ones) > 0).to(ones.dtype),
+        }
+
+    def forward(self, own_logits: torch.Tensor, state: SGMDecoderState) -> torch.Tensor:
+        """Adds both sources.
+
+        Args:
+            own_logits: The decoder's, (R, L + 1).
+            state: Of before the step is counted, with this step's mask.
+
+        Returns:
+            (R, L + 1).
+        """
+        step = min(state.num_steps, self.num_steps - 1)
+        z, counts = state.documents["lexical_logits"], state.documents["own_logits_count"]  # (B, L), (B, 1)
+        rows_per_document = len(own_logits) // max(len(z), 1)
+        z, counts = (tensor.repeat_interleave(rows_per_document, dim=0) for tensor in (z, counts))  # (R, L), (R, 1)
+        missing = z  # (R, L)
+        if "masked" in state.rows:
+            missing = z.masked_fill(state.rows["masked"][:, :-1], -self.largest)  # (R, L)
+        eos = self.eos_scale[step] * missing.logsumexp(dim=-1, keepdim=True)  # (R, 1)
+        labels = self.label_scale[step] * z + self.label_bias[step]  # (R, L)
+        return own_logits * counts + torch.cat([labels, eos], dim=-1)  # (R, L + 1)
 
 
 class SGMLSTMCell(nn.LSTMCell):
@@ -149,6 +198,7 @@ class SGMDecoder(nn.Module):
             self.context_projection = nn.Linear(self.attention.context_size, hidden_size, bias=False)  # V_d
         self.output = nn.Linear(hidden_size, config.num_labels + 1)  # W_o: labels and eos
         self.dropout = SGMDropout(config.dropout)
+        self.lexical = SGMLexicalScorer(config) if config.lexical_in_decoder else None
 
     def add_labels(self, count: int) -> None:
         """Gives `count` more labels the average output weights of those there are."""
@@ -171,6 +221,9 @@ class SGMDecoder(nn.Module):
 
         Returns:
             A state of R rows, R / B equal ones per document.
+
+        Raises:
+            ValueError: If the decoder needs the log-odds of the labels, and there are none.
         """
         summary = encoded.summary  # (B, S)
         assert summary is not None  # of every encoder
@@ -186,8 +239,13 @@ class SGMDecoder(nn.Module):
             masked[:, self.num_labels - num_left_out : self.num_labels] = True
             rows["masked"] = masked
         documents = self.attention.memory(encoded)
-        if encoded.label_bias is not None:
-            documents["label_bias"] = encoded.label_bias  # (B, L + 1)
+        if self.lexical is not None:
+            if encoded.lexical_logits is None:
+                raise ValueError(
+                    "The decoder needs lexical_logits (config.lexical_in_decoder), which encoder_outputs lacks; "
+                    "give what model.encode() returned."
+                )
+            documents |= self.lexical.memory(encoded.lexical_logits)
         return SGMDecoderState(documents, rows)
 
     def step(
@@ -242,13 +300,12 @@ class SGMDecoder(nn.Module):
         if self.attention.context_size:
             features = features + self.context_projection(state.rows["context"])  # (R, H_d)
         logits = at_least_float32(self.output(self.dropout(torch.tanh(features))))  # (R, L + 1), eq. 8
-        if "label_bias" in state.documents:
-            bias = state.documents["label_bias"]  # (B, L + 1)
-            logits = logits + bias.repeat_interleave(len(logits) // max(len(bias), 1), dim=0)  # (R, L + 1)
         if self.label_mask:
             columns = torch.arange(self.num_labels + 1, device=label_ids.device)  # (L + 1)
             is_produced = (label_ids[:, None] == columns) & (columns < self.num_labels)  # (R, L + 1), never eos
             state.rows["masked"] = state.rows["masked"] | is_produced  # (R, L + 1)
+        if self.lexical is not None:
+            logits = self.lexical(logits, state)  # (R, L + 1)
         if "masked" in state.rows:
             logits = logits.masked_fill(state.rows["masked"], float("-inf"))  # (R, L + 1), eq. 9-10
         return logits

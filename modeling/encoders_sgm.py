@@ -26,12 +26,13 @@ class SGMEncoderOutput(BaseModelOutput):
         last_hidden_state: The states h, (B, T', H).
         mask: True for the states that exist, (B, T') bool; T' need not be the number of words.
         summary: What the decoder's first state is made of, (B, S).
-        label_bias: Added to the logits of every step, (B, L + 1).
+        lexical_logits: Log-odds of each label by the words of the whole text, (B, L) float32; see
+            `SGMForMultiLabelGeneration.encode`.
     """
 
     mask: torch.Tensor | None = None
     summary: torch.Tensor | None = None
-    label_bias: torch.Tensor | None = None
+    lexical_logits: torch.Tensor | None = None
 
 
 class SGMEncoder(nn.Module):
@@ -129,6 +130,7 @@ class SGMRecurrentEncoder(SGMEncoder):
         sizes = [config.embedding_size] + [self.output_size] * (config.encoder_layers - 1)
         self.layers = nn.ModuleList(SGMBidirectionalLSTM(size, config.encoder_hidden_size) for size in sizes)
         self.dropout = SGMDropout(config.dropout)
+        self.word_dropout = config.word_dropout
 
     def forward(
         self,
@@ -166,6 +168,9 @@ class SGMRecurrentEncoder(SGMEncoder):
             raise ValueError("The attention mask must have its padding on the right: tokenizer.padding_side='right'.")
         reversal = reversal_index(mask.sum(dim=1), mask.shape[1])  # (B * T)
 
+        if self.training and self.word_dropout:
+            is_kept = torch.rand(mask.shape, device=mask.device) >= self.word_dropout  # (B, T)
+            states = states * is_kept[..., None]  # (B, T, embedding_size)
         hidden_states = [states]
         for layer in self.layers:
             states = layer(self.dropout(states), reversal)  # (B, T, H)

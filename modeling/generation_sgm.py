@@ -9,6 +9,7 @@ Shapes: B documents, K hypotheses per document (beams or samples), R = B * K row
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, TypeVar
 
 import torch
@@ -294,6 +295,7 @@ class SGMGenerationMixin(SearchHooks):
             output = self._empty_output(config, wants_scores)
             return output if config.return_dict_in_generate else output.sequences
 
+        self._encode_texts(inputs, config, model_kwargs)
         logits_processor = LogitsProcessorList(logits_processor or [])
         if not constraints.is_trivial:
             logits_processor.append(constraints)
@@ -399,6 +401,19 @@ class SGMGenerationMixin(SearchHooks):
         if cut is None:
             config.max_length = max(longest, num_given + 1)
         return constraints
+
+    def _encode_texts(
+        self, inputs: torch.Tensor | None, config: GenerationConfig, model_kwargs: dict[str, Any]
+    ) -> None:
+        """Adds what [`~SGMForMultiLabelGeneration.encode`] returns to the arguments of the model."""
+        # Transformers would run the encoder alone.
+        names = {*signature(self.encode).parameters, *signature(self.encoder.forward).parameters}
+        texts = {name: model_kwargs[name] for name in names if name in model_kwargs}
+        if inputs is not None:
+            texts[self.encoder.main_input_name] = inputs
+        model_kwargs.pop("lexical_logits", None)
+        if model_kwargs.get("encoder_outputs") is None:
+            model_kwargs["encoder_outputs"] = self.encode(**texts, output_hidden_states=config.output_hidden_states)
 
     def _check_decoder_ids(self, config: GenerationConfig) -> None:
         """Refuses other ids of bos, eos and padding than the model has; more labels than eos may end a sequence."""

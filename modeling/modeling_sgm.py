@@ -145,6 +145,7 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
     def __init__(self, config: SGMConfig):
         super().__init__(config)
         self.encoder = ENCODERS[config.encoder](config)
+        self.lexical = None  # TODO lexical branch
         self.decoder = SGMDecoder(config, self.encoder)
         self.generation_config = default_generation_config(config)
         self.post_init()
@@ -220,6 +221,43 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
         shifted = torch.cat([start, labels[:, :-1]], dim=1)  # (B, n)
         return shifted.masked_fill(shifted == -100, self.config.pad_label_id)  # (B, n)
 
+    def encode(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        lexical_logits: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> SGMEncoderOutput:
+        """Runs the encoder over the beginning of each text, and the lexical branch over all of it.
+
+        Args:
+            input_ids: Word ids, padded on the right, (B, T) int64.
+            attention_mask: 1 for words, 0 for padding, (B, T); by default, what is not the padding word.
+            inputs_embeds: In place of `input_ids`, (B, T, embedding_size).
+            lexical_logits: In place of what the branch says, (B, L): in training, what a branch says that was fitted
+                without the document.
+            **kwargs: Passed to the encoder.
+
+        Raises:
+            ValueError: If the branch has no words to read, or there is no branch that could use `lexical_logits`.
+        """
+        if self.lexical is None and lexical_logits is not None:
+            raise ValueError("lexical_logits is given, but the model has no lexical branch; leave it out.")
+        if self.lexical is not None and lexical_logits is None:
+            if input_ids is None:
+                raise ValueError("The lexical branch reads words: give input_ids, or lexical_logits in its place.")
+            mask = input_ids.ne(self.config.pad_token_id) if attention_mask is None else attention_mask  # (B, T)
+            lexical_logits = self.lexical(input_ids, mask)  # (B, L)
+        texts = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds}
+        if self.config.encoder_max_length is not None:
+            longest = self.config.encoder_max_length
+            texts = {name: None if tensor is None else tensor[:, :longest] for name, tensor in texts.items()}
+        encoded = self.encoder(**texts, **kwargs)
+        if lexical_logits is not None:
+            encoded.lexical_logits = lexical_logits.float()  # (B, L)
+        return encoded
+
     def start_decoding(
         self,
         encoder_outputs: BaseModelOutput | tuple,
@@ -280,7 +318,7 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
             label_smoothing: Share of the target spread evenly over the labels that the mask allows.
             num_items_in_batch: Divide the summed loss by this, not by the number of target labels; `Trainer` gives it
                 under gradient accumulation.
-            **kwargs: Passed to the encoder.
+            **kwargs: Passed to [`~SGMForMultiLabelGeneration.encode`].
 
         Returns:
             `loss` (token cross-entropy, nats); `logits` (R, n, L + 1), -inf for masked labels; `past_key_values`;
@@ -304,7 +342,7 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
         if past_key_values is None:
             if encoder_outputs is None:
                 inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds}
-                encoder_outputs = self.encoder(**inputs, output_hidden_states=output_hidden_states, **kwargs)
+                encoder_outputs = self.encode(**inputs, output_hidden_states=output_hidden_states, **kwargs)
             past_key_values = self.start_decoding(
                 encoder_outputs,
                 attention_mask,

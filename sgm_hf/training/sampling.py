@@ -205,7 +205,7 @@ class SamplingTrainer(SGMTrainer):
         if model is not self.model or self.args.dropout_in_sampling or self.is_fsdp_enabled:
             return None
         with self.accelerator.autocast():
-            return self.model.get_encoder()(**texts)
+            return self.model.encode(**texts)
 
     @torch.no_grad()
     def _sample(
@@ -215,7 +215,7 @@ class SamplingTrainer(SGMTrainer):
         with self.accelerator.autocast():
             source: dict[str, Any] = texts  # all that FSDP can use: only the whole model has its weights
             if not self.is_fsdp_enabled:
-                encoded = self.model.get_encoder()(**texts) if encoder_outputs is None else encoder_outputs
+                encoded = self.model.encode(**texts) if encoder_outputs is None else encoder_outputs
                 tensors = {name: t.detach() for name, t in encoded.items() if isinstance(t, torch.Tensor)}
                 source = {"encoder_outputs": type(encoded)(**tensors), "attention_mask": texts["attention_mask"]}
             settings = {"do_sample": True, "top_k": 0, "top_p": 1.0, "temperature": self.args.temperature}

@@ -1,4 +1,4 @@
-"""A new encoder, cell, attention or label bias is one class and one entry of a dictionary, and then all works.
+"""A new encoder, cell or attention is one class and one entry of a dictionary, and then all works.
 
 The toys below are as a contributor would write them: nothing else of the package knows of them.
 """
@@ -17,7 +17,7 @@ from transformers import AutoModel, BertConfig, BertTokenizer, pipeline
 from sgm_hf import SGMTrainer, SGMTrainingArguments, encode_dataset
 from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration, attention_sgm, decoder_sgm, encoders_sgm
 from sgm_hf.modeling.attention_sgm import SGMAttention
-from sgm_hf.modeling.encoders_sgm import SGMEncoder, SGMEncoderOutput, SGMRecurrentEncoder
+from sgm_hf.modeling.encoders_sgm import SGMEncoder, SGMEncoderOutput
 
 LABELS = ("grain", "cocoa", "coffee", "sugar")
 WORDS_PER_LABEL = 2  # words 2, 3 are of label 0, words 4, 5 of label 1, ...; word 0 is padding, word 1 says nothing
@@ -76,20 +76,6 @@ class DotAttention(SGMAttention):
         return (weights @ projected).flatten(0, 1), weights.flatten(0, 1)
 
 
-class BiasedEncoder(SGMRecurrentEncoder):
-    """The usual states, and what each word says for or against each label."""
-
-    def __init__(self, config: SGMConfig):
-        super().__init__(config)
-        self.says = nn.Embedding(config.vocab_size, config.num_labels + 1)
-
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any) -> SGMEncoderOutput:
-        """Encodes, and sums over the words."""
-        output = super().forward(input_ids, attention_mask, **kwargs)
-        output.label_bias = (self.says(input_ids) * attention_mask[..., None]).sum(dim=1)  # (B, L + 1)
-        return output
-
-
 class PretrainedEncoder(SGMEncoder):
     """Any encoder of Transformers, with its own configuration."""
 
@@ -120,7 +106,7 @@ class PretrainedEncoder(SGMEncoder):
 class ToyConfig(SGMConfig):
     """The configuration with the toys' names."""
 
-    encoder: Literal["recurrent", "halving", "biased", "pretrained"] = "recurrent"
+    encoder: Literal["recurrent", "halving", "pretrained"] = "recurrent"
     cell: Literal["lstm", "gru"] = "lstm"
     attention: Literal["word", "none", "dot"] = "word"
 
@@ -144,9 +130,8 @@ TOYS = {
     "halving encoder": {"encoder": "halving"},
     "GRU cell": {"cell": "gru", "decoder_layers": 2},
     "dot attention": {"attention": "dot"},
-    "label bias": {"encoder": "biased"},
     "pre-trained encoder": {"encoder": "pretrained", "encoder_config": BERT},
-    "all but the bias": {"encoder": "halving", "cell": "gru", "attention": "dot"},
+    "all at once": {"encoder": "halving", "cell": "gru", "attention": "dot"},
 }
 
 
@@ -156,7 +141,6 @@ def entries(monkeypatch):
     monkeypatch.setitem(encoders_sgm.ENCODERS, "halving", HalvingEncoder)
     monkeypatch.setitem(decoder_sgm.CELLS, "gru", GRUCell)
     monkeypatch.setitem(attention_sgm.ATTENTIONS, "dot", DotAttention)
-    monkeypatch.setitem(encoders_sgm.ENCODERS, "biased", BiasedEncoder)
     monkeypatch.setitem(encoders_sgm.ENCODERS, "pretrained", PretrainedEncoder)
 
 
@@ -295,7 +279,7 @@ def test_it_comes_back_from_disk_bit_for_bit(settings, tmp_path):
     assert torch.equal(model.generate(**inputs), loaded.generate(**inputs))
 
 
-@pytest.mark.parametrize("toy", ["GRU cell", "dot attention", "label bias", "pre-trained encoder"])
+@pytest.mark.parametrize("toy", ["GRU cell", "dot attention", "pre-trained encoder"])
 def test_gradient_checkpointing_changes_no_gradient(toy):
     inputs, sets = documents(14)
     gradients = []
@@ -334,18 +318,6 @@ def test_a_pretrained_encoder_is_trained_and_served_with_its_own_tokenizer(tmp_p
     assert [word["word"] for word in answers[0][0]["attention"]][1:-1] == columns["text"][0].split()
     with pytest.warns(UserWarning, match="no word"):
         assert classifier("") == []
-
-
-def test_a_label_bias_is_added_at_every_step():
-    model = build(TOYS["label bias"]).eval()
-    inputs, sets = documents(7)
-    labels = targets(sets)
-    model.decoder.feedback.kind = "previous_label"  # no distribution is fed back, so that nothing else changes
-    with_bias = model(**inputs, labels=labels).logits  # (B, n, L + 1)
-    bias = model.encoder(**inputs).label_bias  # (B, L + 1)
-    model.encoder.says.weight.data.zero_()
-    expected = model(**inputs, labels=labels).logits + bias[:, None]  # (B, n, L + 1)
-    torch.testing.assert_close(with_bias, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_states_alone_are_refused_where_they_are_not_all(tmp_path):

@@ -434,17 +434,20 @@ def test_resuming_gives_the_same_weights_as_never_stopping(tmp_path):
 
 
 def test_samples_are_drawn_from_all_that_the_encoder_returns_for_a_document(tmp_path):
-    trainer, batch = make_trainer(tmp_path, model=make_model()), make_batch([0, 1, 2])
-    bias = torch.zeros(3, NUM_LABELS + 1, requires_grad=True)
+    model = make_model(lexical_branch=True, lexical_in_decoder=True)
+    trainer, batch = make_trainer(tmp_path, model=model), make_batch([0, 1, 2])
+    log_odds = torch.full((3, NUM_LABELS), -9.0)
+    log_odds[:, 2] = 9.0
+    log_odds.requires_grad_()
     encode = trainer.model.encoder.forward
 
     def with_bias(*inputs, **named_inputs):
         encoded = encode(*inputs, **named_inputs)
-        encoded.label_bias = bias + torch.tensor([0.0, 0.0, 90.0, 0.0, 50.0])  # label 2, then eos
+        encoded.lexical_logits = log_odds
         return encoded
 
     trainer.model.encoder.forward = with_bias
     loss, samples = trainer.compute_loss(trainer.model, batch, return_outputs=True)
     assert samples.targets.tolist() == [[[2, NUM_LABELS]]] * 3
     loss.backward()
-    assert bias.grad is not None
+    assert log_odds.grad is not None
