@@ -16,6 +16,7 @@ import subprocess
 from datetime import date
 from pathlib import Path
 
+from sgm_hf.metrics.calibration import SCORE_METRICS
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 from sgm_hf.tables import markdown_table, mean_and_deviation, write_csv
 
@@ -37,6 +38,7 @@ COLUMNS = (
     *("precision", "seed"),
     *METRICS,
     *("best_epoch", "training_minutes", "cpu", "cores", "threads", "accelerator", "torch", "transformers"),
+    *SCORE_METRICS,  # of the label scores, the same for each set decoding; empty in rows of before they were measured
 )
 
 
@@ -70,6 +72,7 @@ def rows_of_run(run: Path, config: str) -> list[dict]:
             "label_threshold": round(metrics["label_threshold"], 4) if decoding == "threshold" else "",
         }
         | {name: round(metrics[f"{decoding}_{name}"], 5) for name in METRICS}
+        | {name: round(metrics[name], 5) for name in SCORE_METRICS if name in metrics}
         for split, metrics in summary["metrics"].items()
         for decoding in SET_DECODINGS
     ]

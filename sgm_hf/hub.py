@@ -1,5 +1,6 @@
 """The model card: what a repository on the Hub says about a model, for readers and (its metadata) for the Hub."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,13 @@ METRICS = (
     ("samples_f1", "f1", "Samples F1"),
     ("hamming_loss", "hamming_loss", "Hamming loss"),
     ("zero_one_loss", "zero_one_loss", "0/1 loss"),
+)
+# Those of the label scores, which no set decoding changes.
+SCORE_METRICS = (
+    ("ece", "expected_calibration_error", "Expected calibration error"),
+    ("nll", "negative_log_likelihood", "Negative log-likelihood, nats per text"),
+    ("brier", "brier_score", "Brier score"),
+    ("certain_errors", "certain_errors", "Certain errors per text"),
 )
 
 
@@ -77,6 +85,10 @@ def make_model_card(facts: CardFacts) -> ModelCard:
         ]
         for split, metrics in facts.results.items()
     }
+    score_results = {
+        split: [(title, _number(metrics[name])) for name, _, title in SCORE_METRICS if name in metrics]
+        for split, metrics in facts.results.items()
+    }
     settings = {
         title: [(_code(name), _code(_number(value))) for name, value in values.items() if value is not None]
         for title, values in {**facts.settings, "Versions": facts.versions}.items()
@@ -86,6 +98,7 @@ def make_model_card(facts: CardFacts) -> ModelCard:
         template_path=str(TEMPLATE),
         facts=facts,
         results={split: rows for split, rows in results.items() if rows},
+        score_results=score_results,
         settings={title: rows for title, rows in settings.items() if rows},
         decodings=[_code(decoding) for decoding in SET_DECODINGS],
         code=_code,
@@ -111,8 +124,8 @@ def card_metadata(facts: CardFacts) -> ModelCardData:
             metric_value=round(float(metrics[metric]), 4),
         )
         for split, metrics in facts.results.items()
-        for metric, kind, title in METRICS
-        if metric in metrics
+        for metric, kind, title in (*METRICS, *SCORE_METRICS)
+        if math.isfinite(metrics.get(metric, math.nan))
     ]
     return ModelCardData(
         language=list(facts.language) or None,

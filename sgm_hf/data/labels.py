@@ -213,6 +213,13 @@ def label_matrix(label_id_sets: Sequence[Sequence[int]], num_columns: int) -> np
     return matrix
 
 
+def label_counts(label_id_sets: Iterable[Sequence[int]], num_labels: int) -> np.ndarray:
+    """The number of documents that have each label, (L) int64; ids from `num_labels` on are left out."""
+    return np.bincount(np.fromiter((i for ids in label_id_sets for i in ids), dtype=np.int64), minlength=num_labels)[
+        :num_labels
+    ]
+
+
 def reference_matrix(
     label_sets: Sequence[Sequence[str]],
     label_names: Sequence[str],

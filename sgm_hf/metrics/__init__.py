@@ -1,22 +1,41 @@
-"""Metrics of multi-label classification, in numpy and as a module of the `evaluate` library."""
+"""Metrics of multi-label classification, in numpy and as modules of the `evaluate` library."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .multilabel import compute_metrics, fit_threshold, label_report
+from .calibration import calibration_bins, compute_score_metrics, expected_calibration_error
+from .multilabel import compute_metrics, f1_by_frequency, fit_threshold, frequency_bands, label_report
 
 if TYPE_CHECKING:
     from evaluate import EvaluationModule
 
-__all__ = ["compute_metrics", "fit_threshold", "label_report", "load_metric"]
+__all__ = [
+    "calibration_bins",
+    "compute_metrics",
+    "compute_score_metrics",
+    "expected_calibration_error",
+    "f1_by_frequency",
+    "fit_threshold",
+    "frequency_bands",
+    "label_report",
+    "load_metric",
+]
 
 
-def load_metric(**load_arguments: Any) -> "EvaluationModule":
-    """Load `compute_metrics` as a module of the `evaluate` library, without a network.
+def load_metric(name: str = "multilabel", **load_arguments: Any) -> "EvaluationModule":
+    """Load our metrics as a module of the `evaluate` library, without a network.
 
-    Its `compute(references=..., predictions=...)` takes multi-hot rows, as `evaluate.load("f1", "multilabel")` does,
-    and returns the dictionary of `compute_metrics`. `load_arguments` are those of `evaluate.load`, e.g. `cache_dir`.
+    Args:
+        name: "multilabel" for `compute_metrics`: its `compute(references=..., predictions=...)` takes multi-hot rows,
+            as `evaluate.load("f1", "multilabel")` does. "calibration" for `compute_score_metrics`: there the
+            predictions are rows of label scores. Both return the dictionary of that function.
+        **load_arguments: Those of `evaluate.load`, e.g. `cache_dir`.
+
+    Raises:
+        ValueError: If there is no such module.
     """
-    import evaluate  # here, because it takes seconds to import and compute_metrics does not need it
+    import evaluate  # here, because it takes seconds to import and the functions do not need it
 
-    return evaluate.load(str(Path(__file__).with_name("multilabel_metrics")), **load_arguments)
+    if name not in ("multilabel", "calibration"):
+        raise ValueError(f"there is no metric {name!r}; give 'multilabel' or 'calibration'.")
+    return evaluate.load(str(Path(__file__).with_name(f"{name}_metrics")), **load_arguments)

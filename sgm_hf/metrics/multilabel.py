@@ -6,11 +6,14 @@ in `samples_f1`.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
 # Scores are ratios of sums of probabilities, which rounding may move this far outside [0, 1].
 _SCORE_TOLERANCE = 1e-5
+# Lowest numbers of training documents of the bands by which F1 is reported.
+FREQUENCY_BOUNDS = (1, 10, 100, 1000)
 
 
 def compute_metrics(references: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
@@ -37,7 +40,7 @@ def compute_metrics(references: np.ndarray, predictions: np.ndarray) -> dict[str
         TypeError: If a matrix is not a boolean numpy array.
         ValueError: If the shapes differ, are not two-dimensional, or have no document or no label.
     """
-    _check_matrices(references, "predictions", predictions, "b", "bool")
+    check_matrices(references, "predictions", predictions, "b", "bool")
     hits = references & predictions
     wrong = references ^ predictions
     micro = _precision_recall_f1(hits.sum(), predictions.sum(), references.sum())
@@ -77,7 +80,7 @@ def label_report(
         TypeError: If a matrix is not a boolean numpy array.
         ValueError: If the shapes or the number of names do not match.
     """
-    _check_matrices(references, "predictions", predictions, "b", "bool")
+    check_matrices(references, "predictions", predictions, "b", "bool")
     if len(label_names) != references.shape[1]:
         raise ValueError(
             f"label_names has {len(label_names)} names, but the matrices have {references.shape[1]} columns: "
@@ -97,6 +100,61 @@ def label_report(
     ]
 
 
+def frequency_bands(training_counts: np.ndarray, bounds: Sequence[int] = FREQUENCY_BOUNDS) -> dict[str, np.ndarray]:
+    """Group labels by the number of training documents that have them.
+
+    Args:
+        training_counts: Training documents of each label, integer, shape (L).
+        bounds: Lowest number of each band, rising. A label below the first is in no band.
+
+    Returns:
+        Which labels belong to each band, bool, shape (L), by its name: "1_to_9", …, "from_1000". A band without
+        labels is left out.
+    """
+    names = [f"{low}_to_{high - 1}" for low, high in pairwise(bounds)] + [f"from_{bounds[-1]}"]
+    places = np.searchsorted(bounds, training_counts, side="right") - 1  # (L), -1 below the first
+    bands = {name: places == place for place, name in enumerate(names)}
+    return {name: members for name, members in bands.items() if members.any()}
+
+
+def f1_by_frequency(
+    references: np.ndarray,
+    predictions: np.ndarray,
+    training_counts: np.ndarray,
+    bounds: Sequence[int] = FREQUENCY_BOUNDS,
+) -> dict[str, float]:
+    """Micro-F1 and macro-F1 of the labels of each band of frequency in training.
+
+    Args:
+        references: True labels, bool, shape (N, L).
+        predictions: Predicted labels, bool, shape (N, L).
+        training_counts: Training documents of each label, integer, shape (L); 0 for one that training has not seen,
+            which is in no band.
+        bounds: Lowest number of training documents of each band, rising.
+
+    Returns:
+        `micro_f1_BAND` and `macro_f1_BAND` for the bands of `frequency_bands`, as `compute_metrics` gives them for
+        these columns alone.
+
+    Raises:
+        TypeError: If a matrix is not a boolean numpy array.
+        ValueError: If the shapes differ, or there is not one count for each column.
+    """
+    check_matrices(references, "predictions", predictions, "b", "bool")
+    if np.shape(training_counts) != references.shape[1:]:
+        raise ValueError(
+            f"training_counts has the shape {np.shape(training_counts)}, but the matrices have "
+            f"{references.shape[1]} columns: give one count for each column."
+        )
+    hits, predicted, relevant = (matrix.sum(axis=0) for matrix in (references & predictions, predictions, references))
+    metrics = {}
+    for band, members in frequency_bands(training_counts, bounds).items():
+        counts = [of_labels[members] for of_labels in (hits, predicted, relevant)]
+        metrics[f"micro_f1_{band}"] = float(_precision_recall_f1(*(values.sum() for values in counts))[2])
+        metrics[f"macro_f1_{band}"] = float(_precision_recall_f1(*counts)[2].mean())
+    return metrics
+
+
 def fit_threshold(references: np.ndarray, label_scores: np.ndarray) -> float:
     """Find the threshold t for which the sets of labels with a score >= t have the highest micro-F1.
 
@@ -114,13 +172,8 @@ def fit_threshold(references: np.ndarray, label_scores: np.ndarray) -> float:
         TypeError: If `references` is not boolean or `label_scores` is not floating point.
         ValueError: If the shapes differ or a score is not in [0, 1].
     """
-    _check_matrices(references, "label_scores", label_scores, "f", "floating point")
-    # Not `(label_scores < …).any()`, which NaN would pass.
-    if not ((label_scores >= -_SCORE_TOLERANCE) & (label_scores <= 1 + _SCORE_TOLERANCE)).all():
-        raise ValueError(
-            f"label_scores must lie in [0, 1], but they span {label_scores.min()} to {label_scores.max()}: "
-            "give probabilities, not logits."
-        )
+    check_matrices(references, "label_scores", label_scores, "f", "floating point")
+    check_scores(label_scores)
     ends = np.array([0, 1], dtype=label_scores.dtype)
     label_scores = label_scores.clip(0, 1)
     scores, true_scores = np.sort(label_scores, axis=None), np.sort(label_scores[references])
@@ -139,6 +192,26 @@ def fit_threshold(references: np.ndarray, label_scores: np.ndarray) -> float:
     return float(best[np.abs(best - 0.5).argmin()])
 
 
+def multi_hot_matrix(name: str, rows: Sequence[Sequence[int]]) -> np.ndarray:
+    """Multi-hot rows, as the `evaluate` library has them, as a bool matrix (N, L).
+
+    Args:
+        name: What to call the rows in an error.
+        rows: 0 or 1 per label, for each document.
+
+    Raises:
+        ValueError: If a row has another length than the first, or another number.
+    """
+    length = len(rows[0])
+    for i, row in enumerate(rows):
+        if len(row) != length or not set(row) <= {0, 1}:
+            raise ValueError(
+                f"{name} must be multi-hot: a row of {length} zeros and ones for each document, but row {i} is {row}. "
+                "Lists of label ids must be turned into such rows first."
+            )
+    return np.array(rows, dtype=bool)
+
+
 def _precision_recall_f1(
     hits: np.ndarray, predicted: np.ndarray, relevant: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -152,7 +225,7 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray, zero_division: float 
     return np.divide(numerator, denominator, out=undefined, where=np.asarray(denominator) > 0)
 
 
-def _check_matrices(references: np.ndarray, name: str, other: np.ndarray, kind: str, expected: str) -> None:
+def check_matrices(references: np.ndarray, name: str, other: np.ndarray, kind: str, expected: str) -> None:
     """Raise unless both are non-empty arrays of one shape (N, L), `references` of bool, `other` of a dtype `kind`."""
     for called, matrix, of_kind, wanted in (("references", references, "b", "bool"), (name, other, kind, expected)):
         if not isinstance(matrix, np.ndarray):
@@ -172,4 +245,14 @@ def _check_matrices(references: np.ndarray, name: str, other: np.ndarray, kind: 
         raise ValueError(
             f"references have the shape {references.shape}, {name} {other.shape}: "
             "both need a row for each document and a column for each label, in the same order."
+        )
+
+
+def check_scores(label_scores: np.ndarray) -> None:
+    """Raise ValueError unless all scores lie in [0, 1], but for rounding."""
+    # A comparison of the extremes needs no mask of (N, L); NaN passes into both, and fails it.
+    lowest, highest = label_scores.min(), label_scores.max()
+    if not (lowest >= -_SCORE_TOLERANCE and highest <= 1 + _SCORE_TOLERANCE):
+        raise ValueError(
+            f"label_scores must lie in [0, 1], but they span {lowest} to {highest}: give probabilities, not logits."
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from transformers import TrainingArguments
 
+from sgm_hf.metrics.calibration import SCORE_METRICS
 from sgm_hf.training.checkpoints import chosen_checkpoint
 from sgm_hf.training.machine import PRECISIONS, choose_precision
 
@@ -35,7 +36,8 @@ class SGMTrainingArguments(TrainingArguments):
         metric_for_best_model: Any that `SGMTrainer.evaluate` reports, with or without `eval_`; default that of the set
             decoding which the model's generation config chooses. Of several evaluation sets one by its key, as
             `KEY_micro_f1`.
-        greater_is_better: Default: False for a metric whose name ends in "loss", True for all others.
+        greater_is_better: Default: False for a metric whose name ends in "loss", and for those of the label scores
+            (`ece`, `nll`, `brier`, `certain_errors`); True for all others.
         precision: Of multiplication: "fp32", "bf16" (autocast; weights, optimizer and loss stay in fp32), or "auto":
             "bf16" where the device has instructions for it and it works, else "fp32". Where "bf16" cannot run, it is
             "fp32", and a warning says why. Holds what was chosen, never "auto".
@@ -91,7 +93,11 @@ class SGMTrainingArguments(TrainingArguments):
         default="micro_f1", metadata={"help": "Evaluation metric that chooses the best checkpoint."}
     )
     greater_is_better: bool | None = field(
-        default=None, metadata={"help": "Whether that metric is to grow; default: unless its name ends in loss."}
+        default=None,
+        metadata={
+            "help": "Whether that metric is to grow; default: unless its name ends in loss, ece, nll, brier or "
+            "certain_errors."
+        },
     )
     resume_from_checkpoint: str | None = field(
         default=None,
@@ -148,6 +154,9 @@ class SGMTrainingArguments(TrainingArguments):
             self.disable_tqdm = not sys.stderr.isatty()
         if self.eval_strategy == "no":
             self.load_best_model_at_end = False  # nothing says which is best
+        of_scores = tuple(f"_{name}" for name in SCORE_METRICS)
+        if self.greater_is_better is None and f"_{self.metric_for_best_model}".endswith(of_scores):
+            self.greater_is_better = False  # Transformers knows it only of names that end in "loss"
         # It also sets do_eval wherever training evaluates; the command line must keep what the user asked for.
         do_eval = self.do_eval
         super().__post_init__()

@@ -60,6 +60,11 @@ class LabelPredictions:
         scores = torch.from_numpy(self.label_scores)
         return [labels for part in scores.split(DOCUMENTS_PER_SORT) for labels in constraints.select(part, threshold)]
 
+    def label_scores_of(self, num_columns: int) -> np.ndarray:
+        """The label scores, (N, num_columns) float32: 0 in the columns of labels that the model does not know."""
+        unknown = num_columns - self.label_scores.shape[1]
+        return np.pad(self.label_scores, ((0, 0), (0, unknown))) if unknown else self.label_scores
+
 
 def evaluation_sets(dataset: Any, name: str) -> dict[str, Any]:
     """The data sets of one evaluation by name: `name` alone, or `name_key` for each key of a dictionary of them."""

@@ -167,16 +167,18 @@ def _history_lines(history: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _metrics_lines(metrics: dict[str, float]) -> list[str]:
-    """One split's metrics, one column per set decoding."""
+    """One split's metrics: those of the set decodings in a column each, then all others, such as the scores'."""
     names = [name.removeprefix("best_sequence_") for name in metrics if name.startswith("best_sequence_")]
-    if not names:
-        return [f"  {name:<22}{_shown(value):>16}" for name, value in metrics.items()]
-    lines = ["  " + f"{'':<22}" + "".join(f"{decoding:>16}" for decoding in SET_DECODINGS)]
+    lines = []
+    if names:
+        lines = ["  " + f"{'':<22}" + "".join(f"{decoding:>16}" for decoding in SET_DECODINGS)]
     for name in names:
         lines.append(
             f"  {name:<22}" + "".join(f"{_shown(metrics.get(f'{decoding}_{name}')):>16}" for decoding in SET_DECODINGS)
         )
-    return lines
+    in_columns = {*names, *(f"{decoding}_{name}" for decoding in SET_DECODINGS for name in names)}
+    rest = [f"  {name:<22}{_shown(value):>16}" for name, value in metrics.items() if name not in in_columns]
+    return [*lines, "", *rest] if lines and rest else lines + rest
 
 
 def _shown(value: Any) -> str:

@@ -29,8 +29,9 @@ from transformers.trainer_utils import BestRun, TrainOutput, denumpify_detensori
 
 from sgm_hf.data.batching import LengthBucketBatchSampler
 from sgm_hf.data.collation import MultiLabelCollator
-from sgm_hf.data.labels import label_matrix
-from sgm_hf.metrics import compute_metrics, fit_threshold
+from sgm_hf.data.labels import label_counts, label_matrix
+from sgm_hf.metrics import compute_metrics, compute_score_metrics, f1_by_frequency, fit_threshold, frequency_bands
+from sgm_hf.metrics.calibration import SCORE_METRICS
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS, checked_set_decoding
 from sgm_hf.training.arguments import SGMTrainingArguments
 from sgm_hf.training.callbacks import BarCallback, EpochCallback, LineCallback
@@ -132,6 +133,7 @@ class SGMTrainer(PushingTrainer, ResumableTrainer):
         self.evaluation_seconds = 0.0
         self.resumptions = []
         self._update_losses: list[torch.Tensor] = []  # of the batches since the last update
+        self._counted: tuple[Dataset, np.ndarray] | None = None  # a training set, and its documents of each label
         # Of the weights as they are now, by split, for the model card.
         self.results = {}
         # The model's loss takes num_items_in_batch and label_smoothing. Transformers' own LabelSmoother would average
@@ -496,9 +498,11 @@ class SGMTrainer(PushingTrainer, ResumableTrainer):
 
         Returns:
             The metrics of each set decoding (`eval_best_sequence_micro_f1`, `eval_threshold_micro_f1`, …), those of
-            the decoding that the generation config chooses also without its name (`eval_micro_f1`, …), those of
-            `compute_metrics`, the threshold, and the speed. Where the data has labels also `eval_loss`, see
-            `mean_token_loss`.
+            the decoding that the generation config chooses also without its name (`eval_micro_f1`, …), its F1 by the
+            labels' number of training documents where it is known (`eval_micro_f1_1_to_9`, see
+            `sgm_hf.metrics.f1_by_frequency`), those of the label scores (`eval_ece`, …, see
+            `sgm_hf.metrics.compute_score_metrics`), those of `compute_metrics`, the threshold, and the speed. Where
+            the data has labels also `eval_loss`, see `mean_token_loss`.
 
         Raises:
             ValueError: If there is no data to evaluate on.
@@ -538,7 +542,20 @@ class SGMTrainer(PushingTrainer, ResumableTrainer):
         nothing = np.zeros((1, 1), dtype=bool)
         names = list(compute_metrics(nothing, nothing))
         of_decodings = [f"{decoding}_{name}" for decoding in SET_DECODINGS for name in names]
-        return ["loss", *names, *of_decodings, "label_threshold", "runtime", "documents_per_second"]
+        counts = self.training_counts()
+        bands = frequency_bands(counts) if counts is not None else {}
+        of_bands = [f"{average}_f1_{band}" for band in bands for average in ("micro", "macro")]
+        last = ("label_threshold", "runtime", "documents_per_second")
+        return ["loss", *names, *of_decodings, *SCORE_METRICS, *of_bands, *last]
+
+    def training_counts(self) -> np.ndarray | None:
+        """The training documents of each label, (L), or None where they are not known: no labels, or a stream."""
+        dataset = self.train_dataset
+        if dataset is None or is_stream(dataset) or "labels" not in dataset.column_names:
+            return None
+        if self._counted is None or self._counted[0] is not dataset:
+            self._counted = dataset, label_counts(dataset["labels"], self.model.config.num_labels)
+        return self._counted[1]
 
     @flushed_denormals()
     def predict(
@@ -595,7 +612,7 @@ class SGMTrainer(PushingTrainer, ResumableTrainer):
         return SGMPredictionOutput(predictions, self.label_sets(predictions), references, metrics)
 
     def _metrics(self, predictions: LabelPredictions, references: np.ndarray, prefix: str) -> dict[str, float]:
-        """The metrics of each set decoding, of the chosen one also under bare names, and of `compute_metrics`."""
+        """The metrics of each set decoding, of the chosen one also under bare names, of the scores, and the user's."""
         metrics: dict[str, float] = {}
         chosen = checked_set_decoding(self.model.generation_config.set_decoding)
         for set_decoding in SET_DECODINGS:
@@ -604,14 +621,19 @@ class SGMTrainer(PushingTrainer, ResumableTrainer):
             if set_decoding == chosen:
                 metrics |= {f"{prefix}_{name}": float(value) for name, value in values.items()}
             metrics |= {f"{prefix}_{set_decoding}_{name}": float(value) for name, value in values.items()}
+        scores = predictions.label_scores_of(references.shape[1])  # (N, C)
+        sets = label_matrix(self.label_sets(predictions), references.shape[1])  # (N, C)
+        further = compute_score_metrics(references, scores)
+        counts = self.training_counts()
+        if counts is not None:
+            unknown = references.shape[1] - len(counts)
+            further |= f1_by_frequency(references, sets, np.pad(counts, (0, unknown)))
+        metrics |= {f"{prefix}_{name}": value for name, value in further.items()}
         threshold = self.model.generation_config.label_threshold
         if not isinstance(threshold, list | tuple):  # there may be one per label
             metrics[f"{prefix}_label_threshold"] = float(threshold)
         if self.compute_metrics is not None:
-            sets = label_matrix(self.label_sets(predictions), references.shape[1]).astype(np.int64)  # (N, C)
-            scores = np.zeros(references.shape, dtype=np.float32)
-            scores[:, : predictions.label_scores.shape[1]] = predictions.label_scores  # (N, C)
-            own = self.compute_metrics(EvalPrediction((sets, scores), references.astype(np.int64)))
+            own = self.compute_metrics(EvalPrediction((sets.astype(np.int64), scores), references.astype(np.int64)))
             own = {f"{prefix}_{name.removeprefix(f'{prefix}_')}": value for name, value in own.items()}
             metrics |= denumpify_detensorize(own)
         return metrics

@@ -31,7 +31,7 @@ def write_run(folder: Path, micro_f1: float, seed: int = 3, bf16: bool = True) -
         "training": {"seconds": 120.0, "best_epoch": 2.0},
         "machine": {"cpu": "c", "cores": 2, "threads": 1, "accelerator": None},
         "versions": {"torch": "t", "transformers": "f"},
-        "metrics": {"test": each | {"label_threshold": 0.3}},
+        "metrics": {"test": each | {"label_threshold": 0.3, "ece": 0.0123456, "nll": 2.5}},
     }
     folder.mkdir()
     (folder / "summary.json").write_text(json.dumps(summary))
@@ -51,6 +51,7 @@ def test_added_runs_become_rows_and_the_table_shows_them(results, tmp_path):
         ("examples/configs/b.json", "threshold"),
         ("examples/configs/b.json", "expected_f1"),
     ]
+    assert {(row["ece"], row["nll"], row["brier"]) for row in rows} == {("0.01235", "2.5", "")}
     assert {row["seed"] for row in rows} == {"3"} and {row["training_minutes"] for row in rows} == {"2.0"}
     table = results.table().splitlines()
     assert len(table) == 2 + 6
@@ -64,3 +65,10 @@ def test_seeds_of_a_configuration_share_a_line_and_precisions_do_not(results, tm
     assert len(table) == 2 + 6
     assert table[2].startswith("| `a.json` | bf16 | test | `best_sequence` | 3 | 0.600 ± 0.100 | 0.500 ± 0.000 |")
     assert table[5].startswith("| `a.json` | fp32 | test | `best_sequence` | 1 | 0.900 | 0.500 |")
+
+
+def test_the_rows_that_are_kept_have_the_columns_that_are_added(results):
+    with SOURCE.with_name("results.csv").open(newline="") as file:
+        reader = csv.reader(file)
+        assert tuple(next(reader)) == results.COLUMNS
+        assert {len(row) for row in reader} == {len(results.COLUMNS)}

@@ -25,7 +25,7 @@ def facts() -> CardFacts:
             "Training": {"learning_rate": 0.0003},
         },
         versions={"sgm_hf": "0.1.0", "transformers": "5.23.0"},
-        results={"test": {**metrics, **decodings}},
+        results={"test": {**metrics, **decodings, "ece": 0.0123456, "nll": 2.5}},
         max_words=500,
         trainer="SGMTrainer",
         dataset_names=["Reuters-21578"],
@@ -55,8 +55,16 @@ def test_the_metadata_is_read_back_as_it_was_given(facts):
         *("Reuters-21578", "me/reuters21578", "ModApte", "test"),
     )
     assert {result.metric_name: result.metric_value for result in data.eval_results} == {
-        **{"Micro F1": 0.75, "Micro precision": 0.6667, "Hamming loss": 0.0123}
+        **{"Micro F1": 0.75, "Micro precision": 0.6667, "Hamming loss": 0.0123},
+        **{"Expected calibration error": 0.0123, "Negative log-likelihood, nats per text": 2.5},
     }
+
+
+def test_a_result_that_is_not_a_number_stays_out_of_the_metadata(facts):
+    facts.results = {"test": {"micro_f1": 0.5, "ece": float("nan")}}
+    card = make_model_card(facts)
+    assert card_problems(str(card)) == []
+    assert [result.metric_name for result in ModelCard(str(card)).data.eval_results] == ["Micro F1"]
 
 
 @pytest.mark.parametrize("name", ["Ünï: 'quoted' \"twice\" #1", "yes", "1.0", "- item", "日本語", "a\\b: {c}"])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, hamming_loss, precision_recall_fscore_support, zero_one_loss
 
-from sgm_hf.metrics import compute_metrics, fit_threshold, label_report
+from sgm_hf.metrics import compute_metrics, f1_by_frequency, fit_threshold, frequency_bands, label_report
 
 NAMES = ("precision", "recall", "f1")
 
@@ -138,6 +138,43 @@ def test_wrong_matrices_are_refused_by_name(references, predictions, error, mess
 def test_a_report_needs_a_name_for_each_column():
     with pytest.raises(ValueError, match="1 names, but the matrices have 2 columns"):
         label_report(np.ones((1, 2), bool), np.ones((1, 2), bool), ["a"])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_f1_by_frequency_is_that_of_scikit_learn_on_the_columns_of_a_band(seed):
+    references, predictions = random_sets(seed)
+    generator = np.random.default_rng(seed)
+    counts = (10 ** generator.uniform(0, 4, references.shape[1])).astype(int) * (generator.random() < 0.9)
+    metrics = f1_by_frequency(references, predictions, counts)
+    limits = {"1_to_9": (1, 9), "10_to_99": (10, 99), "100_to_999": (100, 999), "from_1000": (1000, 10**9)}
+    expected = {}
+    for band, (low, high) in limits.items():
+        columns = [label for label, count in enumerate(counts) if low <= count <= high]
+        if columns:
+            part = references[:, columns].astype(int), predictions[:, columns].astype(int)
+            if len(columns) == 1:  # scikit-learn would take the column for classes
+                part = tuple(np.hstack([matrix, np.zeros_like(matrix)]) for matrix in part)
+            for average in ("micro", "macro"):
+                value = f1_score(*part, average=average, zero_division=0, labels=range(len(columns)))
+                expected[f"{average}_f1_{band}"] = value
+    assert metrics == pytest.approx(expected)
+
+
+def test_each_label_seen_in_training_is_in_one_band():
+    counts = np.array([0, 1, 9, 10, 99, 100, 999, 1000, 50_000])
+    bands = frequency_bands(counts)
+    assert {name: counts[members].tolist() for name, members in bands.items()} == {
+        "1_to_9": [1, 9],
+        "10_to_99": [10, 99],
+        "100_to_999": [100, 999],
+        "from_1000": [1000, 50_000],
+    }
+    assert list(frequency_bands(np.array([5, 7]), bounds=(6,))) == ["from_6"]
+
+
+def test_bands_need_a_count_for_each_column():
+    with pytest.raises(ValueError, match=r"shape \(3,\), but the matrices have 2 columns"):
+        f1_by_frequency(np.ones((1, 2), bool), np.ones((1, 2), bool), np.ones(3, int))
 
 
 def random_scores(seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -24,6 +24,16 @@ def test_defaults_are_the_papers(tmp_path):
     assert args.report_to == []
 
 
+@pytest.mark.parametrize(
+    ("metric", "greater"),
+    [("ece", False), ("eval_nll", False), ("long_brier", False), ("certain_errors", False), ("loss", False)]
+    + [("micro_f1", True), ("micro_f1_1_to_9", True), ("piece", True)],
+)
+def test_what_is_to_fall_and_what_is_to_grow_is_known_by_its_name(tmp_path, metric, greater):
+    assert SGMTrainingArguments(str(tmp_path), metric_for_best_model=metric).greater_is_better is greater
+    assert SGMTrainingArguments(str(tmp_path), metric_for_best_model=metric, greater_is_better=True).greater_is_better
+
+
 def test_every_default_that_is_declared_here(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     args = SGMTrainingArguments(output_dir=str(tmp_path), use_cpu=True)

@@ -50,5 +50,9 @@ def test_a_log_line_shows_micro_f1_of_each_set_and_metrics_of_the_users_own():
         "eval_a_threshold_micro_f1": 3.0,
         "eval_a_runtime": 4.0,
         "eval_zero_one_loss": 1.0,
+        "eval_a_ece": 5.0,
+        "eval_nll": 6.0,
+        "eval_micro_f1_1_to_9": 7.0,
+        "eval_a_macro_f1_from_1000": 8.0,
     }
     assert format_log({"eval_a_micro_f1": 0.5, "eval_mine": 0.25, **hidden}) == "a_micro_f1 0.5  mine 0.25"

@@ -144,7 +144,9 @@ def test_a_summary_is_laid_out_in_columns():
         "machine": {"cores": 2},
         "history": [{"epoch": 1.0, "step": 3, "loss": 0.125, "eval_micro_f1": 0.5}],
         "metrics_before": {"test": {"runtime": 2.0}},
-        "metrics": {"test": {"best_sequence_micro_f1": 0.25, "threshold_micro_f1": 0.75, "micro_f1": 0.75}},
+        "metrics": {
+            "test": {"best_sequence_micro_f1": 0.25, "threshold_micro_f1": 0.75, "micro_f1": 0.75, "ece": 0.0125}
+        },
     }
     lines = summary_text(summary).split("\n")
     assert lines[:5] == ["model", "  labels         4", "  learning rate  0.00012346", "  name           -", ""]
@@ -159,7 +161,8 @@ def test_a_summary_is_laid_out_in_columns():
     assert lines[11:13] == ["", "metrics, test"]
     assert lines[13].split()[:2] == ["best_sequence", "threshold"]
     assert lines[14].startswith("  micro_f1                          0.25            0.75")
-    assert lines[15:] == [""] and len(lines[13]) == len(lines[14])
+    assert lines[15:] == ["", "  ece                             0.0125", ""]
+    assert len(lines[13]) == len(lines[14]) and len(lines[16]) == len("  micro_f1                          0.25")
 
 
 def test_the_machine_is_described(monkeypatch):

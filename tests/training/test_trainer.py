@@ -13,7 +13,7 @@ from tiny_training import NUM_LABELS, make_decided_model, make_documents, make_m
 from transformers import GenerationConfig, TrainerCallback
 
 from sgm_hf.data.labels import label_matrix
-from sgm_hf.metrics import compute_metrics, fit_threshold
+from sgm_hf.metrics import compute_metrics, compute_score_metrics, fit_threshold
 from sgm_hf.modeling import label_sets_from_sequences
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 from sgm_hf.training import SGMTrainer, SGMTrainingArguments, machine
@@ -244,6 +244,52 @@ def test_bare_metric_names_are_those_of_the_chosen_decoding(arguments, decoding)
         assert metrics[name.replace(f"{decoding}_", "")] == value
 
 
+def test_label_scores_are_compared_with_the_true_labels_whatever_the_decoding(arguments):
+    data, reports = make_documents(30), []
+    trainer = SGMTrainer(make_decided_model(), arguments(), eval_dataset=data)
+    output = trainer.predict(data)
+    for decoding in SET_DECODINGS:
+        trainer.model.generation_config.set_decoding = decoding
+        metrics = trainer.evaluate()
+        reports.append({name: metrics[f"eval_{name}"] for name in ("ece", "nll", "brier", "certain_errors")})
+    expected = compute_score_metrics(output.references, output.predictions.label_scores)
+    assert reports == [expected] * 3
+    assert 0 < expected["ece"] < 1 and expected["nll"] > 0
+    scores, truth = output.predictions.label_scores.astype(float), output.references
+    assert expected["brier"] == pytest.approx(((scores - truth) ** 2).mean())
+
+
+def test_f1_is_reported_by_how_often_training_has_seen_a_label(arguments):
+    train = make_documents(24)
+    counts = (12, 3, 0, 9)
+    labels = [[label for label, count in enumerate(counts) if row < count] for row in range(24)]
+    train = train.remove_columns("labels").add_column("labels", labels)
+    trainer = SGMTrainer(make_decided_model(), arguments(), train, make_documents(30, seed=1))
+    assert trainer.training_counts().tolist() == list(counts)
+    output = trainer.predict(trainer.eval_dataset, metric_key_prefix="eval")
+    predicted = label_matrix(output.label_sets, NUM_LABELS)
+    rare = compute_metrics(output.references[:, [1, 3]], predicted[:, [1, 3]])
+    frequent = compute_metrics(output.references[:, [0]], predicted[:, [0]])
+    for average in ("micro", "macro"):
+        assert output.metrics[f"eval_{average}_f1_1_to_9"] == rare[f"{average}_f1"]
+        assert output.metrics[f"eval_{average}_f1_10_to_99"] == frequent[f"{average}_f1"]
+    banded = {name for name in output.metrics if name.endswith(("_to_9", "_to_99", "_to_999", "from_1000"))}
+    assert len(banded) == 4
+    assert {f"eval_{name}" for name in trainer.metric_names()} == set(trainer.evaluate())
+    unknown = trainer.evaluate(make_documents(5).map(lambda document: {"labels": [NUM_LABELS + 1]}))
+    assert unknown["eval_micro_f1_1_to_9"] == 0.0
+    trainer.train_dataset = train.select(range(4))
+    assert trainer.training_counts().tolist() == [4, 3, 0, 4]
+
+
+def test_without_training_documents_nothing_is_said_of_frequencies(arguments):
+    trainer = SGMTrainer(make_decided_model(), arguments(), eval_dataset=make_documents(5))
+    assert trainer.training_counts() is None
+    assert not [name for name in trainer.evaluate() if "_to_" in name or "_from_" in name]
+    trainer.train_dataset = make_documents(3).remove_columns("labels")
+    assert trainer.training_counts() is None
+
+
 def test_unknown_gold_labels_count_as_missed(arguments):
     data = make_documents(20)
     trainer = SGMTrainer(make_decided_model(), arguments(), eval_dataset=data)
@@ -253,6 +299,7 @@ def test_unknown_gold_labels_count_as_missed(arguments):
     assert unknown["eval_micro_precision"] == known["eval_micro_precision"]
     assert unknown["eval_micro_recall"] < known["eval_micro_recall"]
     assert unknown["eval_zero_one_loss"] == 1.0
+    assert unknown["eval_certain_errors"] == pytest.approx(known["eval_certain_errors"] + 1)
 
 
 def test_data_without_labels_is_predicted_without_metrics(arguments):
@@ -384,14 +431,14 @@ def test_the_evaluation_loss_of_shuffled_labels_depends_on_no_draw(arguments):
     assert losses == [sorted_once, sorted_once]
 
 
-@pytest.mark.parametrize("metric", ["loss", "eval_loss", "hamming_loss", "best_sequence_macro_f1"])
+@pytest.mark.parametrize("metric", ["loss", "eval_loss", "hamming_loss", "eval_nll", "best_sequence_macro_f1"])
 def test_the_best_checkpoint_is_the_best_by_the_metric_asked_for(arguments, metric):
     args = arguments(num_train_epochs=5, learning_rate=0.1, metric_for_best_model=metric, early_stopping_patience=9)
     trainer = SGMTrainer(make_model(), args, make_documents(20), make_documents(30, seed=1))
     trainer.train()
     name = metric if metric.startswith("eval_") else f"eval_{metric}"
     values = [record[name] for record in trainer.state.log_history if name in record]
-    best = min(values) if metric.endswith("loss") else max(values)
+    best = min(values) if metric.endswith(("loss", "nll")) else max(values)
     assert len(set(values)) > 1
     assert trainer.state.best_metric == best == trainer.evaluate()[name]
 

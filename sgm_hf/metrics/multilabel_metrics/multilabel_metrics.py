@@ -3,9 +3,8 @@
 # evaluate parses the imports below itself and knows only one module per line.
 import datasets
 import evaluate
-import numpy as np
 
-from sgm_hf.metrics.multilabel import compute_metrics
+from sgm_hf.metrics.multilabel import compute_metrics, multi_hot_matrix
 
 _DESCRIPTION = """
 Metrics of multi-label classification in one pass: micro and macro precision, recall and F1 (both definitions of
@@ -54,16 +53,6 @@ class MultilabelMetrics(evaluate.Metric):
         )
 
     def _compute(self, predictions: list[list[int]], references: list[list[int]]) -> dict[str, float]:
-        return compute_metrics(_matrix("references", references), _matrix("predictions", predictions))
-
-
-def _matrix(name: str, rows: list[list[int]]) -> np.ndarray:
-    """Multi-hot rows as a bool matrix (N, L)."""
-    length = len(rows[0])
-    for i, row in enumerate(rows):
-        if len(row) != length or not set(row) <= {0, 1}:
-            raise ValueError(
-                f"{name} must be multi-hot: a row of {length} zeros and ones for each document, but row {i} is {row}. "
-                "Lists of label ids must be turned into such rows first."
-            )
-    return np.array(rows, dtype=bool)
+        return compute_metrics(
+            multi_hot_matrix("references", references), multi_hot_matrix("predictions", predictions)
+        )
