@@ -105,7 +105,8 @@ def test_the_card_is_valid_and_its_results_are_those_of_the_run(hub, me, run, ca
     listed = {(result.dataset_split, result.metric_name): result.metric_value for result in card.data.eval_results}
     assert listed["validation", "Micro F1"] == pytest.approx(results["validation_micro_f1"], abs=1e-4)
     assert listed["validation", "Hamming loss"] == pytest.approx(results["validation_hamming_loss"], abs=1e-4)
-    assert len(listed) == 7
+    assert len(listed) == 7 + 4  # of the sets, and of the label scores
+    assert listed["validation", "Brier score"] == pytest.approx(results["validation_brier"], abs=1e-4)
 
 
 def test_results_survive_the_way_through_the_model_index(card):
