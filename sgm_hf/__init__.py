@@ -19,6 +19,9 @@ from sgm_hf.training import (
     SelfCriticalTrainer,
     SGMTrainer,
     SGMTrainingArguments,
+    ppmi_vectors,
+    set_word_vectors,
+    vectors_from_file,
 )
 
 __version__ = "0.1.0"
@@ -40,6 +43,9 @@ __all__ = [
     "load_corpus",
     "load_files",
     "order_label_names",
+    "ppmi_vectors",
+    "set_word_vectors",
+    "vectors_from_file",
 ]
 
 AutoConfig.register(SGMConfig.model_type, SGMConfig)

@@ -60,6 +60,7 @@ def check_settings(model_args: ModelArguments, data_args: DataArguments, trainin
     Raises:
         ValueError: If data or model is missing or given twice, or a setting is out of its range.
         FileExistsError: If the output folder is in use.
+        FileNotFoundError: If there is no file of word vectors of the name given.
     """
     files = (data_args.train_file, data_args.validation_file, data_args.test_file)
     if (data_args.dataset_name is None) == (not any(files)):
@@ -77,6 +78,9 @@ def check_settings(model_args: ModelArguments, data_args: DataArguments, trainin
         check_label_threshold(model_args, model_args.set_decoding)
     check_attention_figures(data_args, training_args)
     trains_checkpoint = training_args.do_train and model_args.model_name_or_path is not None
+    vectors = model_args.initial_vectors
+    if model_args.model_name_or_path is None and vectors not in ("ppmi", "none") and not Path(vectors).is_file():
+        raise FileNotFoundError(f"--initial_vectors {vectors}: there is no such file; give one, ppmi or none.")
     for name in ("add_labels", "freeze_encoder"):
         if getattr(model_args, name) and not trains_checkpoint:
             raise ValueError(f"--{name} is for continuing a model's training: give --model_name_or_path, --do_train.")
@@ -176,7 +180,7 @@ def warn_of_idle_options(
         (is_named and not is_corpus, ("delimiter", "encoding"), "with --dataset_name, which `datasets` reads"),
         (not is_named, ("dataset_config", "dataset_revision", "data_dir"), "without --dataset_name"),
         (data_args.labels_columns is not None, ("labels_column", "label_separator"), "with --labels_columns"),
-        (is_checkpoint, WORD_OPTIONS, "with --model_name_or_path, whose words stay as they are"),
+        (is_checkpoint, (*WORD_OPTIONS, "initial_vectors"), "with --model_name_or_path, whose words stay as they are"),
         (model_args.attention == "none", ("attention_size",), "with --attention none"),
         (feedback != "fixed_mixture", ("mixture_lambda",), "without --label_feedback fixed_mixture"),
         (feedback != "global_embedding", ("gate_activation",), "without --label_feedback global_embedding"),

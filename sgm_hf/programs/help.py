@@ -25,7 +25,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("validation_split_size", "threshold_split_size", "split_seed", "split_method"),
         *("max_train_samples", "max_eval_samples", "max_predict_samples"),
     ),
-    "Words": (*WORD_OPTIONS, "max_length"),
+    "Words": (*WORD_OPTIONS, "max_length", "initial_vectors"),
     "Model": (),
     "Continuing a model": ("model_name_or_path", "add_labels", "freeze_encoder"),
     "Generation": (),

@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from sgm_hf.data.batching import cut_batches
 from sgm_hf.data.collation import MultiLabelCollator
@@ -33,7 +31,7 @@ from sgm_hf.programs.models import load_checkpoint
 from sgm_hf.programs.resumable import Progress, ResumableFile, alone_with, begin, new_digest
 from sgm_hf.training.fingerprint import DESCRIPTIVE, describe_vocabulary
 from sgm_hf.training.machine import autocast, choose_precision
-from sgm_hf.training.progress import ProgressLines
+from sgm_hf.training.progress import shown_progress
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +126,7 @@ def label_file(model: str | Path, file: str | Path, output: str | Path | None = 
             logger.warning("%s (the %s documents before are labelled first)", fault, f"{total:,}")
         if done < total or fault is not None:
             documents = islice(read_documents(file, given), done, None)
-            with ResumableFile(path, progress) as opened, shown_progress(total, done) as bar:
+            with ResumableFile(path, progress) as opened, shown_progress(total, "Labelling", done) as bar:
                 for window in windows(documents):
                     labelled, counts = labeller.label([document.text for document in window], bar.update)
                     records = make_records(window, labelled, labeller.names, given.include_text)
@@ -399,13 +397,3 @@ def written(output: Path, records: Iterable[dict[str, Any]], separator: str, wit
         cells = (separator.join(map(str, v)) if isinstance(v, list) else v for v in record.values())
         table.writerow(cells)
     return lines.getvalue().encode()
-
-
-# ---- what is told ----
-
-
-def shown_progress(total: int, done: int) -> Any:
-    """A bar with documents per second and the time left; where no terminal shows it, lines."""
-    if sys.stderr.isatty():
-        return tqdm(total=total, initial=done, desc="Labelling", unit=" documents")
-    return ProgressLines(total - done, "Labelling")

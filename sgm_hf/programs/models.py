@@ -4,6 +4,8 @@ import logging
 from dataclasses import fields, replace
 from pathlib import Path
 
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import StrictDataclassError
@@ -16,6 +18,7 @@ from sgm_hf.programs.checks import check_label_threshold
 from sgm_hf.programs.settings import WORD_OPTIONS, DataArguments, GenerationOptions, ModelArguments, model_settings
 from sgm_hf.programs.splits import load_splits
 from sgm_hf.training.progress import with_lines
+from sgm_hf.training.vectors import ppmi_vectors, set_word_vectors, vectors_from_file
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +91,37 @@ def build_model(
     except StrictDataclassError as error:
         raise ValueError(f"the model cannot be made with these settings: {' '.join(str(error).split())}") from error
     return SGMForMultiLabelGeneration(config)
+
+
+def set_initial_vectors(
+    model: SGMForMultiLabelGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Dataset,
+    initial_vectors: str,
+    seed: int,
+) -> None:
+    """Give a new model the word vectors that it begins with, the same in all processes.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        train: The encoded training split.
+        initial_vectors: "ppmi", "none" (the random ones that the model has), or a file.
+        seed: Of what is random in them.
+
+    Raises:
+        ValueError: If the file's vectors cannot be used, see `vectors_from_file`.
+    """
+    if initial_vectors == "none":
+        return
+    size, made = model.config.embedding_size, [None]
+    if PartialState().is_main_process:
+        if initial_vectors == "ppmi":
+            made = [ppmi_vectors(train, len(tokenizer), size, pad_token_id=tokenizer.pad_token_id, seed=seed)]
+        else:
+            made = [vectors_from_file(initial_vectors, tokenizer, size, seed)]
+    # Another number of threads rounds otherwise, so one process makes them for all.
+    set_word_vectors(model, broadcast_object_list(made)[0])
 
 
 def check_contradictions(model_args: ModelArguments, config: SGMConfig, source: str) -> None:

@@ -109,6 +109,11 @@ class ModelArguments(GenerationOptions, ConfigOptions):
     add_labels: bool = option(
         "Whether the model of --model_name_or_path gets the labels of the training data that it does not have.", False
     )
+    initial_vectors: str = option(
+        "Word vectors that a new model begins with: ppmi, made from the words around each word of the training "
+        "documents; none, random ones; or a file of GloVe, word2vec or fastText, as text.",
+        "ppmi",
+    )
     freeze_encoder: bool = option("Whether the encoder of --model_name_or_path is not trained.", False)
 
 

@@ -17,6 +17,7 @@ from sgm_hf.programs.models import (
     load_checkpoint,
     match_labels,
     set_generation,
+    set_initial_vectors,
 )
 from sgm_hf.programs.results import Arguments, publish, report, score_splits
 from sgm_hf.programs.settings import DataArguments, ModelArguments
@@ -82,6 +83,8 @@ def build_trainer(
     set_generation(model, model_args)
     label_names = [model.config.id2label[label] for label in range(model.config.num_labels)]
     encoded = encode_splits(splits, tokenizer, label_names, data_args, training_args.do_train)
+    if checkpoint is None and training_args.resume_from_checkpoint is None:  # else the checkpoint has vectors
+        set_initial_vectors(model, tokenizer, encoded["train"], model_args.initial_vectors, training_args.seed)
     trainer = trainer_class(
         model,
         training_args,

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from sgm_hf.metrics import compute_metrics
 from sgm_hf.metrics.calibration import SCORE_METRICS
@@ -50,6 +51,13 @@ def with_lines(texts: Iterable[str], total: int, description: str) -> Iterator[s
     for text in texts:
         yield text
         lines.update(1)
+
+
+def shown_progress(total: int, description: str, done: int = 0) -> Any:
+    """A bar with documents per second and the time left; where no terminal shows it, lines."""
+    if sys.stderr.isatty():
+        return tqdm(total=total, initial=done, desc=description, unit=" documents")
+    return ProgressLines(total - done, description)
 
 
 def write_line(line: str) -> None:

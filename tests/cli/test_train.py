@@ -18,6 +18,7 @@ from sgm_hf.cli.train import main
 from sgm_hf.metrics import compute_metrics
 from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration, SGMTokenizer
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
+from sgm_hf.programs import training
 from sgm_hf.programs.checks import check_settings, complete_settings
 from sgm_hf.programs.models import build_model, build_tokenizer, load_checkpoint, set_generation
 from sgm_hf.programs.options import parse_arguments
@@ -284,6 +285,44 @@ def test_a_checkpoint_learns_new_labels_when_asked_to(trained, tmp_path):
     lines = read_lines(tmp_path / "out" / "predictions_test.jsonl")
     assert metrics["test"]["micro_f1"] > 0.7
     assert {"law"} < {label for line in lines for label in line["labels"]} <= {"law", "sport"}
+
+
+def test_a_new_model_begins_with_the_word_vectors_asked_for(tmp_path, monkeypatch):
+    """Seen before training; a model that exists, or a training that is resumed, keeps what it has."""
+    begun = {}
+
+    def keep(trainer):
+        weight = trainer.model.get_input_embeddings().weight.detach().clone()
+        begun[vectors] = {word: weight[row] for word, row in trainer.processing_class.get_vocab().items()}
+        return train(trainer)
+
+    train = training.train
+    monkeypatch.setattr(training, "train", keep)
+    (tmp_path / "v.txt").write_text("ball " + "0.5 " * 16 + "\n", encoding="utf-8")
+    common = ["--train_file", write_csv(tmp_path / "train.csv", 60), "--num_train_epochs", "1", *TINY]
+    for vectors in ("ppmi", "none", str(tmp_path / "v.txt")):
+        main([*common, "--output_dir", str(tmp_path / f"run{len(begun)}"), "--initial_vectors", vectors])
+    ppmi, none, file = begun.values()
+    norms = torch.stack([ppmi[word] for word in TOPICS["sport"].split()]).norm(dim=1)
+    torch.testing.assert_close(norms, torch.full((4,), 0.15 * 4))
+    assert file["ball"].tolist() == [0.5] * 16 and none["ball"].tolist() != [0.5] * 16
+    assert all(words["<pad>"].eq(0).all() for words in begun.values())
+    monkeypatch.setattr(training, "set_initial_vectors", lambda *_: pytest.fail("word vectors were overwritten"))
+    resumed = ["--num_train_epochs", "2", "--resume_from_checkpoint", "true"]
+    main([*common, *resumed, "--output_dir", str(tmp_path / "run1")])
+    vectors = "those of the model"
+    options = ["--model_name_or_path", str(tmp_path / "run0"), "--do_train", "true", "--max_steps", "1"]
+    main([*common, *options, "--output_dir", str(tmp_path / "more")])
+    model, tokenizer = load_checkpoint(str(tmp_path / "run0"))
+    for word, row in tokenizer.get_vocab().items():
+        assert torch.equal(begun[vectors][word], model.get_input_embeddings().weight[row])
+
+
+def test_a_missing_file_of_word_vectors_is_named_before_anything_is_read(tmp_path):
+    options = ["--train_file", str(tmp_path / "unread.csv"), "--output_dir", str(tmp_path / "out")]
+    with pytest.raises(FileNotFoundError, match="--initial_vectors glove: there is no such file"):
+        main([*options, "--initial_vectors", "glove"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_checkpoint_whose_tokenizer_is_another_models_is_refused(trained, tmp_path):

@@ -45,6 +45,14 @@ def test_two_processes_train_and_predict_as_one_process_that_accumulates_two_bat
     assert two["divergence"][0].startswith("update 5: the loss is inf")
 
 
+def test_two_processes_begin_with_the_same_word_vectors(tmp_path):
+    run = run_two_processes("two_processes_vectors.py", tmp_path / "result.pt")
+    assert run.returncode == 0, run.stderr[-2000:]
+    first, second = torch.load(tmp_path / "result.pt")
+    assert torch.equal(first, second)
+    assert first[1:].abs().sum(1).min() > 0
+
+
 @pytest.mark.skipif(not hasattr(torch.cpu.Stream, "record_event"), reason="this torch cannot spread a model over CPUs")
 def test_a_model_spread_over_two_processes_trains_as_a_whole_one(tmp_path):
     run = run_two_processes("two_sharded_processes.py", tmp_path)
