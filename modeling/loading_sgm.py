@@ -13,6 +13,8 @@ from safetensors import safe_open
 SHA256 = re.compile(r"[0-9a-f]{64}")
 # As safetensors names them. Whole numbers would be cast without a word, eight bits need a scale that we do not have.
 WEIGHT_TYPES = ("BF16", "F16", "F32", "F64")
+# The one buffer of whole numbers: the pairs of words of the lexical branch, in which it looks them up by halving.
+PAIRS = "bigrams"
 TRAIN_ANEW = "or give ignore_mismatched_sizes=True to train these anew"
 
 
@@ -69,7 +71,10 @@ def unusable_weights(files: Iterable[str], names: Set[str]) -> dict[str, str]:
         with safe_open(file, framework="pt") as weights:
             for name in names & weights.keys():
                 stored_type, weight = weights.get_slice(name).get_dtype(), weights.get_tensor(name)
-                if stored_type not in WEIGHT_TYPES:
+                if name.rpartition(".")[2] == PAIRS:
+                    if stored_type != "I64" or not (weight[:-1] < weight[1:]).all():
+                        faults[name] = f"of type {stored_type}, or not ascending; expected I64 in ascending order"
+                elif stored_type not in WEIGHT_TYPES:
                     faults[name] = f"of type {stored_type}, expected one of {', '.join(WEIGHT_TYPES)}"
                 # Lowest and highest are NaN where any value is; they take no copy of the weight.
                 elif weight.numel() and not all(bound.isfinite() for bound in torch.aminmax(weight)):

@@ -24,6 +24,7 @@ from .configuration_sgm import SGMConfig
 from .decoder_sgm import SGMDecoder, SGMDecoderState
 from .encoders_sgm import ENCODERS, SGMEncoder, SGMEncoderOutput
 from .generation_sgm import SGMGenerationMixin, default_generation_config
+from .lexical_sgm import UNTRAINED_LOG_ODDS, SGMLexicalBranch
 from .loading_sgm import check_hashes, check_names, check_values, refuse_pickles, unusable_weights
 from .private_sgm import LoadingHooks, is_loaded
 
@@ -124,6 +125,11 @@ class SGMPreTrainedModel(LoadingHooks):
                     if isinstance(module, nn.LSTM | nn.LSTMCell) and name.startswith("bias_ih"):
                         hidden_size = parameter.shape[0] // 4
                         parameter[hidden_size : 2 * hidden_size] = 1.0  # forget gate
+        elif isinstance(module, SGMLexicalBranch):  # made on the meta device, it has no values yet
+            init.zeros_(module.scale)
+            init.zeros_(module.weight)
+            init.constant_(module.bias, UNTRAINED_LOG_ODDS)
+            init.copy_(module.bigrams, torch.arange(len(module.bigrams)))
 
 
 class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):

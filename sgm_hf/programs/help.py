@@ -47,7 +47,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("output_dir", "do_train", "do_eval", "do_predict", "attention_figures", "num_threads", "use_cpu"),
         *("logging_steps", "disable_tqdm", "report_to"),
     ),
-    FURTHER: ("bf16", "logging_first_step", "restore_callback_states_from_checkpoint"),
+    FURTHER: ("bf16", "ddp_broadcast_buffers", "logging_first_step", "restore_callback_states_from_checkpoint"),
 }
 # Said of options that are described otherwise where they are declared: for another reader, or without the default.
 TEXTS = {

@@ -45,6 +45,8 @@ class SGMTrainingArguments(TrainingArguments):
         eval_strategy: When to evaluate: "epoch", "steps" or "no".
         save_strategy: When to save a checkpoint: "epoch", "steps", "best" or "no".
         save_total_limit: Checkpoints kept, the best one among them.
+        ddp_broadcast_buffers: Whether the first process sends its buffers to the others at every update: those of the
+            model, which the lexical branch has, never change.
         do_eval: For programs: whether to evaluate the validation split after training, whether or not training
             evaluates.
         use_cache: Recorded in the model's config.
@@ -118,6 +120,9 @@ class SGMTrainingArguments(TrainingArguments):
     )
     disable_tqdm: bool | None = field(
         default=None, metadata={"help": "No progress bars; default: none where the error output is no terminal."}
+    )
+    ddp_broadcast_buffers: bool | None = field(
+        default=False, metadata={"help": "Send buffers to all processes at each update; ours never change."}
     )
     do_eval: bool = field(default=False, metadata={"help": "Evaluate the validation split."})
     use_cache: bool = field(default=True, metadata={"help": "Recorded in the model's config; decoding needs it."})

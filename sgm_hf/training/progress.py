@@ -21,8 +21,8 @@ SECONDS = 30.0  # between two lines
 class ProgressLines:
     """Writes how far a loop over `total` documents is, every 30 seconds; used like a `tqdm` bar."""
 
-    def __init__(self, total: int, description: str):
-        self.total, self.description, self.done = total, description, 0
+    def __init__(self, total: int, description: str, unit: str = "documents"):
+        self.total, self.description, self.unit, self.done = total, description, unit, 0
         self.start = self.last = time.monotonic()
 
     def __enter__(self) -> "ProgressLines":
@@ -32,7 +32,7 @@ class ProgressLines:
         pass
 
     def update(self, count: int) -> None:
-        """Count documents that are done."""
+        """Count what is done."""
         self.done += count
         now = time.monotonic()
         if now - self.last < SECONDS:
@@ -40,7 +40,7 @@ class ProgressLines:
         self.last = now
         rate = self.done / (now - self.start)
         write_line(
-            f"{self.description}: {self.done:,} of {self.total:,} documents, {rate:,.1f} per second, "
+            f"{self.description}: {self.done:,} of {self.total:,} {self.unit}, {rate:,.1f} per second, "
             f"{duration((self.total - self.done) / rate)} left"
         )
 

@@ -58,6 +58,7 @@ def test_every_default_that_is_declared_here(tmp_path, monkeypatch):
         "restore_callback_states_from_checkpoint": True,
         "precision": "fp32",
         "bf16": False,
+        "ddp_broadcast_buffers": False,
         "disable_tqdm": True,
         "do_eval": False,
         "use_cache": True,

@@ -1,0 +1,543 @@
+"""Fits the lexical branch (`modeling/lexical_sgm.py`) to encoded training documents, before the rest is trained.
+
+One linear model per label (`linear.py`) is fitted to all documents, which is the branch, and again for each of K folds
+without its documents: training must see what the branch says of documents it does not know, or the rest would learn to
+trust it too much. A document's out-of-fold log-odds are those of the models fitted without its fold.
+
+Memory is bounded: nothing of documents times labels is kept, labels are fitted in blocks, and the number of features
+is limited where there are many labels (`MAX_WEIGHTS`).
+
+Shapes: N documents, L labels, V words, F features that are used, K folds, C labels fitted at once.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tqdm.auto import tqdm
+
+from sgm_hf.modeling.lexical_sgm import (
+    UNTRAINED_LOG_ODDS,
+    SGMLexicalBranch,
+    count_features,
+    sum_features,
+    weigh_features,
+)
+from sgm_hf.training.fingerprint import hash_dataset
+from sgm_hf.training.linear import SparseMatrix, fit_linear
+from sgm_hf.training.progress import ProgressLines
+from sgm_hf.training.streaming import is_stream
+
+logger = logging.getLogger(__name__)
+
+FOLDS_FILE = "lexical_folds.safetensors"
+# Weights of one linear model, 512 MiB: where labels are so many that the features would need more, the most frequent
+# features are kept. A model with K folds has K + 1 times as many.
+MAX_WEIGHTS = 2**27
+_DOCUMENTS_AT_ONCE = 10_000
+# Different pairs of words that are counted at a time; beyond it those that occurred once are forgotten.
+_MOST_PAIRS = 20_000_000
+
+
+@dataclass(frozen=True)
+class LexicalSettings:
+    """How the branch is fitted.
+
+    Args:
+        cost: C of `LinearSVC`: what a document that is on the wrong side of the margin costs, against the L2 penalty.
+        bigram_weight: Weight of pairs of adjacent words beside the words; 0 leaves them out.
+        max_bigrams: Pairs kept, those in most documents.
+        min_documents: Documents that a word must be in to count.
+        min_bigram_documents: The same for pairs.
+        num_folds: K.
+        seed: Of the folds.
+    """
+
+    cost: float = 1.0
+    bigram_weight: float = 0.0
+    max_bigrams: int = 100_000
+    min_documents: int = 1
+    min_bigram_documents: int = 3
+    num_folds: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the settings (ValueError)."""
+        if self.cost <= 0:
+            raise ValueError(f"cost is {self.cost}; it must be above 0.")
+        if self.bigram_weight < 0:
+            raise ValueError(f"bigram_weight is {self.bigram_weight}; it must not be negative.")
+        if not 2 <= self.num_folds <= 127:
+            raise ValueError(f"num_folds is {self.num_folds}; it must be from 2 to 127.")
+        for name in ("max_bigrams", "min_documents", "min_bigram_documents"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+
+
+@dataclass
+class LexicalFit:
+    """A fitted branch, and the same fitted without each of K folds.
+
+    Idf and choice of the features are those of all documents: they know words, not labels. Slope and intercept of
+    Platt's calibration are folded into all weights and biases.
+
+    Args:
+        scale: Of each feature, (V + bigrams); 0 for features that are not used.
+        bigrams: `first * vocab_size + second` of each pair, ascending.
+        weight: Of the branch, of the F features whose scale is not 0, (F, L).
+        bias: Of the branch, (L).
+        fold_weight: Of the models without a fold, (K * F, L).
+        fold_bias: Of these, (K, L).
+        folds: The fold of each training document, (N) int8.
+        slope: Of Platt's calibration.
+        intercept: Of Platt's calibration.
+        out_of_fold_f1: Best micro-F1 of one threshold on out-of-fold log-odds; optimistic by the choice of one number.
+        settings: How it was fitted.
+        data_hash: Of the documents it was fitted to.
+    """
+
+    scale: torch.Tensor
+    bigrams: torch.Tensor
+    weight: torch.Tensor
+    bias: torch.Tensor
+    fold_weight: torch.Tensor
+    fold_bias: torch.Tensor
+    folds: torch.Tensor
+    slope: float
+    intercept: float
+    out_of_fold_f1: float
+    settings: LexicalSettings
+    data_hash: str
+
+    @property
+    def num_bigrams(self) -> int:
+        """What `config.lexical_bigrams` must be."""
+        return len(self.bigrams)
+
+    def branch(self) -> SGMLexicalBranch:
+        """The branch fitted on all documents."""
+        num_labels = len(self.bias)
+        branch = SGMLexicalBranch(len(self.scale) - self.num_bigrams, num_labels, self.num_bigrams)
+        branch.scale, branch.bigrams, branch.bias = self.scale, self.bigrams, self.bias
+        branch.weight[self.scale != 0] = self.weight
+        return branch
+
+    @torch.no_grad()
+    def out_of_fold_log_odds(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, folds: torch.Tensor
+    ) -> torch.Tensor:
+        """What the branch says of training documents when it was fitted without them.
+
+        Args:
+            input_ids: Words of each document, (B, T).
+            attention_mask: 0 for padding, (B, T); None for none.
+            folds: Of each document: its place of `folds`, (B).
+
+        Returns:
+            Log-odds, (B, L) float32, on the device of the words.
+        """
+        documents, words = _flat(input_ids.cpu(), attention_mask)
+        documents, features, values = self._features(documents, words, len(input_ids))
+        folds = folds.cpu().long()
+        rows = self._rows()[features] + folds[documents] * len(self.weight)
+        scores = sum_features(documents, rows, values, self.fold_weight, len(input_ids))
+        return (scores + self.fold_bias[folds]).to(input_ids.device)
+
+    def iterate_out_of_fold_log_odds(self, dataset: Dataset) -> Iterator[torch.Tensor]:
+        """The out-of-fold log-odds of all training documents, in their order, in blocks of (documents, L)."""
+        first = 0
+        for documents, words, count in _blocks(dataset):
+            documents, features, values = self._features(documents, words, count)
+            folds = self.folds[first : first + count].long()
+            rows = self._rows()[features] + folds[documents] * len(self.weight)
+            yield sum_features(documents, rows, values, self.fold_weight, count) + self.fold_bias[folds]
+            first += count
+
+    def _features(
+        self, documents: torch.Tensor, words: torch.Tensor, num_documents: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        vocab_size = len(self.scale) - self.num_bigrams
+        counted = count_features(documents, words, self.bigrams, vocab_size)
+        return weigh_features(*counted, self.scale, num_documents)
+
+    def _rows(self) -> torch.Tensor:
+        """The row of the weights that each feature has."""
+        return (self.scale != 0).cumsum(0) - 1
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write all to `lexical_folds.safetensors` of a folder, such as a checkpoint."""
+        tensors = {name: value.contiguous() for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        others = {name: value for name, value in vars(self).items() if name not in tensors}
+        record = json.dumps(others | {"settings": asdict(self.settings)})
+        # Written under another name first: a process that is killed leaves no half of a file.
+        unfinished = Path(folder, f"{FOLDS_FILE}.unfinished")
+        save_file(tensors, unfinished, metadata={"record": record})
+        unfinished.replace(Path(folder, FOLDS_FILE))
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], dataset: Dataset | None = None) -> "LexicalFit":
+        """Read what `save` has written.
+
+        Args:
+            folder: Where it is.
+            dataset: The training documents, to make sure that it was fitted to them.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it was fitted to other documents.
+        """
+        file = Path(folder, FOLDS_FILE)
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{file} is not there, so the folds of the lexical branch are not known; fit it again, without "
+                "resuming."
+            )
+        with safe_open(file, framework="pt") as content:
+            record = json.loads(content.metadata()["record"])
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118, is no dict
+        fit = cls(**tensors, **record | {"settings": LexicalSettings(**record["settings"])})
+        found = fit.data_hash if dataset is None else hash_dataset(dataset)
+        if found != fit.data_hash:
+            raise ValueError(
+                f"{file} is of training documents with hash {fit.data_hash}, these have {found}: their folds are not "
+                "known. Train on the same documents in the same order, or start anew."
+            )
+        return fit
+
+
+# ---- features ----
+
+
+def _flat(input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Document and word of each place that is no padding, (M) each."""
+    mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.cpu()
+    documents, positions = mask.nonzero(as_tuple=True)
+    return documents, input_ids[documents, positions]
+
+
+def _blocks(dataset: Dataset) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+    """Documents and words of some thousand documents at a time, and their number."""
+    for block in dataset.select_columns(["input_ids"]).with_format("arrow").iter(batch_size=_DOCUMENTS_AT_ONCE):
+        values = block["input_ids"].combine_chunks()
+        lengths = torch.from_numpy(np.array(values.value_lengths(), dtype=np.int64))
+        words = torch.from_numpy(np.array(values.flatten(), dtype=np.int64))
+        yield torch.repeat_interleave(torch.arange(len(lengths)), lengths), words, len(lengths)
+
+
+def _document_frequencies(dataset: Dataset, vocab_size: int) -> torch.Tensor:
+    """In how many documents each word is, (V) int64."""
+    frequencies, none = torch.zeros(vocab_size, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
+    for documents, words, _ in _blocks(dataset):
+        if len(words) and not 0 <= int(words.min()) <= int(words.max()) < vocab_size:
+            raise ValueError(
+                f"The documents have word ids from {int(words.min())} to {int(words.max())}, but the vocabulary has "
+                f"{vocab_size} words; encode them with the model's tokenizer."
+            )
+        features = count_features(documents, words, none, vocab_size)[1]
+        frequencies += torch.bincount(features, minlength=vocab_size)
+    return frequencies
+
+
+def _frequent_pairs(
+    dataset: Dataset, vocab_size: int, min_documents: int, most: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The pairs of adjacent words that are in most documents, ascending, and in how many they are."""
+    pairs, frequencies = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    for documents, words, _ in _blocks(dataset):
+        together = documents[:-1] == documents[1:]
+        keys = np.stack([documents[:-1][together].numpy(), (words[:-1] * vocab_size + words[1:])[together].numpy()])
+        order = np.lexsort(keys)  # by pair, then by document
+        keys = keys[:, order]
+        first = np.ones(len(order), dtype=bool)
+        first[1:] = (keys[:, 1:] != keys[:, :-1]).any(axis=0)
+        found, counts = np.unique(keys[1, first], return_counts=True)
+        merged, places = np.unique(np.concatenate([pairs, found]), return_inverse=True)
+        sums = np.bincount(places, np.concatenate([frequencies, counts]), len(merged)).astype(np.int64)
+        kept = sums > (len(merged) > _MOST_PAIRS)
+        pairs, frequencies = merged[kept], sums[kept]
+    enough = frequencies >= min_documents
+    pairs, frequencies = pairs[enough], frequencies[enough]
+    chosen = np.sort(np.argsort(-frequencies, kind="stable")[:most])
+    return torch.from_numpy(pairs[chosen]), torch.from_numpy(frequencies[chosen])
+
+
+def _choose_features(
+    dataset: Dataset, vocab_size: int, num_labels: int, settings: LexicalSettings
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The pairs that are features, and the scale of all features: smooth idf as of scikit-learn, 0 if not used."""
+    limit = max(1, MAX_WEIGHTS // num_labels)
+    frequencies = _document_frequencies(dataset, vocab_size)
+    frequencies[frequencies < settings.min_documents] = 0
+    found = int(frequencies.count_nonzero())
+    if found > limit:
+        logger.warning(
+            "The lexical branch uses the %d most frequent of %d words, so that it has no more than %d weights for %d "
+            "labels.",
+            *(limit, found, MAX_WEIGHTS, num_labels),
+        )
+        frequencies[frequencies.argsort(descending=True, stable=True)[limit:]] = 0
+    bigrams = torch.zeros(0, dtype=torch.int64)
+    room = min(settings.max_bigrams, limit - min(found, limit))
+    if settings.bigram_weight and room:
+        bigrams, counts = _frequent_pairs(dataset, vocab_size, settings.min_bigram_documents, room)
+        frequencies = torch.cat([frequencies, counts])
+    scale = ((1 + len(dataset)) / (1 + frequencies.double())).log() + 1
+    scale[vocab_size:] *= settings.bigram_weight
+    return bigrams, torch.where(frequencies > 0, scale, 0).float()
+
+
+def _feature_blocks(
+    dataset: Dataset, bigrams: torch.Tensor, scale: torch.Tensor
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]]:
+    """Document, place among the features that are used, value, and number of documents: what `SparseMatrix` takes."""
+    rows = (scale != 0).cumsum(0) - 1
+    for documents, words, count in _blocks(dataset):
+        counted = count_features(documents, words, bigrams, len(scale) - len(bigrams))
+        documents, features, values = weigh_features(*counted, scale, count)
+        yield documents, rows[features], values, count
+
+
+# ---- labels and scores ----
+
+
+class _Labels:
+    """Which documents have which label."""
+
+    def __init__(self, dataset: Dataset, num_labels: int):
+        column = dataset.select_columns(["labels"]).with_format("arrow")[:]["labels"].combine_chunks()
+        lengths = torch.from_numpy(np.array(column.value_lengths(), dtype=np.int64))
+        labels = torch.from_numpy(np.array(column.flatten(), dtype=np.int64))
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_labels:
+            raise ValueError(
+                f"The documents have label ids from {int(labels.min())} to {int(labels.max())}, but the model has "
+                f"{num_labels} labels."
+            )
+        documents = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+        self.num_documents = len(lengths)
+        self.counts = torch.bincount(labels, minlength=num_labels)  # (L)
+        self._documents = documents[labels.argsort(stable=True)].split(self.counts.tolist())
+
+    def sides(self, labels: torch.Tensor) -> torch.Tensor:
+        """1 where a document has a label, else -1, (N, C)."""
+        sides = torch.full((self.num_documents, len(labels)), -1.0)
+        for column, label in enumerate(labels.tolist()):
+            sides[self._documents[label], column] = 1.0
+        return sides
+
+
+class _Histogram:
+    """How many true and false labels have which score: all that a calibration or a threshold needs of any number."""
+
+    lowest, highest, bins = -16.0, 16.0, 2**16  # scores beyond are counted at the ends
+
+    def __init__(self) -> None:
+        self.true = torch.zeros(self.bins, dtype=torch.float64)
+        self.false = torch.zeros(self.bins, dtype=torch.float64)
+        self.sums = torch.zeros(self.bins, dtype=torch.float64)
+
+    def add(self, scores: torch.Tensor, sides: torch.Tensor) -> None:
+        """Count scores of labels, of which those with side 1 are true."""
+        scores, true = scores.flatten().clamp(self.lowest, self.highest), sides.flatten() > 0
+        width = (self.highest - self.lowest) / self.bins
+        places = ((scores - self.lowest) / width).long().clamp(max=self.bins - 1)
+        self.true += torch.bincount(places[true], minlength=self.bins)
+        self.false += torch.bincount(places[~true], minlength=self.bins)
+        self.sums += torch.bincount(places, scores.double(), minlength=self.bins)
+
+    def best_micro_f1(self) -> float:
+        """The highest micro-F1 that one threshold gives."""
+        true, false = self.true.flip(0).cumsum(0), self.false.flip(0).cumsum(0)
+        return float((2 * true / (true + false + true[-1]).clamp(min=1)).max())
+
+    def fit_platt(self) -> tuple[float, float]:
+        """Slope and intercept of the logistic regression of truth on scores (Platt 1999, §2.2), by Newton's method.
+
+        The slope is at least 0: scores that tell less than nothing tell nothing.
+        """
+        counts = self.true + self.false
+        scores = self.sums / counts.clamp(min=1)
+        num_true, num_false = self.true.sum(), self.false.sum()
+        # Platt's targets, which keep the slope finite where a threshold parts true from false.
+        true_target, false_target = (num_true + 1) / (num_true + 2), 1 / (num_false + 2)
+        targets = self.true * true_target + self.false * false_target
+        inputs = torch.stack([scores, torch.ones_like(scores)])  # (2, bins)
+        base = torch.logit(targets.sum() / counts.sum())
+        found = torch.stack([torch.zeros_like(base), base])
+        loss = _platt_loss(found, inputs, targets, counts)
+        for _ in range(100):
+            chances = torch.sigmoid(found @ inputs)
+            gradient = inputs @ (counts * chances - targets)
+            if gradient.abs().max() < 1e-9 * counts.sum():
+                break
+            curvature = (inputs * (counts * chances * (1 - chances))) @ inputs.T
+            step = torch.linalg.solve(curvature + 1e-12 * counts.sum() * torch.eye(2), gradient)
+            length = 1.0
+            while (new_loss := _platt_loss(found - length * step, inputs, targets, counts)) > loss and length > 1e-6:
+                length /= 2
+            found, loss = found - length * step, new_loss
+        slope, intercept = found.tolist()
+        return (slope, intercept) if slope > 0 else (0.0, base.item())
+
+
+def _platt_loss(
+    found: torch.Tensor, inputs: torch.Tensor, targets: torch.Tensor, counts: torch.Tensor
+) -> torch.Tensor:
+    """Cross-entropy of a slope and an intercept, (2)."""
+    log_odds = found @ inputs
+    return (counts * torch.nn.functional.softplus(log_odds) - targets * log_odds).sum()
+
+
+# ---- fitting ----
+
+
+def fit_lexical_branch(
+    dataset: Any,
+    vocab_size: int,
+    num_labels: int,
+    settings: LexicalSettings | None = None,
+    show_progress: bool = False,
+    show_lines: bool = False,
+) -> LexicalFit:
+    """Fit the branch and its folds.
+
+    The result is the same, bit for bit, on any number of threads. Labels without a training document get log-odds of
+    -10 for every document.
+
+    Args:
+        dataset: Encoded training documents: columns `input_ids` of the whole texts, and `labels`.
+        vocab_size: V.
+        num_labels: L.
+        settings: How to fit; default [`LexicalSettings`].
+        show_progress: Whether to show a bar.
+        show_lines: Whether to write lines in its place.
+
+    Raises:
+        ValueError: If the documents are a stream, are fewer than the folds, or have words or labels that are not the
+            model's.
+    """
+    settings, dataset = settings or LexicalSettings(), _as_dataset(dataset)
+    num_folds = settings.num_folds
+    if len(dataset) < num_folds:
+        raise ValueError(f"There are {len(dataset)} training documents for {num_folds} folds; take fewer folds.")
+    folds = _assign_folds(len(dataset), settings)
+    bigrams, scale = _choose_features(dataset, vocab_size, num_labels, settings)
+    labels, num_features = _Labels(dataset, num_labels), int(scale.count_nonzero())
+    matrix = SparseMatrix(_feature_blocks(dataset, bigrams, scale), num_features)
+    # Of each fold, and last of all documents.
+    weights = torch.empty(num_folds + 1, num_features, num_labels)
+    biases = torch.empty(num_folds + 1, num_labels)
+    histogram = _Histogram()
+    with _progress((num_folds + 1) * num_labels, show_progress, show_lines) as progress:
+        for fold in range(num_folds + 1):
+            used = (folds != fold).float()[:, None]
+            for chosen, fitted in fit_linear(matrix, labels.sides, labels.counts, used, settings.cost):
+                weights[fold][:, chosen], biases[fold][chosen] = fitted[:-1], fitted[-1]
+                if fold < num_folds:
+                    held_out = folds == fold
+                    histogram.add(matrix.times(fitted)[held_out], labels.sides(chosen)[held_out])
+                progress.update(len(chosen))
+    slope, intercept = histogram.fit_platt()
+    weights *= slope
+    biases = torch.where(labels.counts > 0, biases * slope + intercept, UNTRAINED_LOG_ODDS)
+    return LexicalFit(
+        scale=scale,
+        bigrams=bigrams,
+        weight=weights[-1],
+        bias=biases[-1],
+        fold_weight=weights[:-1].flatten(0, 1),
+        fold_bias=biases[:-1],
+        folds=folds,
+        slope=slope,
+        intercept=intercept,
+        out_of_fold_f1=histogram.best_micro_f1(),
+        settings=settings,
+        data_hash=hash_dataset(dataset),
+    )
+
+
+def choose_lexical_settings(
+    dataset: Any,
+    vocab_size: int,
+    num_labels: int,
+    validation: Any = None,
+    settings: LexicalSettings | None = None,
+    costs: Sequence[float] = (0.1, 0.3, 1.0, 3.0),
+    bigram_weights: Sequence[float] = (0.0, 0.5),
+    show_progress: bool = False,
+    show_lines: bool = False,
+) -> LexicalSettings:
+    """The cost and the bigram weight of highest micro-F1, at the best threshold, on documents that were not fitted to.
+
+    Args:
+        dataset: As of `fit_lexical_branch`.
+        vocab_size: V.
+        num_labels: L.
+        validation: Encoded documents to choose on; default: one fold of the training documents.
+        settings: What is not chosen.
+        costs: To try.
+        bigram_weights: To try.
+        show_progress: Whether to show a bar.
+        show_lines: Whether to write lines in its place.
+    """
+    settings, dataset = settings or LexicalSettings(), _as_dataset(dataset)
+    labels, judge = _Labels(dataset, num_labels), dataset if validation is None else _as_dataset(validation)
+    judge_labels = labels if validation is None else _Labels(judge, num_labels)
+    used, judged = torch.ones(len(dataset), 1), torch.ones(len(judge), dtype=torch.bool)
+    if validation is None:
+        judged = _assign_folds(len(dataset), settings) == 0
+        used = (~judged).float()[:, None]
+    tried = {}
+    with _progress(len(costs) * len(bigram_weights) * num_labels, show_progress, show_lines) as progress:
+        for bigram_weight in bigram_weights:
+            settings = replace(settings, bigram_weight=bigram_weight)
+            bigrams, scale = _choose_features(dataset, vocab_size, num_labels, settings)
+            num_features = int(scale.count_nonzero())
+            matrix = SparseMatrix(_feature_blocks(dataset, bigrams, scale), num_features)
+            judge_matrix = matrix
+            if validation is not None:
+                judge_matrix = SparseMatrix(_feature_blocks(judge, bigrams, scale), num_features)
+            for cost in costs:
+                histogram = _Histogram()
+                for chosen, fitted in fit_linear(matrix, labels.sides, labels.counts, used, cost):
+                    histogram.add(judge_matrix.times(fitted)[judged], judge_labels.sides(chosen)[judged])
+                    progress.update(len(chosen))
+                tried[replace(settings, cost=cost)] = histogram.best_micro_f1()
+    for chosen, f1 in tried.items():
+        logger.info("cost %g, bigram weight %g: micro-F1 %.4f", chosen.cost, chosen.bigram_weight, f1)
+    return max(tried, key=tried.__getitem__)
+
+
+def _assign_folds(num_documents: int, settings: LexicalSettings) -> torch.Tensor:
+    """A fold for each document at random, all of one size, (N) int8."""
+    order = np.random.default_rng(settings.seed).permutation(num_documents)
+    return torch.from_numpy(order % settings.num_folds).to(torch.int8)
+
+
+def _as_dataset(documents: Any) -> Dataset:
+    """Documents as a data set: columns of lists become one."""
+    if is_stream(documents):
+        raise ValueError(
+            "The training documents are a stream, but the lexical branch is fitted to all of them several times; load "
+            "them as a data set, or set lexical_branch to False."
+        )
+    return documents if isinstance(documents, Dataset) else Dataset.from_dict(documents)
+
+
+def _progress(total: int, show_progress: bool, show_lines: bool) -> AbstractContextManager[Any]:
+    description = "Fitting the lexical branch"
+    if show_lines:
+        return ProgressLines(total, description, unit="linear models")
+    return tqdm(total=total, desc=description, unit=" models", disable=not show_progress, leave=False)
+
+
+__all__ = ["LexicalFit", "LexicalSettings", "choose_lexical_settings", "fit_lexical_branch"]
