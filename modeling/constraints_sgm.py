@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers import LogitsProcessor
 
 from .configuration_sgm import SGMConfig
-from .label_sets_sgm import checked_thresholds, expected_f1_label_sets, select_labels
+from .label_sets_sgm import checked_thresholds, constrained_scores, expected_f1_label_sets, select_labels
 
 Label = int | str
 
@@ -142,6 +142,17 @@ class LabelConstraints(LogitsProcessor):
             label_ok &= has_come[:, self.parents.to(scores.device)]  # (R, L)
         end_ok = (num_needed <= 0)[:, None]  # (R, 1)
         return scores.masked_fill(~torch.cat([label_ok, end_ok], dim=1), float("-inf"))
+
+    def decide(self, label_scores: torch.Tensor) -> torch.Tensor:
+        """[`constrained_scores`] of these constraints, for scores that do not come from hypotheses alone.
+
+        Args:
+            label_scores: Probability of each label, (B, L).
+
+        Returns:
+            (B, L).
+        """
+        return constrained_scores(label_scores, self.required, self.allowed, self.parents, self.num_ancestors)
 
     def select(self, label_scores: torch.Tensor, threshold: float | Sequence[float]) -> list[list[int]]:
         """[`select_labels`] within the constraints, for scores of hypotheses that obey them.

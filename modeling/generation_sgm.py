@@ -10,7 +10,7 @@ Shapes: B documents, K hypotheses per document (beams or samples), R = B * K row
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch.nn import functional as F
@@ -28,9 +28,12 @@ from .configuration_sgm import SGMConfig
 from .constraints_sgm import Label, LabelConstraints
 from .decoder_sgm import SGMDecoderState
 from .label_sets_sgm import (
+    best_hypotheses,
     checked_set_decoding,
+    combined_scores,
     hypothesis_log_probs,
     label_scores_from_hypotheses,
+    reweighted_log_probs,
     sequences_from_label_sets,
 )
 from .private_sgm import SearchHooks
@@ -77,11 +80,13 @@ class SGMGenerateOutput(GenerateEncoderDecoderOutput):
         label_scores: Probability that each label is in the set, (B, L).
         hypotheses: The K label sequences found for each text, (B, K, n) int64.
         hypothesis_log_probs: Zeros, since samples count alike, (B, K).
+        lexical_logits: Log-odds of each label by the lexical branch, (B, L), if there is one.
     """
 
     label_scores: torch.Tensor | None = None
     hypotheses: torch.Tensor | None = None
     hypothesis_log_probs: torch.Tensor | None = None
+    lexical_logits: torch.Tensor | None = None
 
 
 @dataclass
@@ -91,12 +96,23 @@ class SGMGenerateBeamOutput(GenerateBeamEncoderDecoderOutput):
     Args:
         label_scores: Probability that each label is in the set, (B, L).
         hypotheses: The K label sequences found for each text, (B, K, n) int64.
-        hypothesis_log_probs: log p(y|x) of each, (B, K); -inf where there is none.
+        hypothesis_log_probs: log p(y|x) of each, (B, K), re-weighted by `lexical_weight` and
+            `hypothesis_temperature`; -inf where there is none.
+        lexical_logits: Log-odds of each label by the lexical branch, (B, L), if there is one.
     """
 
     label_scores: torch.Tensor | None = None
     hypotheses: torch.Tensor | None = None
     hypothesis_log_probs: torch.Tensor | None = None
+    lexical_logits: torch.Tensor | None = None
+
+
+class ScoreSettings(NamedTuple):
+    """How hypotheses and the lexical branch become scores; the arguments of `generate()` of these names."""
+
+    lexical_weight: float = 0.0
+    hypothesis_temperature: float = 1.0
+    label_calibration: Sequence[float] = ()
 
 
 def default_generation_config(config: SGMConfig) -> GenerationConfig:
@@ -219,6 +235,9 @@ class SGMGenerationMixin(SearchHooks):
         label_hierarchy: Mapping[Label, Label] | None = None,
         set_decoding: str | None = None,
         label_threshold: float | Sequence[float] | None = None,
+        lexical_weight: float | None = None,
+        hypothesis_temperature: float | None = None,
+        label_calibration: Sequence[float] | None = None,
         output_label_scores: bool | None = None,
         **kwargs: Any,
     ) -> SGMGenerateOutput | SGMGenerateBeamOutput | torch.Tensor:
@@ -252,10 +271,18 @@ class SGMGenerationMixin(SearchHooks):
                 distribution of the true set (see [`expected_f1_label_sets`]). The last two come best label first, and
                 are one set per text, also of samples.
             label_threshold: For `"threshold"`; one for all labels or one per label, in (0, 1].
+            lexical_weight: Weight of the lexical branch's log-odds beside log p(y|x), where beams are compared: for
+                the best sequence (orders of one set then count together) and for the scores; see
+                [`reweighted_log_probs`]. 0 by default.
+            hypothesis_temperature: Divides both; above 1 it makes beams more alike. 1 by default.
+            label_calibration: Makes calibrated probabilities of the scores of a model with a lexical branch; see
+                [`combined_scores`]. `SGMTrainer.calibrate` fits all three.
             output_label_scores: Whether to return `label_scores` and `hypotheses` (needs
-                `return_dict_in_generate=True`). In beam search a label's score is the summed probability of the kept
+                `return_dict_in_generate=True`). In beam search a label's share is the summed probability of the kept
                 hypotheses with the label over that of all kept; in sampling, the share of the `num_return_sequences`
-                samples with it; in greedy search, 0 or 1.
+                samples with it; in greedy search, 0 or 1. That share is the score, or, in a model with a lexical
+                branch, half of it plus half the branch's probability: then 0 and 1 are for labels that the constraints
+                exclude or require.
 
         Returns:
             [`SGMGenerateBeamOutput`] or [`SGMGenerateOutput`] with `return_dict_in_generate=True`, else (B *
@@ -279,6 +306,7 @@ class SGMGenerationMixin(SearchHooks):
             "output_label_scores": output_label_scores,
         }
         options = {name: getattr(config, name, None) if value is None else value for name, value in options.items()}
+        scoring = self._score_settings(config, lexical_weight, hypothesis_temperature, label_calibration)
         set_decoding = checked_set_decoding(options.pop("set_decoding"))
         num_returned = _num_returned(config, set_decoding)
         if label_threshold is not None and set_decoding != "threshold":
@@ -288,6 +316,7 @@ class SGMGenerationMixin(SearchHooks):
             )
         threshold = options.pop("label_threshold")
         wants_scores = bool(options.pop("output_label_scores")) or set_decoding != "best_sequence"
+        wants_scores |= scoring.lexical_weight > 0 and config.num_beams > 1  # all beams are compared anew
         constraints = self._resolve_constraints(config, model_kwargs, options)
         encoder_outputs = model_kwargs.get("encoder_outputs") or [None]
         sources = (inputs, model_kwargs.get("input_ids"), model_kwargs.get("inputs_embeds"), encoder_outputs[0])
@@ -305,7 +334,10 @@ class SGMGenerationMixin(SearchHooks):
             config.num_return_sequences = config.num_beams
         output = super().generate(inputs, generation_config=config, logits_processor=logits_processor, **model_kwargs)
 
-        output = self._finish_output(output, config, wants_scores)
+        output = self._finish_output(output, config)
+        if wants_scores:
+            lexical_logits = model_kwargs["encoder_outputs"].get("lexical_logits")  # (B, L)
+            self._add_scores(output, config, constraints, scoring, lexical_logits)
         num_rows, scores = config.num_return_sequences or 1, output.get("sequences_scores")
         constraints.check_sequences(
             output.sequences.unflatten(0, (-1, num_rows)), None if scores is None else scores.view(-1, num_rows)
@@ -415,6 +447,20 @@ class SGMGenerationMixin(SearchHooks):
         if model_kwargs.get("encoder_outputs") is None:
             model_kwargs["encoder_outputs"] = self.encode(**texts, output_hidden_states=config.output_hidden_states)
 
+    def _score_settings(self, config: GenerationConfig, *given: Any) -> ScoreSettings:
+        """What is given of [`ScoreSettings`], completed from the config, then by the defaults."""
+        settings = ScoreSettings()
+        for name, value in zip(ScoreSettings._fields, given, strict=True):
+            value = getattr(config, name, None) if value is None else value
+            if value is not None:
+                settings = settings._replace(**{name: value})
+        if self.lexical is None and (settings.lexical_weight or settings.label_calibration):
+            raise ValueError(
+                f"lexical_weight is {settings.lexical_weight} and label_calibration {settings.label_calibration}, but "
+                "the model has no lexical branch (config.lexical_branch); leave them out."
+            )
+        return settings
+
     def _check_decoder_ids(self, config: GenerationConfig) -> None:
         """Refuses other ids of bos, eos and padding than the model has; more labels than eos may end a sequence."""
         found = (config.decoder_start_token_id, config.pad_token_id)
@@ -439,27 +485,44 @@ class SGMGenerationMixin(SearchHooks):
         self,
         output: GenerateEncoderDecoderOutput | GenerateBeamEncoderDecoderOutput,
         config: GenerationConfig,
-        wants_scores: bool,
     ) -> SGMGenerateOutput | SGMGenerateBeamOutput:
-        """Blanks rows without a hypothesis, and adds the label scores from all rows."""
-        sequences, num_rows = output.sequences, config.num_return_sequences or 1
-        if isinstance(output, GenerateBeamEncoderDecoderOutput):
-            is_filler = output.sequences_scores.isneginf()  # (R)
-            sequences[:, 1:] = sequences[:, 1:].masked_fill(is_filler[:, None], self.config.pad_label_id)
+        """Blanks rows without a hypothesis, and makes place for label scores."""
+        if not isinstance(output, GenerateBeamEncoderDecoderOutput):
+            return SGMGenerateOutput(**output)
+        is_filler = output.sequences_scores.isneginf()  # (R)
+        output.sequences[:, 1:].masked_fill_(is_filler[:, None], self.config.pad_label_id)
+        return SGMGenerateBeamOutput(**output)
+
+    def _add_scores(
+        self,
+        output: SGMGenerateOutput | SGMGenerateBeamOutput,
+        config: GenerationConfig,
+        constraints: LabelConstraints,
+        scoring: ScoreSettings,
+        lexical_logits: torch.Tensor | None,
+    ) -> None:
+        """Adds the hypotheses, and the label scores from all of them; puts re-weighted beams in their new order."""
+        num_rows, num_labels = config.num_return_sequences or 1, self.config.num_labels
+        hypotheses = output.sequences.unflatten(0, (-1, num_rows))  # (B, K, n)
+        log_probs = output.sequences.new_zeros(hypotheses.shape[:2], dtype=torch.float)  # (B, K), samples count alike
+        if isinstance(output, SGMGenerateBeamOutput):
             log_probs = hypothesis_log_probs(
-                sequences, output.sequences_scores, config.length_penalty, self.config.pad_label_id
-            )
-            output = SGMGenerateBeamOutput(**output)
-        else:
-            log_probs = torch.zeros(sequences.shape[0], device=sequences.device)  # samples count alike
-            output = SGMGenerateOutput(**output)
-        if wants_scores:
-            output.hypotheses = sequences.unflatten(0, (-1, num_rows))  # (B, K, n)
-            output.hypothesis_log_probs = log_probs.view(-1, num_rows)  # (B, K)
-            output.label_scores = label_scores_from_hypotheses(
-                output.hypotheses, output.hypothesis_log_probs, self.config.num_labels
-            )
-        return output
+                output.sequences, output.sequences_scores, config.length_penalty, self.config.pad_label_id
+            ).view_as(log_probs)  # (B, K)
+            log_odds = log_probs.new_zeros(len(log_probs), num_labels) if lexical_logits is None else lexical_logits
+            log_probs = reweighted_log_probs(log_probs, hypotheses, log_odds, *scoring[:2])  # (B, K)
+            if scoring.lexical_weight > 0:
+                best = best_hypotheses(hypotheses, log_probs, num_labels)[:, None]  # (B, 1)
+                order = log_probs.scatter(1, best, float("inf")).argsort(dim=1, descending=True, stable=True)  # (B, K)
+                _reorder_rows(output, order)
+                hypotheses = output.sequences.unflatten(0, (-1, num_rows))  # (B, K, n)
+                log_probs = log_probs.gather(1, order)  # (B, K)
+        scores = label_scores_from_hypotheses(hypotheses, log_probs, num_labels)  # (B, L)
+        if lexical_logits is not None:
+            scores = combined_scores(scores, lexical_logits, scoring.label_calibration)  # (B, L)
+            scores = constraints.decide(scores)  # (B, L)
+        output.hypotheses, output.hypothesis_log_probs = hypotheses, log_probs
+        output.label_scores, output.lexical_logits = scores, lexical_logits
 
     def _choose_sets(
         self,
@@ -528,6 +591,16 @@ def _num_returned(config: GenerationConfig, set_decoding: str) -> int:
             "set_decoding='best_sequence' to see several sequences."
         )
     return 1
+
+
+def _reorder_rows(output: SGMGenerateBeamOutput, order: torch.Tensor) -> None:
+    """Puts the rows of each document into an order `(B, K)` of its K places."""
+    first = torch.arange(len(order), device=order.device)[:, None] * order.shape[1]  # (B, 1)
+    rows = (first + order).flatten()  # (R)
+    for name in ("sequences", "sequences_scores", "beam_indices"):
+        value = output.get(name)
+        if value is not None:
+            output[name] = value.index_select(0, rows)
 
 
 def _first_rows(output: Output, num_rows: int, num_kept: int) -> Output:

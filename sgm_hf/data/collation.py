@@ -21,6 +21,7 @@ class MultiLabelCollator:
             "given" keeps the order they have, "shuffled" permutes them afresh for each document in each epoch.
         seed: Seed of the permutations of "shuffled".
         pad_token_type_id: What fills `token_type_ids`, which some tokenizers give.
+        keep_index: Whether a batch also holds the documents' row numbers.
 
     Examples:
         >>> collate = MultiLabelCollator(pad_token_id=0, num_labels=3)
@@ -35,9 +36,11 @@ class MultiLabelCollator:
         label_order: str = "frequency",
         seed: int = 0,
         pad_token_type_id: int = 0,
+        keep_index: bool = False,
     ):
         self.pad_values = {"input_ids": pad_token_id, "token_type_ids": pad_token_type_id}  # others: 0
         self.num_labels, self.label_order, self.seed, self.epoch = num_labels, label_order, seed, 0
+        self.keep_index = keep_index
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch (counted from 0) whose permutations "shuffled" draws."""
@@ -47,10 +50,12 @@ class MultiLabelCollator:
         """Collate B encoded documents: records as of `encode_dataset`, with or without `labels`.
 
         Returns:
-            The tensors of `pad_texts`, and where the records have labels `labels`, (B, n) int64: label ids, then
-            `eos`, then -100.
+            The tensors of `pad_texts`; where the records have labels `labels`, (B, n) int64: label ids, then `eos`,
+            then -100; on request `index`, (B) int64.
         """
         batch = self.pad_texts(documents)
+        if self.keep_index:
+            batch["index"] = torch.tensor([document["index"] for document in documents])
         if "labels" in documents[0]:
             batch["labels"] = pad_right([self.target_sequence(document) for document in documents], IGNORED)
         return batch
