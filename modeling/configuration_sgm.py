@@ -96,6 +96,7 @@ class SGMConfig(PreTrainedConfig):
         lexical_branch: Whether a sparse linear model over the words of the whole text gives the log-odds of each label
             ([`SGMLexicalBranch`]); it is fitted before the rest is trained.
         lexical_bigrams: Number of pairs of neighbouring words that the branch counts in addition.
+        lexical_data: A hash of the documents that the branch was fitted to; none before it is fitted.
         lexical_in_decoder: Whether the branch's log-odds enter the logits of every decoder step. If not, they take
             part when sets and scores are made of what the decoder has found.
         lexical_logit_dropout: Share of the documents for which the decoder has only these log-odds to score labels by,
@@ -148,6 +149,7 @@ class SGMConfig(PreTrainedConfig):
     label_mask: bool = True
     lexical_branch: bool = False
     lexical_bigrams: int = 0
+    lexical_data: str | None = None
     lexical_in_decoder: bool = False
     lexical_logit_dropout: float | int = 0.0
     dropout: float | int = 0.5

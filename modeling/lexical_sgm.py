@@ -87,6 +87,23 @@ class SGMLexicalBranch(nn.Module):
         )  # (M) each
         return weigh_features(documents, features, counts, self.scale.float(), len(input_ids))  # (M) each
 
+    def resize_words(self, vocab_size: int) -> None:
+        """Takes words away from the end of the vocabulary, with their bigrams, or adds words without weight.
+
+        Args:
+            vocab_size: The new V.
+        """
+        first, second = self.bigrams // self.vocab_size, self.bigrams % self.vocab_size  # (K), (K)
+        kept = torch.maximum(first, second) < vocab_size  # (K)
+        words, added = min(vocab_size, self.vocab_size), max(0, vocab_size - self.vocab_size)
+        for name in ("scale", "weight"):
+            rows = getattr(self, name)  # (F, ...)
+            new = rows.new_zeros(added, *rows.shape[1:])  # (added, ...)
+            setattr(self, name, torch.cat([rows[:words], new, rows[self.vocab_size :][kept]]))  # (new F, ...)
+        # Still ascending: pairs are ordered by their first word, then by their second.
+        self.bigrams = first[kept] * vocab_size + second[kept]  # (new K)
+        self.vocab_size = vocab_size
+
     def add_labels(self, count: int) -> None:
         """Appends labels of which nothing is known: log-odds of -10 for every document, until the branch is fitted.
 

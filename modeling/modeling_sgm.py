@@ -151,7 +151,9 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
     def __init__(self, config: SGMConfig):
         super().__init__(config)
         self.encoder = ENCODERS[config.encoder](config)
-        self.lexical = None  # TODO lexical branch
+        self.lexical = None
+        if config.lexical_branch:
+            self.lexical = SGMLexicalBranch(config.vocab_size, config.num_labels, config.lexical_bigrams)
         self.decoder = SGMDecoder(config, self.encoder)
         self.generation_config = default_generation_config(config)
         self.post_init()
@@ -174,8 +176,32 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
         return self.encoder.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replaces the word embeddings by `value`."""
+        """Replaces the word embeddings by `value`; the lexical branch gets as many words, new ones without weight."""
         self.encoder.set_input_embeddings(value)
+        if self.lexical is not None and self.lexical.vocab_size != len(value.weight):
+            self.lexical.resize_words(len(value.weight))
+            self.config.lexical_bigrams = len(self.lexical.bigrams)
+
+    def set_lexical_branch(self, branch: SGMLexicalBranch, data: str | None = None) -> None:
+        """Takes over a lexical branch that was fitted for this model's words and labels.
+
+        Args:
+            branch: Of `sgm_hf.training.lexical.fit_lexical_branch`.
+            data: What `config.lexical_data` is to say of the documents it was fitted to.
+
+        Raises:
+            ValueError: If the model has none to replace, or it is of other words or labels.
+        """
+        if self.lexical is None:
+            raise ValueError("The model has no lexical branch; make it with SGMConfig(lexical_branch=True).")
+        found, expected = ((one.vocab_size, one.weight.shape[1]) for one in (branch, self.lexical))
+        if found != expected:
+            raise ValueError(
+                f"The branch is of {found[0]} words and {found[1]} labels, the model of {expected[0]} and "
+                f"{expected[1]}; fit it with this model's tokenizer and labels."
+            )
+        self.lexical = branch.to(self.lexical.weight.device)
+        self.config.lexical_bigrams, self.config.lexical_data = len(branch.bigrams), data
 
     def mark_labels_trained(self) -> None:
         """Has `generate()` predict labels that came by `add_labels()`: they are trained from now on.
@@ -213,6 +239,8 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
         self.config.label2id = {name: label_id for label_id, name in self.config.id2label.items()}
         self.config.num_untrained_labels += len(names)
         self.decoder.add_labels(len(names))
+        if self.lexical is not None:
+            self.lexical.add_labels(len(names))
         ids = default_generation_config(self.config)
         for name in ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id"):
             setattr(self.generation_config, name, getattr(ids, name))

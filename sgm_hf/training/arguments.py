@@ -10,6 +10,8 @@ from sgm_hf.metrics.calibration import SCORE_METRICS
 from sgm_hf.training.checkpoints import chosen_checkpoint
 from sgm_hf.training.machine import PRECISIONS, choose_precision
 
+OBJECTIVES = ("micro_f1", "macro_f1", "exact_match", "hamming", "expected_f1")
+
 
 @dataclass
 class SGMTrainingArguments(TrainingArguments):
@@ -61,6 +63,16 @@ class SGMTrainingArguments(TrainingArguments):
         resume_from_checkpoint: For programs: a checkpoint folder, "true" for the newest complete one of `output_dir`,
             or "false"; kept as the folder, True or None.
         restore_callback_states_from_checkpoint: So that early stopping goes on counting on resume.
+        objective: What label sets are to be best at: "micro_f1", "macro_f1", "exact_match", "hamming" or
+            "expected_f1"; before each evaluation and at the end, scores and decisions are fitted to it
+            (`SGMTrainer.calibrate`). Default: nothing is fitted but the threshold, where there is a
+            `threshold_dataset`.
+        lexical_cost: C of the lexical branch's linear models; default: what serves best on the documents that
+            thresholds are fitted on, else on those of validation, else on a part of those of training.
+        lexical_bigram_weight: Weight of its bigrams beside its words; default: 0 or 0.5, chosen likewise.
+        lexical_folds: Parts of the training documents, each of which the branch is fitted without, so that training
+            sees what it says of documents that it does not know.
+        refit_lexical_branch: Whether a branch that was fitted to other documents is fitted to these anew.
     """
 
     per_device_train_batch_size: int = field(default=64, metadata={"help": "Most documents in a training batch."})
@@ -124,6 +136,31 @@ class SGMTrainingArguments(TrainingArguments):
     ddp_broadcast_buffers: bool | None = field(
         default=False, metadata={"help": "Send buffers to all processes at each update; ours never change."}
     )
+    objective: str | None = field(
+        default=None,
+        metadata={
+            "help": "What label sets are to be best at; scores and decisions are fitted to it. Default: nothing is "
+            "fitted but the threshold of a threshold split.",
+            "choices": list(OBJECTIVES),
+        },
+    )
+    lexical_cost: float | None = field(
+        default=None, metadata={"help": "C of the lexical branch. Default: chosen on held-out documents."}
+    )
+    lexical_bigram_weight: float | None = field(
+        default=None,
+        metadata={
+            "help": "Weight of the lexical branch's bigrams beside its words. Default: 0 or 0.5, chosen on held-out "
+            "documents."
+        },
+    )
+    lexical_folds: int = field(
+        default=5,
+        metadata={"help": "Parts of the training documents, each of which the lexical branch is fitted without."},
+    )
+    refit_lexical_branch: bool = field(
+        default=False, metadata={"help": "Fit the branch of a model that was trained on other documents anew."}
+    )
     do_eval: bool = field(default=False, metadata={"help": "Evaluate the validation split."})
     use_cache: bool = field(default=True, metadata={"help": "Recorded in the model's config; decoding needs it."})
     logging_first_step: bool = field(default=True, metadata={"help": "Also log the first update."})
@@ -149,6 +186,8 @@ class SGMTrainingArguments(TrainingArguments):
                 f"early_stopping_patience is {self.early_stopping_patience}, but training evaluates nothing; set "
                 "eval_strategy to epoch or steps, or leave early_stopping_patience out."
             )
+        if self.objective not in (None, *OBJECTIVES):
+            raise ValueError(f"objective is {self.objective!r}; choose one of {', '.join(OBJECTIVES)}.")
         if not 0.0 <= self.label_smoothing_factor < 1.0:
             raise ValueError(f"label_smoothing_factor is {self.label_smoothing_factor}; it must be in [0, 1).")
         if not torch.accelerator.is_available():

@@ -22,6 +22,8 @@ from sgm_hf.training.progress import ProgressLines
 
 # Sorting the scores of a large data set all at once would take many times their memory.
 DOCUMENTS_PER_SORT = 4096
+# Of every label, for a document without words.
+NO_WORDS_LOG_ODDS = -10.0
 
 
 @dataclass
@@ -64,6 +66,23 @@ class LabelPredictions:
         """The label scores, (N, num_columns) float32: 0 in the columns of labels that the model does not know."""
         unknown = num_columns - self.label_scores.shape[1]
         return np.pad(self.label_scores, ((0, 0), (0, unknown))) if unknown else self.label_scores
+
+
+@dataclass
+class LabelHypotheses:
+    """What beam search found for N documents.
+
+    Args:
+        hypotheses: Label sequences, (N, K, n) int64: bos, labels, eos, padding.
+        log_probs: log p(y|x) of each, (N, K); -inf where there is none.
+        lexical_logits: Log-odds of each label by the lexical branch, (N, L) float32, if there is one.
+        num_labels: L.
+    """
+
+    hypotheses: np.ndarray
+    log_probs: np.ndarray
+    lexical_logits: np.ndarray | None
+    num_labels: int
 
 
 def evaluation_sets(dataset: Any, name: str) -> dict[str, Any]:
@@ -139,41 +158,97 @@ def generate_predictions(
             f"set_decoding={generation_arguments['set_decoding']!r} is given, but predictions hold the sets of every "
             "decoding; leave it out, and choose with label_sets()."
         )
+    config = model.config
     rows: list[tuple[int, list[int], np.ndarray, list[int]]] = []
+    constraints = model.label_constraints(**generation_arguments)
+    settings = {"max_tokens": max_tokens, "max_documents": max_documents, "bf16": bf16, "description": description}
+    shown = {"show_progress": show_progress, "show_lines": show_lines}
+    for batch, output in generated_batches(model, dataset, **settings, **shown, **generation_arguments):
+        best_sequences = label_sets_from_sequences(output.sequences.cpu(), config.num_labels)
+        scores = output.label_scores.float().cpu().numpy()
+        expected_f1_sets = constraints.select_expected_f1(output.hypotheses, output.hypothesis_log_probs)
+        rows += zip(batch, best_sequences, scores, expected_f1_sets, strict=True)
+    predictions = LabelPredictions(
+        [[] for _ in range(len(dataset))],
+        np.zeros((len(dataset), config.num_labels), dtype=np.float32),
+        [[] for _ in range(len(dataset))],
+    )
+    for row, best_sequence, scores, expected_f1_set in gather_rows(rows):
+        predictions.best_sequences[row], predictions.label_scores[row] = best_sequence, scores
+        predictions.expected_f1_sets[row] = expected_f1_set
+    return predictions
+
+
+def generate_hypotheses(model: PreTrainedModel, dataset: Dataset, **settings: Any) -> LabelHypotheses:
+    """What beam search finds for every document of an encoded data set, before both sources are weighed.
+
+    Args:
+        model: An SGM model.
+        dataset: Documents of `sgm_hf.data.encoding.encode_dataset`.
+        **settings: As of [`generate_predictions`].
+
+    Returns:
+        The hypotheses of the N documents, in the data set's order, the same on all processes.
+    """
+    rows: list[tuple[int, np.ndarray, np.ndarray, np.ndarray | None]] = []
+    neutral = {"lexical_weight": 0.0, "hypothesis_temperature": 1.0}
+    for batch, output in generated_batches(model, dataset, **settings, **neutral):
+        log_odds = [None] * len(batch)
+        if output.lexical_logits is not None:
+            log_odds = output.lexical_logits.float().cpu().numpy()
+        hypotheses, log_probs = output.hypotheses.cpu().numpy(), output.hypothesis_log_probs.float().cpu().numpy()
+        rows += zip(batch, hypotheses, log_probs, log_odds, strict=True)
+    found = gather_rows(rows)
+    num_labels, count = model.config.num_labels, len(dataset)
+    width = max((hypotheses.shape[1] for _, hypotheses, _, _ in found), default=1)
+    num_beams = max((len(log_probs) for _, _, log_probs, _ in found), default=1)
+    # A document without words has one hypothesis, that without labels.
+    result = LabelHypotheses(
+        np.full((count, num_beams, width), model.config.pad_label_id),
+        np.where(np.arange(num_beams) == 0, 0.0, -np.inf) * np.ones((count, 1)),
+        None if model.lexical is None else np.full((count, num_labels), NO_WORDS_LOG_ODDS, dtype=np.float32),
+        num_labels,
+    )
+    for row, hypotheses, log_probs, log_odds in found:
+        result.hypotheses[row, :, : hypotheses.shape[1]], result.log_probs[row] = hypotheses, log_probs
+        if result.lexical_logits is not None:
+            result.lexical_logits[row] = log_odds
+    return result
+
+
+def generated_batches(
+    model: PreTrainedModel,
+    dataset: Dataset,
+    max_tokens: int = 32768,
+    max_documents: int = 256,
+    bf16: bool = False,
+    show_progress: bool = False,
+    show_lines: bool = False,
+    description: str = "Generating",
+    **generation_arguments: Any,
+) -> Iterator[tuple[list[int], Any]]:
+    """Generate batch by batch, with label scores and hypotheses; arguments as of [`generate_predictions`].
+
+    Yields:
+        The row numbers of the documents of a batch of this process, and what `generate` returned for them.
+    """
+    collate = MultiLabelCollator(model.config.pad_token_id, model.config.num_labels)
     with evaluation_batches(model, dataset, max_tokens, max_documents) as batches:
         total = sum(map(len, batches))
         bar = tqdm(total=total, desc=description, disable=not show_progress, leave=False)
         with ProgressLines(total, description) if show_lines else bar as progress:
             for batch in batches:
-                rows += _generate_batch(model, dataset, batch, bf16, generation_arguments)
+                inputs = collate.pad_texts(dataset.__getitems__(batch))
+                with torch.no_grad(), autocast(model.device, bf16):
+                    output = model.generate(
+                        **{name: tensor.to(model.device) for name, tensor in inputs.items()},
+                        return_dict_in_generate=True,
+                        output_label_scores=True,
+                        set_decoding="best_sequence",
+                        **generation_arguments,
+                    )
+                yield batch, output
                 progress.update(len(batch))
-    best_sequences: list[list[int]] = [[] for _ in range(len(dataset))]
-    expected_f1_sets: list[list[int]] = [[] for _ in range(len(dataset))]
-    label_scores = np.zeros((len(dataset), model.config.num_labels), dtype=np.float32)
-    for row, best_sequence, scores, expected_f1_set in gather_rows(rows):
-        best_sequences[row], label_scores[row], expected_f1_sets[row] = best_sequence, scores, expected_f1_set
-    return LabelPredictions(best_sequences, label_scores, expected_f1_sets)
-
-
-def _generate_batch(
-    model: PreTrainedModel, dataset: Dataset, indices: list[int], bf16: bool, generation_arguments: dict[str, Any]
-) -> list[tuple[int, list[int], np.ndarray, list[int]]]:
-    """The row number, best sequence, label scores and set of highest expected F1 of each document of one batch."""
-    collate = MultiLabelCollator(model.config.pad_token_id, model.config.num_labels)
-    inputs = collate.pad_texts(dataset.__getitems__(indices))
-    with torch.no_grad(), autocast(model.device, bf16):
-        output = model.generate(
-            **{name: tensor.to(model.device) for name, tensor in inputs.items()},
-            return_dict_in_generate=True,
-            output_label_scores=True,
-            set_decoding="best_sequence",
-            **generation_arguments,
-        )
-    best_sequences = label_sets_from_sequences(output.sequences.cpu(), model.config.num_labels)
-    scores = output.label_scores.float().cpu().numpy()
-    constraints = model.label_constraints(**generation_arguments)
-    expected_f1_sets = constraints.select_expected_f1(output.hypotheses, output.hypothesis_log_probs)
-    return list(zip(indices, best_sequences, scores, expected_f1_sets, strict=True))
 
 
 def mean_token_loss(

@@ -176,7 +176,7 @@ class SamplingTrainer(SGMTrainer):
         self, model: nn.Module, inputs: dict[str, torch.Tensor]
     ) -> tuple[Samples, torch.Tensor | None]:
         """The samples with their log-probabilities, and log p of the gold sequences, (B), if it has a weight."""
-        texts = {name: tensor for name, tensor in inputs.items() if name != "labels"}
+        texts = {name: tensor for name, tensor in self.with_lexical_logits(inputs).items() if name != "labels"}
         gold_targets = inputs["labels"]  # (B, n)
         encoder_outputs = self._encode_once(model, texts)
         sampled, greedy = self._sample(texts, encoder_outputs)  # (B, S, n)

@@ -34,10 +34,19 @@ from sgm_hf.metrics import compute_metrics, compute_score_metrics, f1_by_frequen
 from sgm_hf.metrics.calibration import SCORE_METRICS
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS, checked_set_decoding
 from sgm_hf.training.arguments import SGMTrainingArguments
+from sgm_hf.training.branch import BranchTrainer
+from sgm_hf.training.calibrating import CalibratingTrainer
 from sgm_hf.training.callbacks import BarCallback, EpochCallback, LineCallback
 from sgm_hf.training.checkpoints import has_complete_checkpoint, last_complete_checkpoint
 from sgm_hf.training.machine import flushed_denormals
-from sgm_hf.training.prediction import LabelPredictions, evaluation_sets, generate_predictions, mean_token_loss
+from sgm_hf.training.prediction import (
+    LabelHypotheses,
+    LabelPredictions,
+    evaluation_sets,
+    generate_hypotheses,
+    generate_predictions,
+    mean_token_loss,
+)
 from sgm_hf.training.pushing import PushingTrainer
 from sgm_hf.training.resuming import ResumableTrainer
 from sgm_hf.training.streaming import StreamedBatches, is_stream
@@ -64,7 +73,7 @@ class SGMPredictionOutput:
     metrics: dict[str, float]
 
 
-class SGMTrainer(PushingTrainer, ResumableTrainer):
+class SGMTrainer(PushingTrainer, CalibratingTrainer, BranchTrainer, ResumableTrainer):
     """A Transformers `Trainer` for multi-label generation.
 
     Training batches hold documents of similar length, capped by words and by documents. Evaluation generates: one
@@ -152,7 +161,12 @@ class SGMTrainer(PushingTrainer, ResumableTrainer):
         config = self.model.config
         pad_token_type_id = getattr(self.processing_class, "pad_token_type_id", 0)
         return MultiLabelCollator(
-            config.pad_token_id, config.num_labels, config.label_order, self.args.seed, pad_token_type_id
+            config.pad_token_id,
+            config.num_labels,
+            config.label_order,
+            self.args.seed,
+            pad_token_type_id,
+            keep_index=config.lexical_in_decoder,
         )
 
     # ---- training ----
@@ -218,7 +232,7 @@ class SGMTrainer(PushingTrainer, ResumableTrainer):
             The loss, or the loss and the model's output.
         """
         outputs = model(
-            **inputs,
+            **self.with_lexical_logits(inputs),
             label_smoothing=self.args.label_smoothing_factor,
             num_items_in_batch=num_items_in_batch,
             use_cache=False,
@@ -332,6 +346,8 @@ class SGMTrainer(PushingTrainer, ResumableTrainer):
             records = [r for r in epoch_history(self.state.log_history) if r["step"] == self.state.best_global_step]
             for prefix in evaluation_sets(self.eval_dataset, "eval"):
                 self._keep_results(prefix, records[-1] if records else {})
+        if self.args.objective is not None:
+            self.calibrate()
         return output
 
     def call_model_init(self, trial: Any = None) -> PreTrainedModel:
@@ -346,6 +362,7 @@ class SGMTrainer(PushingTrainer, ResumableTrainer):
             for name in TOKEN_IDS:
                 vars(config).pop(name, None)
             vars(config).update(ids)
+        self.fit_lexical_branch()
         super().set_up_training(trial)
         self._num_untrained_labels = self.model.config.num_untrained_labels
         if self._has_own_collator and self.model_init is not None:
@@ -443,20 +460,24 @@ class SGMTrainer(PushingTrainer, ResumableTrainer):
 
     def generate_predictions(self, dataset: Dataset, description: str = "Generating") -> LabelPredictions:
         """What is needed for the sets of each set decoding of every document, in the data set's order."""
-        arguments = {}
-        if self.args.generation_num_beams is not None:
-            arguments["num_beams"] = self.args.generation_num_beams
-        return generate_predictions(
-            self.model,
-            dataset,
-            max_tokens=self.args.max_tokens_per_eval_batch,
-            max_documents=self.args.per_device_eval_batch_size,
-            bf16=self.args.bf16,
-            show_progress=not self.args.disable_tqdm and self.is_world_process_zero(),
-            show_lines=self.args.disable_tqdm and self.is_world_process_zero(),
-            description=description,
-            **arguments,
-        )
+        return generate_predictions(self.model, dataset, **self._generation_settings(description))
+
+    def generate_hypotheses(self, dataset: Dataset, description: str = "Generating") -> LabelHypotheses:
+        """What beam search finds for every document, in the data set's order."""
+        return generate_hypotheses(self.model, dataset, **self._generation_settings(description))
+
+    def _generation_settings(self, description: str) -> dict[str, Any]:
+        """How a data set is generated for."""
+        shown = self.is_world_process_zero()
+        beams = self.args.generation_num_beams
+        return {
+            "max_tokens": self.args.max_tokens_per_eval_batch,
+            "max_documents": self.args.per_device_eval_batch_size,
+            "bf16": self.args.bf16,
+            "show_progress": not self.args.disable_tqdm and shown,
+            "show_lines": self.args.disable_tqdm and shown,
+            "description": description,
+        } | ({} if beams is None else {"num_beams": beams})
 
     def fit_label_threshold(self, dataset: Dataset | None = None) -> float:
         """Fit the label threshold and store it in the model's generation config.
@@ -513,7 +534,9 @@ class SGMTrainer(PushingTrainer, ResumableTrainer):
         if dataset is None:
             raise ValueError("SGMTrainer has no eval_dataset; pass one to evaluate.")
         start = time.perf_counter()
-        if self.is_in_train and self.threshold_dataset is not None:
+        if self.is_in_train and self.args.objective is not None:
+            self.calibrate()
+        elif self.is_in_train and self.threshold_dataset is not None:
             self.fit_label_threshold()
         metrics: dict[str, float] = {}
         for prefix, part in evaluation_sets(dataset, metric_key_prefix).items():

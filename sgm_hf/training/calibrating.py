@@ -1,0 +1,143 @@
+"""`SGMTrainer.calibrate`: fits scores and decisions of hypotheses and lexical log-odds on held-out documents."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import Trainer
+
+from sgm_hf.data.labels import label_matrix
+from sgm_hf.metrics import compute_metrics, fit_threshold
+from sgm_hf.modeling import SGMForMultiLabelGeneration
+from sgm_hf.modeling.generation_sgm import ScoreSettings
+from sgm_hf.modeling.label_sets_sgm import combined_scores, label_scores_from_hypotheses, reweighted_log_probs
+from sgm_hf.training.arguments import SGMTrainingArguments
+from sgm_hf.training.calibration import choose_rule, fit_hypothesis_weights, fit_platt
+from sgm_hf.training.lexical import LexicalFit
+from sgm_hf.training.prediction import LabelHypotheses
+from sgm_hf.training.thresholds import fit_thresholds, shifted_thresholds
+
+logger = logging.getLogger(__name__)
+
+# The set decoding that serves an objective, and what the weights of hypotheses are chosen by.
+DECISIONS = {
+    "micro_f1": ("threshold", "micro_f1"),
+    "macro_f1": ("threshold", "micro_f1"),
+    "exact_match": ("best_sequence", "exact_match"),
+    "hamming": ("threshold", "nll"),
+    "expected_f1": ("expected_f1", "nll"),
+}
+# Documents whose scores are combined at a time, and out-of-fold scores that are looked at: 200 MB.
+BLOCK, MOST_SCORES = 4096, 50_000_000
+
+
+class CalibratingTrainer(Trainer):
+    """A `Trainer` that fits scores and decisions to held-out documents."""
+
+    args: SGMTrainingArguments
+    model: SGMForMultiLabelGeneration
+    lexical_fit: LexicalFit | None
+    threshold_dataset: Dataset | None
+
+    def calibrate(self, dataset: Dataset | None = None, objective: str | None = None) -> dict[str, float]:
+        """Fit what serves an objective, and store it in the model's generation config.
+
+        In a model with a lexical branch these are the weights of its log-odds and the temperature beside the beams
+        (`lexical_weight`, `hypothesis_temperature`), by a search over a grid, and slope and intercept that make
+        calibrated probabilities of the scores (`label_calibration`, Platt 1999). For thresholded objectives these are
+        also the thresholds: one for all labels, one for each drawn to that, or one shifted by what the out-of-fold
+        scores of the branch say of the label, whichever is best in cross-validation.
+
+        Args:
+            dataset: Encoded documents that are not trained on; default `threshold_dataset`, else those of evaluation,
+                whose metrics then are a little too good.
+            objective: What sets are to be best at: "micro_f1", "macro_f1", "exact_match" (0/1 loss), "hamming" or
+                "expected_f1" (the F1 of each document); default that of the settings, else "micro_f1".
+
+        Returns:
+            The numbers that were fitted, where there is one for all labels.
+
+        Raises:
+            ValueError: If there are no labelled documents to fit on, or there is no such objective.
+        """
+        objective = objective or self.args.objective or "micro_f1"
+        if objective not in DECISIONS:
+            raise ValueError(f"objective is {objective!r}; choose one of {', '.join(DECISIONS)}.")
+        dataset = dataset or self.threshold_dataset or self.labelled_eval_dataset()
+        if dataset is None or "labels" not in dataset.column_names or len(dataset) == 0:
+            raise ValueError("no labelled documents to calibrate on; pass a data set, or the trainer's eval_dataset.")
+        num_labels = self.model.config.num_labels
+        references = label_matrix([[i for i in labels if i < num_labels] for labels in dataset["labels"]], num_labels)
+        found = self.generate_hypotheses(dataset, "Calibrating")
+        settings, (decoding, criterion) = self.model.generation_config, DECISIONS[objective]
+        settings.set_decoding, settings.objective = decoding, objective
+        scores = np.concatenate(list(score_blocks(found, ScoreSettings())))  # (N, L)
+        fitted: dict[str, Any] = {}
+        if found.lexical_logits is not None:
+            # Without beams there is nothing to weigh.
+            grid = {} if found.hypotheses.shape[1] > 1 else {"lexical_weights": (0.0,), "temperatures": (1.0,)}
+            weights = fit_hypothesis_weights(
+                found.hypotheses, found.log_probs, found.lexical_logits, references, criterion, **grid
+            )
+            fitted = {"lexical_weight": weights.lexical_weight, "hypothesis_temperature": weights.temperature}
+            scores = np.concatenate(list(score_blocks(found, ScoreSettings(**fitted))))  # (N, L)
+            fitted["label_calibration"] = fit_platt(scores, references).values
+            scores = np.concatenate(list(score_blocks(found, ScoreSettings(**fitted))))  # (N, L)
+        if decoding == "threshold":
+            fitted["label_threshold"] = self._choose_thresholds(references, scores, objective)
+        for name, value in fitted.items():
+            setattr(settings, name, value)
+        return {name: value for name, value in fitted.items() if isinstance(value, float)}
+
+    def _choose_thresholds(self, references: np.ndarray, scores: np.ndarray, objective: str) -> float | list[float]:
+        """The thresholds of the rule that is best in cross-validation."""
+        if objective == "hamming":
+            return 0.5
+        rules = {
+            "one": lambda rows: fit_thresholds(references[rows], scores[rows], objective, shrinkage=1.0),
+            "own": lambda rows: fit_thresholds(references[rows], scores[rows], objective),
+        }
+        shift = self._label_shift()
+        if shift is not None:
+            rules["shifted"] = lambda rows: shifted_thresholds(fit_threshold(references[rows], scores[rows]), *shift)
+        judged = {
+            name: lambda fit, rows, rule=rule: scores[rows] >= np.array(rule(fit), dtype=scores.dtype)
+            for name, rule in rules.items()
+        }
+        chosen, values = next(iter(rules)), {}
+        if len(references) > 1:
+            chosen, values = choose_rule(
+                judged, lambda predictions: compute_metrics(references, predictions)[objective], len(references)
+            )
+        logger.info("thresholds: %s (%s)", chosen, ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
+        return rules[chosen](np.arange(len(references)))
+
+    def _label_shift(self) -> tuple[list[float], float] | None:
+        """Of the branch's out-of-fold scores the threshold of each label, and that of all; None without them."""
+        if self.lexical_fit is None:
+            return None
+        num_labels = self.model.config.num_labels
+        count = min(len(self.train_dataset), max(1, MOST_SCORES // num_labels))
+        documents = self.train_dataset.select(range(count))
+        log_odds = torch.cat(list(self.lexical_fit.iterate_out_of_fold_log_odds(documents)))  # (n, L)
+        scores = log_odds.sigmoid().numpy()  # (n, L)
+        references = label_matrix(documents["labels"], num_labels)
+        return fit_thresholds(references, scores, "macro_f1", shrinkage=0.0), fit_threshold(references, scores)
+
+
+def score_blocks(found: LabelHypotheses, settings: ScoreSettings) -> Iterator[np.ndarray]:
+    """The label scores of hypotheses, as `generate()` makes them, in blocks of documents, (documents, L) float32."""
+    for start in range(0, len(found.hypotheses), BLOCK):
+        rows = slice(start, start + BLOCK)
+        hypotheses = torch.from_numpy(found.hypotheses[rows])  # (B, K, n)
+        log_probs = torch.from_numpy(found.log_probs[rows]).float()  # (B, K)
+        if found.lexical_logits is None:
+            yield label_scores_from_hypotheses(hypotheses, log_probs, found.num_labels).numpy()
+            continue
+        log_odds = torch.from_numpy(found.lexical_logits[rows])  # (B, L)
+        log_probs = reweighted_log_probs(log_probs, hypotheses, log_odds, *settings[:2])  # (B, K)
+        shares = label_scores_from_hypotheses(hypotheses, log_probs, found.num_labels)  # (B, L)
+        yield combined_scores(shares, log_odds, settings.label_calibration).numpy()
