@@ -1,0 +1,115 @@
+"""`SGMTrainer.calibrate` stores what `generate()` then makes of both sources."""
+
+import numpy as np
+import pytest
+import torch
+from tiny_training import NUM_LABELS, make_documents, make_model
+
+from sgm_hf.data.labels import label_matrix
+from sgm_hf.metrics import compute_metrics
+from sgm_hf.modeling import SGMForMultiLabelGeneration
+from sgm_hf.modeling.generation_sgm import ScoreSettings
+from sgm_hf.training import SGMTrainer, SGMTrainingArguments
+from sgm_hf.training.arguments import OBJECTIVES
+from sgm_hf.training.calibrating import DECISIONS, score_blocks
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A trainer whose small model has learned a little."""
+    options = {"use_cpu": True, "disable_tqdm": True, "eval_strategy": "no", "save_strategy": "no"}
+    arguments = SGMTrainingArguments(
+        str(tmp_path_factory.mktemp("run")),
+        num_train_epochs=6,
+        per_device_train_batch_size=16,
+        lexical_cost=1.0,
+        **options,
+    )
+    model = make_model(lexical_branch=True, lexical_in_decoder=True)
+    trainer = SGMTrainer(model, arguments, train_dataset=make_documents(200), eval_dataset=make_documents(150, seed=1))
+    trainer.train()
+    return trainer
+
+
+@pytest.fixture
+def trainer(trained):
+    generation_config = trained.model.generation_config
+    trained.model.generation_config = type(generation_config).from_dict(generation_config.to_dict())
+    yield trained
+    trained.model.generation_config = generation_config
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_what_is_stored_gives_the_scores_and_sets_that_were_fitted(trainer, objective, tmp_path):
+    fitted = trainer.calibrate(objective=objective)
+    settings, data = trainer.model.generation_config, trainer.eval_dataset
+    assert settings.objective == objective and settings.set_decoding == DECISIONS[objective][0]
+    assert {"lexical_weight", "hypothesis_temperature"} <= set(fitted)
+    scoring = ScoreSettings(settings.lexical_weight, settings.hypothesis_temperature, settings.label_calibration)
+    expected = np.concatenate(list(score_blocks(trainer.generate_hypotheses(data), scoring)))
+    predictions = trainer.generate_predictions(data)
+    np.testing.assert_allclose(predictions.label_scores, expected, atol=1e-5)
+    trainer.save_model(str(tmp_path))
+    loaded = SGMForMultiLabelGeneration.from_pretrained(tmp_path)
+    inputs = {name: torch.tensor([data[0][name]]) for name in ("input_ids",)}
+    found = loaded.generate(**inputs, return_dict_in_generate=True, output_label_scores=True)
+    torch.testing.assert_close(found.label_scores[0], torch.from_numpy(expected[0]))
+    chosen = [label for label in found.sequences[0].tolist() if label < NUM_LABELS]
+    assert set(chosen) == set(trainer.label_sets(predictions)[0])
+
+
+def test_scores_are_nearer_to_the_truth_than_before(trainer):
+    data = trainer.eval_dataset
+    references = label_matrix(data["labels"], NUM_LABELS)
+
+    def loss() -> float:
+        scores = trainer.generate_predictions(data).label_scores.clip(1e-6, 1 - 1e-6)
+        return -np.where(references, np.log(scores), np.log1p(-scores)).mean()
+
+    before = loss()
+    trainer.calibrate(objective="hamming")
+    assert loss() < before
+
+
+def test_each_objective_is_at_least_as_good_in_its_metric_as_the_default_on_the_documents_of_the_fit(trainer):
+    data = trainer.eval_dataset
+    references = label_matrix(data["labels"], NUM_LABELS)
+
+    def metrics() -> dict[str, float]:
+        sets = trainer.label_sets(trainer.generate_predictions(data))
+        return compute_metrics(references, label_matrix(sets, NUM_LABELS))
+
+    before = metrics()
+    trainer.calibrate(objective="exact_match")
+    assert metrics()["zero_one_loss"] <= before["zero_one_loss"]
+    trainer.calibrate(objective="micro_f1")
+    assert metrics()["micro_f1"] >= before["micro_f1"]
+
+
+def test_training_with_an_objective_ends_calibrated(tmp_path):
+    arguments = SGMTrainingArguments(
+        str(tmp_path), use_cpu=True, disable_tqdm=True, num_train_epochs=1, objective="exact_match", lexical_cost=1.0
+    )
+    data = {"train_dataset": make_documents(60), "eval_dataset": make_documents(30, seed=1)}
+    trainer = SGMTrainer(make_model(lexical_branch=True), arguments, **data)
+    trainer.train()
+    settings = trainer.model.generation_config
+    assert (settings.objective, settings.set_decoding) == ("exact_match", "best_sequence")
+    assert len(settings.label_calibration) == 2
+
+
+def test_a_model_without_a_branch_gets_thresholds_and_a_decoding(tmp_path):
+    arguments = SGMTrainingArguments(str(tmp_path), use_cpu=True, disable_tqdm=True, eval_strategy="no")
+    trainer = SGMTrainer(make_model(), arguments, eval_dataset=make_documents(40))
+    fitted = trainer.calibrate(objective="macro_f1")
+    assert "lexical_weight" not in fitted and trainer.model.generation_config.set_decoding == "threshold"
+    assert len(trainer.generate_predictions(make_documents(5)).best_sequences) == 5
+
+
+def test_what_cannot_be_fitted_is_refused(trainer):
+    with pytest.raises(ValueError, match="objective is 'f1'; choose one of micro_f1"):
+        trainer.calibrate(objective="f1")
+    with pytest.raises(ValueError, match="no labelled documents"):
+        trainer.calibrate(make_documents(5).remove_columns("labels"))
+    with pytest.raises(ValueError, match="objective is 'f1'; choose one of micro_f1"):
+        SGMTrainingArguments("folder", objective="f1")
