@@ -168,14 +168,13 @@ def fit_isotonic(scores: np.ndarray, references: np.ndarray, max_points: int = 6
     _check(references, scores=scores)
     if max_points < 3:
         raise ValueError(f"max_points is {max_points}; the two ends and a step between them take 3.")
-    order = np.argsort(scores, axis=None, kind="stable")
-    x, truth = scores.ravel()[order].astype(np.float64), references.ravel()[order]
-    sizes, hits = pool_adjacent_violators(x, truth)
+    every = np.sort(scores, axis=None)
+    sizes, hits = pool_adjacent_violators(every, np.sort(scores[references]))
     sizes, hits = _join_steps(sizes, hits, max_points - 2)
     starts = np.cumsum(sizes) - sizes
-    middles = np.add.reduceat(x, starts) / sizes
+    middles = np.add.reduceat(every, starts, dtype=np.float64) / sizes
     # Laplace's rule keeps a step without a true label above 0, and one of true labels only below 1.
-    levels = (hits + (hits.sum() + 1) / (len(x) + 2)) / (sizes + 1)
+    levels = (hits + (hits.sum() + 1) / (len(every) + 2)) / (sizes + 1)
     rises = levels > np.r_[0.0, np.maximum.accumulate(levels)[:-1]]
     middles, levels = middles[rises], levels[rises]
     inner = [[float(m), float(level)] for m, level in zip(middles, levels, strict=True) if 0 < m < 1]
@@ -191,29 +190,31 @@ def fit_isotonic(scores: np.ndarray, references: np.ndarray, max_points: int = 6
     return CalibrationFit(points, before / references.size, after / references.size)
 
 
-def pool_adjacent_violators(x: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The steps of the rising function nearest to the truth (Ayer et al. 1955).
+def pool_adjacent_violators(every: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The steps of the rising function of the scores that is nearest to the truth (Ayer et al. 1955).
 
     Args:
-        x: Ascending, (M).
-        truth: bool, (M).
+        every: All scores, ascending, (M).
+        true: Those of them that are of true labels, ascending.
 
     Returns:
-        Number of values in each step, and of the true ones, (S) int64; equal values are in one step, and the share of
+        Number of scores in each step, and of the true ones, (S) int64; equal scores are in one step, and the share of
         true ones rises from step to step.
     """
-    starts = np.flatnonzero(np.r_[True, np.diff(x) > 0])
-    sizes, hits = np.diff(np.r_[starts, len(x)]), np.add.reduceat(truth.astype(np.int64), starts)
-    # Runs without a true label, and of true labels only, are steps already: few are left for the loop.
-    kind = np.where(hits == 0, 0, np.where(hits == sizes, 1, 2))
-    runs = np.flatnonzero(np.r_[True, (np.diff(kind) != 0) | (kind[1:] == 2)])
-    sizes, hits = np.add.reduceat(sizes, runs).tolist(), np.add.reduceat(hits, runs).tolist()
-    stack: list[list[int]] = []
-    for size, true in zip(sizes, hits, strict=True):
-        while stack and stack[-1][1] * size >= true * stack[-1][0]:  # in integers, without rounding
+    values, counts = np.unique(true, return_counts=True)
+    below, upto = np.searchsorted(every, values), np.searchsorted(every, values, side="right")
+    # Between the values of true scores lie runs of others, each a step of its own to begin with.
+    edges = np.append(np.stack([below, upto], axis=1).ravel(), len(every))
+    sizes, hits = np.diff(edges, prepend=0), np.zeros(len(edges), dtype=np.int64)
+    hits[1::2] = counts
+    stack: list[tuple[int, int]] = []
+    for size, num_true in zip(sizes.tolist(), hits.tolist(), strict=True):
+        if size == 0:
+            continue
+        while stack and stack[-1][1] * size >= num_true * stack[-1][0]:  # in integers, without rounding
             last_size, last_true = stack.pop()
-            size, true = size + last_size, true + last_true
-        stack.append([size, true])
+            size, num_true = size + last_size, num_true + last_true
+        stack.append((size, num_true))
     steps = np.array(stack, dtype=np.int64)
     return steps[:, 0], steps[:, 1]
 

@@ -32,7 +32,7 @@ class Cuts(NamedTuple):
         hits: Chosen documents that have the label, (C).
         chosen: Chosen documents, (C).
         lower: The greatest score that is not chosen, (C); all thresholds in (lower, upper] choose the same.
-        upper: The least score of a chosen true document, (C); or 1.
+        upper: The least score of a chosen true document, or 1, (C).
     """
 
     label: np.ndarray
@@ -82,13 +82,12 @@ def fit_thresholds(
     if shrinkage == 1:
         return common
     scores = scores.clip(0, 1)
-    cuts, support = label_cuts(references, scores), references.sum(axis=0)
+    cuts, support = label_cuts(references, scores, common), references.sum(axis=0)
     if objective == "macro_f1":
         values = 2 * cuts.hits / np.maximum(1, cuts.chosen + support[cuts.label])
     else:
         values = _values_for_micro_f1(cuts, int(support.sum()))
     own = _best_thresholds(cuts, values, common)
-    own[support == 0] = common
     if shrinkage == 0:
         return own.tolist()
     return shifted_thresholds(common, own, common, shrinkage)
@@ -116,20 +115,23 @@ def shifted_thresholds(
     return np.where(difference == 0, threshold, shifted).tolist()
 
 
-def label_cuts(references: np.ndarray, scores: np.ndarray) -> Cuts:
+def label_cuts(references: np.ndarray, scores: np.ndarray, common: float) -> Cuts:
     """The cuts of each label: a threshold just above a score that is not true loses nothing over the next one.
 
     Args:
         references: True labels, bool, (N, L).
         scores: In [0, 1], (N, L).
+        common: The global threshold.
 
     Returns:
-        For each label one cut for each score of a true document, ascending, and that of a threshold of 1.
+        For each label one cut for each score of a true document, ascending, and that of a threshold of 1; for a label
+        that no document has, that of the common threshold alone.
     """
     parts = []
     for label in range(scores.shape[1]):
         every, true = np.sort(scores[:, label]), np.sort(scores[references[:, label], label])
-        upper = np.unique(np.append(true[true > 0], np.ones(1, true.dtype)))  # thresholds are above 0
+        last = np.array([1 if len(true) else common], dtype=true.dtype)
+        upper = np.unique(np.append(true[true > 0], last))  # thresholds are above 0
         below = np.searchsorted(every, upper)
         lower = np.where(below > 0, every[below - 1], 0)
         hits, chosen = len(true) - np.searchsorted(true, upper), len(every) - below
