@@ -1,5 +1,7 @@
 """Figures as PNG and SVG, written to a path without an ending; needs matplotlib (`pip install sgm_hf[figures]`)."""
 
+import itertools
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,9 +10,13 @@ from typing import Any
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from sgm_hf.metrics import expected_calibration_error
+
 Rows = Sequence[Mapping[str, Any]]
+MARKERS = "osD^v"  # one per objective
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
@@ -106,6 +112,103 @@ def plot_climb(rows: Rows, path: str | Path, title: str, optimum: float | None =
         axis.set_xlabel("epoch")
     axes[0].set_ylabel("micro-F1, validation")
     axes[-1].legend(frameon=False, loc="lower right")
+    figure.suptitle(title)
+    save_figure(figure, path)
+
+
+def plot_reliability(bins: Rows, path: str | Path, title: str) -> None:
+    """Draw the share of true labels against the score, bin by bin, above the number of scores in each bin.
+
+    Args:
+        bins: From `sgm_hf.metrics.calibration_bins`.
+        path: Path of the figure.
+        title: Title of the figure, to which the calibration error is added.
+    """
+    filled = [row for row in bins if row["count"]]
+    scores, shares = [row["mean_score"] for row in filled], [row["share_true"] for row in filled]
+    total = sum(row["count"] for row in filled)
+    figure, (upper, lower) = pyplot.subplots(
+        2, 1, figsize=(5, 6.4), sharex=True, height_ratios=(3, 1), layout="constrained"
+    )
+    upper.plot([0, 1], [0, 1], color="grey", linestyle="--", label="calibrated: share = score")
+    # What a calibrated score would miss by chance, of as many: a point within its bar says nothing against it.
+    noise = [2 * math.sqrt(max(s * (1 - s), 0.0) / row["count"]) for s, row in zip(scores, filled, strict=True)]
+    upper.errorbar(scores, shares, noise, marker="o", color="C0", capsize=2, label="this model, ± 2 standard errors")
+    upper.set(ylabel="share of true labels", xlim=(0, 1), ylim=(-0.02, 1.02))
+    upper.grid(alpha=0.3)
+    upper.legend(frameon=False, loc="upper left", fontsize="small")
+    edges = [row["lower"] for row in bins]
+    lower.bar(edges, [row["count"] for row in bins], bins[0]["upper"], align="edge", color="C0", edgecolor="white")
+    lower.set(xlabel="score", ylabel="number of scores", yscale="log", ylim=(0.5, None))
+    for axis in (upper, lower):
+        axis.spines[["top", "right"]].set_visible(False)
+    error = expected_calibration_error(bins)
+    figure.suptitle(f"{title}\nECE {error:.3f} over {total:,} scores", fontsize="medium")
+    save_figure(figure, path)
+
+
+def plot_quality_by_minutes(rows: Rows, path: str | Path, title: str) -> None:
+    """Draw micro-F1, macro-F1 and 0/1 loss against the processor time of the training, a line of panels per corpus.
+
+    A point is the mean over the seeds of one system and objective, with a bar from the lowest to the highest. A row
+    without minutes, such as a published figure, is a line across the panel.
+
+    Args:
+        rows: `corpus`, `system`, `objective`, `micro_f1`, `macro_f1`, `zero_one_loss`, `cpu_minutes`; a number may be
+            None.
+        path: Path of the figure.
+        title: Title of the figure.
+    """
+    metrics = {"micro_f1": "micro-F1", "macro_f1": "macro-F1", "zero_one_loss": "0/1 loss (lower is better)"}
+    corpora, systems, objectives = (_values(rows, column) for column in ("corpus", "system", "objective"))
+    figure, panels = pyplot.subplots(
+        len(corpora), 3, figsize=(11, 3.1 * len(corpora) + 0.8), squeeze=False, layout="constrained"
+    )
+    for line, corpus in zip(panels, corpora, strict=True):
+        for axis, (metric, name) in zip(line, metrics.items(), strict=True):
+            for system, objective in itertools.product(systems, objectives):
+                runs = [
+                    row
+                    for row in _select(rows, corpus=corpus, system=system, objective=objective)
+                    if row[metric] is not None
+                ]
+                style = {"color": f"C{systems.index(system)}"}
+                values = [row[metric] for row in runs]
+                minutes = [row["cpu_minutes"] for row in runs if row["cpu_minutes"] is not None]
+                if minutes:
+                    mean = statistics.mean(values)
+                    bar = [[mean - min(values)], [max(values) - mean]]
+                    marker = MARKERS[objectives.index(objective) % len(MARKERS)]
+                    axis.errorbar(statistics.mean(minutes), mean, bar, marker=marker, capsize=2, **style)
+                elif values:
+                    axis.axhline(statistics.mean(values), linestyle="--", linewidth=1, **style)
+            axis.set(xscale="log", title=f"{corpus}: {name}")
+            axis.title.set_fontsize("medium")
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.xaxis.set_minor_formatter("")
+            axis.margins(0.12)
+            axis.grid(alpha=0.3)
+            axis.spines[["top", "right"]].set_visible(False)
+    for axis in panels[-1]:
+        axis.set_xlabel("training, processor minutes")
+    measured = {row["system"] for row in rows if row["cpu_minutes"] is not None}
+    keys = [
+        Line2D(
+            [],
+            [],
+            color=f"C{number}",
+            marker="s" if system in measured else "",
+            linestyle="" if system in measured else "--",
+            label=system,
+        )
+        for number, system in enumerate(systems)
+    ]
+    keys += [
+        Line2D([], [], color="black", fillstyle="none", linestyle="", marker=marker, label=f"for {objective}")
+        for objective, marker in zip(objectives, itertools.cycle(MARKERS))
+        if any(row["cpu_minutes"] is not None for row in _select(rows, objective=objective))
+    ]
+    figure.legend(handles=keys, loc="outside lower center", ncols=5, frameon=False)
     figure.suptitle(title)
     save_figure(figure, path)
 

@@ -4,6 +4,7 @@ import json
 import logging
 import shlex
 from collections.abc import Sequence
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from sgm_hf.data.labels import label_sets_of
 from sgm_hf.data.lines import read_json_lines
 from sgm_hf.datasets_scripts import CORPORA
 from sgm_hf.datasets_scripts.convert import CARDS
+from sgm_hf.metrics import calibration_bins
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 from sgm_hf.programs.settings import DataArguments, ModelArguments
 from sgm_hf.training import SGMPredictionOutput, SGMTrainer, SGMTrainingArguments
@@ -46,7 +48,8 @@ def score_splits(
         trainer: Has the model.
         raw: The splits as loaded.
         encoded: The splits as encoded.
-        write: Whether to write `predictions_<split>.jsonl`, where --do_predict asks for them.
+        write: Whether to write the reliability diagram `reliability_<split>.png` and `.svg`, where matplotlib is
+            installed, and `predictions_<split>.jsonl`, where --do_predict asks for it.
 
     Returns:
         The metrics of each split, without a prefix.
@@ -58,6 +61,10 @@ def score_splits(
     for split in (split for split in wanted if wanted[split] and split in encoded):
         output = trainer.predict(encoded[split], metric_key_prefix=split)
         metrics[split] = {name.removeprefix(f"{split}_"): value for name, value in output.metrics.items()}
+        if write and trainer.is_world_process_zero():
+            draw_reliability(
+                output, Path(trainer.args.output_dir, f"reliability_{split}"), f"Label scores, {split} split"
+            )
         if write and trainer.args.do_predict and trainer.is_world_process_zero():
             path = Path(trainer.args.output_dir, f"predictions_{split}.jsonl")
             write_predictions(path, raw[split], output, trainer, names)
@@ -93,6 +100,17 @@ def write_predictions(
         }
         lines.append(json.dumps(record, ensure_ascii=False))
     write_text_atomically(path, "\n".join(lines) + "\n")
+
+
+def draw_reliability(output: SGMPredictionOutput, split: str, output_dir: str | Path) -> None:
+    """Draw into `reliability_<split>` how far label scores are probabilities; not without labels, or matplotlib."""
+    if output.references is None or find_spec("matplotlib") is None:
+        return
+    from sgm_hf.analysis.figures import plot_reliability  # needs matplotlib
+
+    bins = calibration_bins(output.references, output.predictions.label_scores_of(output.references.shape[1]))
+    if any(row["count"] for row in bins):
+        plot_reliability(bins, Path(output_dir, f"reliability_{split}"), f"Label scores, {split} split")
 
 
 def draw_attention(trainer: SGMTrainer, splits: dict[str, Dataset], data_args: DataArguments) -> None:

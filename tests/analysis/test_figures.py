@@ -1,9 +1,11 @@
 import xml.dom.minidom
 
+import numpy as np
 import pytest
 from matplotlib import image, pyplot
 
 from sgm_hf.analysis import figures
+from sgm_hf.metrics import calibration_bins
 
 
 def make_rows(**columns):
@@ -66,3 +68,42 @@ def test_the_climb_is_drawn_for_each_seed_with_the_optimum(drawn):
     assert len(lines) == 5
     assert lines[0].get_ydata() == pytest.approx([0.1, 0.2])
     assert set(lines[-1].get_ydata()) == {0.94}
+
+
+def test_reliability_is_drawn_at_the_mean_scores_of_the_bins_that_have_some(drawn):
+    scores = np.array([[0.25, 0.35, 0.45, 0.95, 0.001]])
+    bins = calibration_bins(np.array([[False, True, True, True, True]]), scores, num_bins=5)
+    figures.plot_reliability(bins, "path", "Test")
+    upper, lower = drawn[0].axes
+    diagonal, points = upper.lines[:2]
+    assert list(diagonal.get_xdata()) == list(diagonal.get_ydata()) == [0, 1]
+    assert points.get_xdata() == pytest.approx([0.3, 0.45, 0.95])
+    assert points.get_ydata() == pytest.approx([0.5, 1.0, 1.0])
+    assert [bar.get_height() for bar in lower.patches] == [0, 2, 1, 0, 1]
+    assert [bar.get_x() for bar in lower.patches] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
+    assert lower.get_yscale() == "log" and lower.get_xlim() == upper.get_xlim()
+    # (2 * |0.3 - 0.5| + |0.45 - 1| + |0.95 - 1|) / 4
+    assert drawn[0].get_suptitle() == "Test\nECE 0.250 over 4 scores"
+
+
+def test_quality_is_drawn_at_the_mean_of_the_seeds_and_what_has_no_minutes_as_a_line(drawn):
+    rows = [
+        {"corpus": corpus, "system": "fast", "objective": objective, "seed": seed, "cpu_minutes": 2.0 * seed}
+        | {"micro_f1": 0.5 + 0.1 * seed, "macro_f1": 0.3, "zero_one_loss": 0.2}
+        for corpus in ("a", "b")
+        for objective in ("micro_f1", "exact_match")
+        for seed in (1, 2)
+    ]
+    published = dict.fromkeys(("macro_f1", "zero_one_loss", "cpu_minutes"))
+    rows.append({"corpus": "b", "system": "SGM+GE", "objective": "published", "seed": 1, "micro_f1": 0.71} | published)
+    figures.plot_quality_by_minutes(rows, "path", "title")
+    panels = drawn[0].axes
+    assert [panel.get_title() for panel in panels[::3]] == ["a: micro-F1", "b: micro-F1"]
+    assert all(panel.get_xscale() == "log" for panel in panels)
+    point = panels[0].lines[0]
+    assert point.get_xdata() == [3.0] and point.get_ydata() == pytest.approx([0.65])
+    lines = [[line for line in panel.lines if line.get_linestyle() == "--"] for panel in panels]
+    assert [len(line) for line in lines] == [0, 0, 0, 1, 0, 0]
+    assert set(lines[3][0].get_ydata()) == {0.71}
+    names = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    assert names == ["fast", "SGM+GE", "for micro_f1", "for exact_match"]

@@ -77,6 +77,9 @@ def test_a_csv_file_alone_trains_evaluates_and_predicts(trained):
     assert metrics["validation"]["micro_f1"] > 0.7
     for name in ("model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "summary.txt"):
         assert (run / name).exists()
+    for ending in ("png", "svg"):
+        assert (run / f"reliability_validation.{ending}").stat().st_size > 1000
+    assert metrics["validation"]["ece"] > 0 and {"micro_f1_10_to_99", "nll", "brier"} < set(metrics["validation"])
     assert not [path for path in run.rglob("*") if path.name.startswith(".saving") or path.suffix == ".part"]
 
 
