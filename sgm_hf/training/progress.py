@@ -53,11 +53,11 @@ def with_lines(texts: Iterable[str], total: int, description: str) -> Iterator[s
         lines.update(1)
 
 
-def shown_progress(total: int, description: str, done: int = 0) -> Any:
+def shown_progress(total: int, description: str, done: int = 0, unit: str = "documents") -> Any:
     """A bar with documents per second and the time left; where no terminal shows it, lines."""
     if sys.stderr.isatty():
-        return tqdm(total=total, initial=done, desc=description, unit=" documents")
-    return ProgressLines(total - done, description)
+        return tqdm(total=total, initial=done, desc=description, unit=f" {unit}")
+    return ProgressLines(total - done, description, unit)
 
 
 def write_line(line: str) -> None:

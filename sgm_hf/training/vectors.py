@@ -218,9 +218,11 @@ def truncated_svd(
     width = min(rank + _OVERSAMPLING, *matrix.shape)
     start = torch.randn(matrix.shape[1], width, generator=torch.Generator().manual_seed(seed))  # (m, w)
     basis = torch.linalg.qr(matrix @ start).Q  # (n, w)
-    for _ in range(_ROUNDS):
-        basis = torch.linalg.qr(transposed @ basis).Q  # (m, w)
-        basis = torch.linalg.qr(matrix @ basis).Q  # (n, w)
+    with shown_progress(_ROUNDS, "Making word vectors", unit="rounds") as progress:
+        for _ in range(_ROUNDS):
+            basis = torch.linalg.qr(transposed @ basis).Q  # (m, w)
+            basis = torch.linalg.qr(matrix @ basis).Q  # (n, w)
+            progress.update(1)
     # The matrix is about basis @ basis^T @ matrix; the second product's SVD gives that of the whole.
     _, values, right = torch.linalg.svd(transposed @ basis, full_matrices=False)  # (w), (w, w)
     values = values[:rank]
