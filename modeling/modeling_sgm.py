@@ -333,6 +333,8 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
         return_dict: bool | None = None,
         label_smoothing: float = 0.0,
         num_items_in_batch: torch.Tensor | int | None = None,
+        label_weights: torch.Tensor | None = None,
+        focal_gamma: float = 0.0,
         **kwargs: Any,
     ) -> Seq2SeqLMOutput | tuple:
         """Scores label sequences.
@@ -352,6 +354,8 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
             label_smoothing: Share of the target spread evenly over the labels that the mask allows.
             num_items_in_batch: Divide the summed loss by this, not by the number of target labels; `Trainer` gives it
                 under gradient accumulation.
+            label_weights: Factors on the losses of the targets, by label, that of eos last, (L + 1); 1 by default.
+            focal_gamma: γ of the focal loss, see `label_loss`.
             **kwargs: Passed to [`~SGMForMultiLabelGeneration.encode`].
 
         Returns:
@@ -387,8 +391,11 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
             decoder_input_ids, past_key_values, output_hidden_states
         )  # (R, n, L + 1), (R, n, T'), ...
 
+        loss = None
+        if labels is not None:
+            loss = label_loss(logits, labels, label_smoothing, num_items_in_batch, label_weights, focal_gamma)
         output = Seq2SeqLMOutput(
-            loss=None if labels is None else label_loss(logits, labels, label_smoothing, num_items_in_batch),
+            loss=loss,
             logits=logits,
             past_key_values=past_key_values if use_cache else None,
             decoder_hidden_states=hidden_states,
@@ -404,6 +411,8 @@ def label_loss(
     labels: torch.Tensor,
     label_smoothing: float = 0.0,
     num_items_in_batch: torch.Tensor | int | None = None,
+    label_weights: torch.Tensor | None = None,
+    focal_gamma: float = 0.0,
 ) -> torch.Tensor:
     """Token cross-entropy of the gold labels and eos (Yang et al. 2018, §2.2).
 
@@ -411,7 +420,9 @@ def label_loss(
         logits: -inf for masked labels, (B, n, L + 1).
         labels: Targets, (B, n) int64; -100 is ignored.
         label_smoothing: Share of the target spread evenly over what is not masked.
-        num_items_in_batch: Divisor of the sum; the number of targets by default.
+        num_items_in_batch: Divisor of the sum; the number of targets by default, whatever they weigh.
+        label_weights: Factor on a target's loss, its smoothing included, by label, that of eos last, (L + 1).
+        focal_gamma: γ of the focal loss -(1 - p)^γ log p, in place of -log p (Lin et al. 2017, eq. 4); 0 is none.
 
     Returns:
         A scalar, in nats.
@@ -431,11 +442,19 @@ def label_loss(
             f"excludes there: {labels[row].tolist()!r:.200}. Give each label of a document once, or switch the mask "
             "off (config.label_mask)."
         )
+    if focal_gamma:
+        log_p = -losses.masked_fill(~is_target, 0.0)  # (B, n)
+        # Never 0, at which a power below 1 has no gradient.
+        miss = (-log_p.expm1()).clamp(min=torch.finfo(log_p.dtype).tiny)  # (B, n), 1 - p
+        losses = -(miss**focal_gamma) * log_p  # (B, n)
     if label_smoothing:
         is_masked = logits == float("-inf")  # (B, n, L + 1)
         spread = -log_probs.masked_fill(is_masked, 0.0).sum(dim=-1) / (~is_masked).sum(dim=-1)  # (B, n)
         losses = (1 - label_smoothing) * losses + label_smoothing * spread  # (B, n)
-    total = losses.masked_fill(~is_target, 0.0).sum()
+    losses = losses.masked_fill(~is_target, 0.0)  # (B, n)
+    if label_weights is not None:
+        losses = losses * label_weights.view(-1)[target]  # (B, n)
+    total = losses.sum()
     return total / (is_target.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
 
 

@@ -1,5 +1,6 @@
 """Batches of documents of similar length, capped by padded words and by documents."""
 
+import math
 from collections.abc import Iterator, Sequence
 from heapq import heapify, heappush, heapreplace
 
@@ -7,6 +8,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 BUCKET_GROWTH = 1.08
+UNIT = 2**32  # a document that comes once, in the whole numbers in which repeats are counted
 
 
 def bucket_lengths(lengths: Sequence[int] | np.ndarray, growth: float = BUCKET_GROWTH) -> np.ndarray:
@@ -72,6 +74,42 @@ def split_runs(runs: list[tuple[int, int]], multiple_of: int) -> list[tuple[int,
     return split + split[:1] * (-len(split) % multiple_of)
 
 
+def repeat_shares(factors: Sequence[float] | np.ndarray) -> np.ndarray:
+    """How often each document is to come on average, in whole numbers of `UNIT`, so that sums of them are exact.
+
+    Args:
+        factors: How often each document is to come, (N), at least 1 each.
+
+    Returns:
+        (N) int64. All are enlarged by the same factor so that together they are whole documents, at most one more.
+
+    Raises:
+        ValueError: If a factor is below 1 or not finite.
+    """
+    factors = np.asarray(factors, dtype=np.float64)
+    if not (np.isfinite(factors) & (factors >= 1)).all():
+        raise ValueError("repeat_factors must be finite numbers from 1 on, one per document.")
+    total = math.ceil(factors.sum())
+    shares = np.rint(factors * (total / factors.sum() * UNIT)).astype(np.int64)
+    shares[shares.argmax()] += total * UNIT - shares.sum()  # what rounding has left
+    return shares
+
+
+def draw_repeats(shares: np.ndarray, order: np.ndarray, start: int) -> np.ndarray:
+    """Draw the documents of an epoch by systematic sampling: each as often as its share says, rounded up or down.
+
+    Args:
+        shares: Of `repeat_shares`, (N).
+        order: All documents, in the order in which their shares are put one after the other, (N).
+        start: Random, from 0 to below `UNIT`.
+
+    Returns:
+        The documents, ascending. The first k of the order come as often as their shares together, rounded up or down.
+    """
+    ends = (np.cumsum(shares[order]) + start) // UNIT
+    return np.sort(np.repeat(order, np.diff(ends, prepend=0)))
+
+
 class LengthBucketBatchSampler(Sampler[list[int]]):
     """Yield batches of document indices of similar length, which are drawn again in each epoch.
 
@@ -87,9 +125,11 @@ class LengthBucketBatchSampler(Sampler[list[int]]):
         seed: Seed of the shuffling.
         shuffle: Whether to shuffle; without it, batches come longest first and are the same in every epoch.
         multiple_of: The number of batches is a multiple of this: the number of processes that share them.
+        repeat_factors: How often each document comes in an epoch on average, (N), at least 1 each; fractions are
+            rounded up or down at random in each epoch. Default: each comes once.
 
     Raises:
-        ValueError: If a cap is below 1 or there is no document.
+        ValueError: If a cap or a repeat factor is below 1 or there is no document.
     """
 
     # accelerate reads these two; a batch size of None tells it that batches differ in size.
@@ -104,6 +144,7 @@ class LengthBucketBatchSampler(Sampler[list[int]]):
         seed: int = 0,
         shuffle: bool = True,
         multiple_of: int = 1,
+        repeat_factors: Sequence[float] | np.ndarray | None = None,
     ):
         caps = {"max_tokens": max_tokens, "max_documents": max_documents, "multiple_of": multiple_of}
         for name, value in caps.items():
@@ -113,9 +154,30 @@ class LengthBucketBatchSampler(Sampler[list[int]]):
             raise ValueError("there is no document to make batches of; check the split that was passed.")
         # Bucket ends, not lengths, decide where the list is cut, so that every epoch is cut at the same places.
         self.keys = bucket_lengths(lengths) if shuffle else np.asarray(lengths, dtype=np.int64)
-        runs = cut_batches(np.sort(self.keys).tolist(), max_tokens, max_documents)
+        self.shares = None if repeat_factors is None else repeat_shares(repeat_factors)
+        runs = cut_batches(self._longest_keys().tolist(), max_tokens, max_documents)
         self.runs = split_runs(runs, multiple_of)
         self.seed, self.shuffle, self.epoch = seed, shuffle, 0
+
+    def _longest_keys(self) -> np.ndarray:
+        """For each place in an epoch's list of documents by length, the greatest key that it has in any epoch."""
+        order = np.argsort(self.keys, kind="stable")
+        if self.shares is None:
+            return self.keys[order]
+        # The first k documents fill at least as many places as their shares have whole documents.
+        surely_filled = np.cumsum(self.shares[order]) // UNIT
+        places = np.arange(surely_filled[-1])
+        return self.keys[order][np.searchsorted(surely_filled, places, side="right")]
+
+    def _documents(self) -> np.ndarray:
+        """The documents of the epoch, ascending, repeated ones several times."""
+        if self.shares is None:
+            return np.arange(len(self.keys))
+        # Drawn apart from the shuffling, which is the same where no document is repeated.
+        random = np.random.default_rng((self.seed, self.epoch, 1))
+        shuffled = random.permutation(len(self.keys))
+        order = shuffled[np.argsort(self.keys[shuffled], kind="stable")]
+        return draw_repeats(self.shares, order, int(random.integers(UNIT)))
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch (counted from 0) whose batches the next iteration yields."""
@@ -127,13 +189,15 @@ class LengthBucketBatchSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yield the epoch's batches as lists of document indices."""
+        documents = self._documents()
+        keys = self.keys[documents]
         if self.shuffle:
             random = np.random.default_rng((self.seed, self.epoch))
-            shuffled = random.permutation(len(self.keys))
-            order = shuffled[np.argsort(self.keys[shuffled], kind="stable")]
+            shuffled = random.permutation(len(documents))
+            order = documents[shuffled[np.argsort(keys[shuffled], kind="stable")]]
             sequence = random.permutation(len(self.runs))
         else:
-            order = np.argsort(self.keys, kind="stable")
+            order = documents[np.argsort(keys, kind="stable")]
             sequence = np.arange(len(self.runs))[::-1]
         for run in sequence:
             first, last = self.runs[run]

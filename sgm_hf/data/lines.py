@@ -63,7 +63,7 @@ def read_json_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, 
     Raises:
         ValueError: If a line cannot be read, is not a JSON object, gives a key twice or holds half a surrogate pair.
     """
-    decoder = json.JSONDecoder(object_pairs_hook=_object_of_distinct_keys)
+    decoder = json.JSONDecoder(object_pairs_hook=object_of_distinct_keys)
     for number, line in read_lines(path, True, encoding):
         if not line.strip():
             continue
@@ -100,7 +100,7 @@ def read_json_list(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, d
     """
     text = "".join(line for _, line in read_lines(path, True, encoding))
     has_escapes = "\\u" in text
-    decoder = json.JSONDecoder(object_pairs_hook=_object_of_distinct_keys)
+    decoder = json.JSONDecoder(object_pairs_hook=object_of_distinct_keys)
     place, number, sign = _after_blanks(text, text.index("[") + 1), 0, ","
     if text[place : place + 1] == "]":
         return
@@ -138,7 +138,7 @@ def _json_fault(error: Exception, what: str) -> str:
     return "nested too deeply" if isinstance(error, RecursionError) else f"not valid JSON ({what})"
 
 
-def _object_of_distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def object_of_distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make a JSON object; of a key given twice, only one of the values would be read."""
     record = dict(pairs)
     if len(record) < len(pairs):

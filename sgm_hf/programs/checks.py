@@ -175,6 +175,7 @@ def warn_of_idle_options(
     is_checkpoint = model_args.model_name_or_path is not None
     chooses = model_args.set_decoding in ("threshold", *FORMER_SET_DECODINGS)
     feedback, is_fitted = model_args.label_feedback, training_args.do_train and data_args.threshold_split_size > 0
+    weighting = training_args.label_weights
     groups = (
         (is_corpus, (*FILE_OPTIONS, "dataset_revision"), "with a named corpus, which has a format of its own"),
         (is_named and not is_corpus, ("delimiter", "encoding"), "with --dataset_name, which `datasets` reads"),
@@ -188,6 +189,7 @@ def warn_of_idle_options(
         (is_fitted, ("label_threshold",), "with --threshold_split_size, on which the threshold is fitted"),
         (not training_args.do_train, ("resume_from_checkpoint",), "without --do_train true"),
         (not training_args.push_to_hub, ("hub_model_id", "hub_private_repo"), "without --push_to_hub true"),
+        (weighting != "effective_number", ("effective_number_beta",), "without --label_weights effective_number"),
         (training_args.halve_from_epoch is not None, ("lr_scheduler_type",), "with --halve_from_epoch"),
         (True, NOT_OF_OUR_TRAINER, "here: SGMTrainer makes its batches and evaluates in its own way"),
     )

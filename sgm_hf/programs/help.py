@@ -35,6 +35,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("seed", "lr_scheduler_type", "halve_from_epoch", "warmup_steps", "max_steps", "weight_decay"),
         *("max_grad_norm", "label_smoothing_factor", "gradient_accumulation_steps"),
     ),
+    "Rare labels": ("label_weights", "effective_number_beta", "repeat_factor_threshold", "focal_gamma"),
     "Evaluation": (
         *("eval_strategy", "eval_steps", "metric_for_best_model", "greater_is_better", "early_stopping_patience"),
         *("generation_num_beams", "per_device_eval_batch_size", "max_tokens_per_eval_batch"),
@@ -71,7 +72,7 @@ TEXTS = {
     "hub_token": "Token of the Hub. Default: that of hf auth login.",
 }
 # Groups that do not matter where nothing is trained.
-OF_TRAINING = ("Words", "Model", "Continuing a model", "Training", "Checkpoints", "Hub")
+OF_TRAINING = ("Words", "Model", "Continuing a model", "Training", "Rare labels", "Checkpoints", "Hub")
 # Of Transformers' Trainer, but without effect here or a former name.
 NOT_SHOWN = {*NOT_OF_OUR_TRAINER, "logging_nan_inf_filter", "use_cache", "local_rank"}
 NOT_SHOWN |= {"gradient_checkpointing", "gradient_checkpointing_kwargs"}

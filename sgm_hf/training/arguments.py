@@ -8,6 +8,7 @@ from transformers import TrainingArguments
 
 from sgm_hf.metrics.calibration import SCORE_METRICS
 from sgm_hf.training.checkpoints import chosen_checkpoint
+from sgm_hf.training.imbalance import read_label_weights
 from sgm_hf.training.machine import PRECISIONS, choose_precision
 
 OBJECTIVES = ("micro_f1", "macro_f1", "exact_match", "hamming", "expected_f1")
@@ -33,6 +34,15 @@ class SGMTrainingArguments(TrainingArguments):
             one, instead of following `lr_scheduler_type`.
         label_smoothing_factor: The share of the target's probability that the model's loss spreads over the labels
             that are still allowed.
+        label_weights: Factors on the losses of the targets, by label: "none", "balanced" (inverse to the label's
+            frequency in the training documents), "effective_number" (Cui et al. 2019), or weights by label name: a
+            mapping or a .json file of one, in which a label without an entry has 1. Those made from frequencies have a
+            mean of 1 over all targets, and eos has 1. Holds what the file says, not its name.
+        effective_number_beta: β of "effective_number", from 0 (as "none") to below 1 (1 would be "balanced").
+        repeat_factor_threshold: The share of the training documents below which a label is rare: documents that have
+            it come several times in an epoch, √(threshold / share) times on average (Gupta et al. 2019).
+        focal_gamma: γ of the focal loss (Lin et al. 2017), which lowers the loss of targets that the model already
+            gives a high probability; 0 is none.
         early_stopping_patience: Evaluations without a better `metric_for_best_model` after which training stops.
         generation_num_beams: Beam width of evaluation; default that of the model's generation config.
         metric_for_best_model: Any that `SGMTrainer.evaluate` reports, with or without `eval_`; default that of the set
@@ -93,6 +103,26 @@ class SGMTrainingArguments(TrainingArguments):
         },
     )
     max_grad_norm: float = field(default=10.0, metadata={"help": "Norm to which gradients are clipped."})
+    label_weights: dict[str, float] | str | None = field(
+        default="none",
+        metadata={
+            "help": "Weights of labels in the loss: none, balanced, effective_number, or a .json file of label names "
+            "and weights."
+        },
+    )
+    effective_number_beta: float = field(
+        default=0.999, metadata={"help": "Beta of --label_weights effective_number: 0 is as none, near 1 as balanced."}
+    )
+    repeat_factor_threshold: float | None = field(
+        default=None,
+        metadata={
+            "help": "Repeat documents of labels that less than this share of the training documents has. Default: no "
+            "document."
+        },
+    )
+    focal_gamma: float = field(
+        default=0.0, metadata={"help": "Gamma of the focal loss, for targets that are hard to predict; 0: no such."}
+    )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after this many evaluations without a better metric. Default: never."}
     )
@@ -190,6 +220,7 @@ class SGMTrainingArguments(TrainingArguments):
             raise ValueError(f"objective is {self.objective!r}; choose one of {', '.join(OBJECTIVES)}.")
         if not 0.0 <= self.label_smoothing_factor < 1.0:
             raise ValueError(f"label_smoothing_factor is {self.label_smoothing_factor}; it must be in [0, 1).")
+        self._check_rare_labels()
         if not torch.accelerator.is_available():
             self.use_cpu = True
         self._choose_precision()
@@ -207,6 +238,18 @@ class SGMTrainingArguments(TrainingArguments):
         self.do_eval = do_eval
         # Batches differ in size; LengthBucketBatchSampler already deals each process as many.
         self.accelerator_config.even_batches = False
+
+    def _check_rare_labels(self) -> None:
+        """Check the settings for rare labels, and read the weights."""
+        self.label_weights = read_label_weights(self.label_weights)
+        if not 0.0 <= self.effective_number_beta < 1.0:
+            raise ValueError(f"effective_number_beta is {self.effective_number_beta}; it must be in [0, 1).")
+        if self.repeat_factor_threshold is not None and not 0.0 < self.repeat_factor_threshold <= 1.0:
+            raise ValueError(
+                f"repeat_factor_threshold is {self.repeat_factor_threshold}; it must be in (0, 1], or left out."
+            )
+        if not 0.0 <= self.focal_gamma < float("inf"):
+            raise ValueError(f"focal_gamma is {self.focal_gamma}; it must be a finite number from 0 on.")
 
     def _choose_precision(self) -> None:
         """Set `precision` and `bf16` to what will run."""

@@ -34,6 +34,8 @@ DESCRIPTIVE = (
 )
 # Schedules whose rates depend on the number of updates of the whole training.
 ENDLESS_SCHEDULES = ("constant", "constant_with_warmup", "inverse_sqrt")
+# What checkpoints were trained with that are older than these settings.
+BEFORE = {"label_weights": "none", "repeat_factor_threshold": None, "focal_gamma": 0.0}
 COLUMNS = ("input_ids", "labels", "length", "index", "token_type_ids")
 BLOCK = 10_000
 STREAM_DOCUMENTS = 1_000
@@ -126,11 +128,20 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         if before != after:
             found.append(f"{split} data: {before} → {after}")
     for section in ("model", "generation", "settings"):
+        before = {**BEFORE, **old[section]} if section == "settings" else old[section]
         # A field that only one of them has is of another version of a library.
-        for name in sorted(old[section].keys() & new[section].keys() - set(CHANGEABLE)):
-            if old[section][name] != new[section][name]:
-                found.append(f"{name}: {old[section][name]} → {new[section][name]}")
+        for name in sorted(before.keys() & new[section].keys() - set(CHANGEABLE)):
+            if before[name] != new[section][name]:
+                found.append(f"{name}: {changed_value(before[name], new[section][name])}")
     return found + schedule_differences(old["settings"], new["settings"])
+
+
+def changed_value(old: Any, new: Any) -> str:
+    """The old and the new value of a setting; of two dictionaries, which may be long, the first entry that differs."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return f"{old!s:.200} → {new!s:.200}"
+    moved = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return f"{len(moved)} entries differ, first {moved[0]!r}: {old.get(moved[0])} → {new.get(moved[0])}"
 
 
 def label_differences(old: Iterable[str], new: Iterable[str]) -> list[str]:

@@ -55,6 +55,12 @@ class SamplingArguments(SGMTrainingArguments):
             raise ValueError(f"reward is {self.reward!r}; choose one of {', '.join(REWARDS)}.")
         if self.baseline not in ("greedy", "leave_one_out"):
             raise ValueError(f"baseline is {self.baseline!r}; choose greedy or leave_one_out.")
+        for name, off in (("label_weights", "none"), ("focal_gamma", 0.0)):
+            if getattr(self, name) not in (off, None):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r:.100}, but the loss of a training on samples has no such "
+                    "setting; leave it out. repeat_factor_threshold works here too."
+                )
         if self.baseline == "leave_one_out" and self.num_samples < 2:
             raise ValueError("baseline leave_one_out needs num_samples of 2 or more: it is the mean of the others.")
         super().__post_init__()

@@ -38,6 +38,7 @@ from sgm_hf.training.branch import BranchTrainer
 from sgm_hf.training.calibrating import CalibratingTrainer
 from sgm_hf.training.callbacks import BarCallback, EpochCallback, LineCallback
 from sgm_hf.training.checkpoints import has_complete_checkpoint, last_complete_checkpoint
+from sgm_hf.training.imbalance import document_repeat_factors, make_label_weights
 from sgm_hf.training.machine import flushed_denormals
 from sgm_hf.training.prediction import (
     LabelHypotheses,
@@ -141,6 +142,7 @@ class SGMTrainer(PushingTrainer, CalibratingTrainer, BranchTrainer, ResumableTra
         self.trained_documents = 0  # by all processes in this training, of which each has as many batches
         self.evaluation_seconds = 0.0
         self.resumptions = []
+        self._loss_arguments: dict[str, Any] = {}  # known once the labels are
         self._update_losses: list[torch.Tensor] = []  # of the batches since the last update
         self._counted: tuple[Dataset, np.ndarray] | None = None  # a training set, and its documents of each label
         # Of the weights as they are now, by split, for the model card.
@@ -206,7 +208,27 @@ class SGMTrainer(PushingTrainer, CalibratingTrainer, BranchTrainer, ResumableTra
             self.batch_size,
             seed=self._data_seed(),
             multiple_of=self.args.world_size,
+            repeat_factors=self._repeat_factors(),
         )
+
+    def _repeat_factors(self) -> np.ndarray | None:
+        """How often each training document comes in an epoch on average, (N); None where each comes once."""
+        if self.args.repeat_factor_threshold is None or self.train_dataset is None:
+            return None
+        return document_repeat_factors(self.train_dataset, self.args.repeat_factor_threshold)
+
+    def _rare_label_arguments(self) -> dict[str, Any]:
+        """What the model's forward pass is told of the settings for rare labels: nothing where they are off."""
+        arguments: dict[str, Any] = {"focal_gamma": self.args.focal_gamma} if self.args.focal_gamma else {}
+        repeat_factors = self._repeat_factors()
+        if self.args.label_weights != "none" and self.train_dataset is not None:
+            names = [self.model.config.id2label[label] for label in range(self.model.config.num_labels)]
+            weights = make_label_weights(
+                self.args.label_weights, names, self.train_dataset, self.args.effective_number_beta, repeat_factors
+            ).to(self.args.device)  # (L + 1)
+            # Where one process has several GPUs, each gets a row.
+            arguments["label_weights"] = weights.expand(self.args.n_gpu, -1) if self.args.n_gpu > 1 else weights
+        return arguments
 
     def _data_seed(self) -> int:
         """The seed of the batches."""
@@ -219,7 +241,7 @@ class SGMTrainer(PushingTrainer, CalibratingTrainer, BranchTrainer, ResumableTra
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
-        """The token cross-entropy of one batch, as the model computes it.
+        """The token cross-entropy of one batch, as the model computes it, with the settings for rare labels.
 
         Args:
             model: The model, wrapped or not.
@@ -236,6 +258,7 @@ class SGMTrainer(PushingTrainer, CalibratingTrainer, BranchTrainer, ResumableTra
             label_smoothing=self.args.label_smoothing_factor,
             num_items_in_batch=num_items_in_batch,
             use_cache=False,
+            **self._loss_arguments,
         )
         loss = self.scale_to_processes(outputs["loss"], num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
@@ -367,6 +390,7 @@ class SGMTrainer(PushingTrainer, CalibratingTrainer, BranchTrainer, ResumableTra
         self._num_untrained_labels = self.model.config.num_untrained_labels
         if self._has_own_collator and self.model_init is not None:
             self.data_collator = self._make_collator()
+        self._loss_arguments = self._rare_label_arguments()
         self._check_metric()
         self._check_generation()
 

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from accelerate.data_loader import BatchSamplerShard
 
-from sgm_hf.data.batching import LengthBucketBatchSampler, bucket_lengths, cut_batches, split_runs
+from sgm_hf.data.batching import (
+    UNIT,
+    LengthBucketBatchSampler,
+    bucket_lengths,
+    cut_batches,
+    draw_repeats,
+    repeat_shares,
+    split_runs,
+)
 
 
 @pytest.fixture
@@ -200,3 +208,121 @@ def test_caps_below_one_and_empty_data_are_refused_by_name():
     with pytest.raises(ValueError, match="multiple_of is 0; it must be at least 1"):
         LengthBucketBatchSampler([1], 1, 1, multiple_of=0)
     assert list(LengthBucketBatchSampler([1], 1, 1)) == [[0]]
+
+
+def draw_factors(count, seed=0):
+    random = np.random.default_rng(seed)
+    return np.where(random.random(count) < 0.3, 1 + 4 * random.random(count), 1.0)
+
+
+def epochs_of(sampler, count):
+    for epoch in range(count):
+        sampler.set_epoch(epoch)
+        yield list(sampler)
+
+
+def copies_of(batches, count):
+    return np.bincount([document for batch in batches for document in batch], minlength=count)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_each_epoch_repeats_documents_by_their_factor_rounded_up_or_down(lengths, shuffle):
+    factors = draw_factors(len(lengths))
+    sampler = LengthBucketBatchSampler(lengths, 4000, 64, shuffle=shuffle, repeat_factors=factors)
+    shares = repeat_shares(factors) / UNIT
+    assert (shares >= factors - 1e-9).all() and shares.sum() - factors.sum() < 1
+    for batches in epochs_of(sampler, 3):
+        copies = copies_of(batches, len(lengths))
+        assert copies.sum() == np.ceil(factors.sum())
+        assert ((copies == np.floor(shares)) | (copies == np.ceil(shares))).all()
+
+
+def test_over_many_epochs_each_document_comes_as_often_as_its_factor_says():
+    lengths, epochs = np.random.default_rng(0).integers(1, 60, size=40), 3000
+    factors = draw_factors(40)
+    sampler = LengthBucketBatchSampler(lengths, 300, 8, repeat_factors=factors)
+    copies = np.stack([copies_of(batches, 40) for batches in epochs_of(sampler, epochs)])
+    shares = repeat_shares(factors) / UNIT
+    fraction = shares % 1
+    error = np.sqrt(fraction * (1 - fraction) / epochs)
+    assert (np.abs(copies.mean(axis=0) - shares) <= 4 * error + 1e-9).all()
+
+
+def test_which_documents_of_equal_length_are_rounded_up_is_nearly_independent():
+    factors = draw_factors(60)
+    sampler = LengthBucketBatchSampler([9] * 60, 300, 8, repeat_factors=factors)
+    copies = np.stack([copies_of(batches, 60) for batches in epochs_of(sampler, 1000)])
+    fraction = repeat_shares(factors) / UNIT % 1
+    correlations = np.corrcoef(copies[:, (fraction > 0.1) & (fraction < 0.9)].T)
+    assert np.abs(correlations - np.eye(len(correlations))).max() < 0.3
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_batches_with_repeats_obey_both_caps_and_are_equally_many_in_each_epoch(lengths, processes):
+    sampler = LengthBucketBatchSampler(
+        lengths, 2000, 24, multiple_of=processes, repeat_factors=draw_factors(len(lengths))
+    )
+    assert len(sampler) % processes == 0
+    for batches in epochs_of(sampler, 30):
+        assert len(batches) == len(sampler)
+        assert all(0 < len(batch) <= 24 and len(batch) * lengths[batch].max() <= 2000 for batch in batches)
+
+
+def test_caps_hold_for_few_documents_of_very_different_lengths():
+    random = np.random.default_rng(1)
+    for trial in range(60):
+        lengths = random.integers(1, 100, size=random.integers(1, 9))
+        factors = 1 + 3 * random.random(len(lengths))
+        sampler = LengthBucketBatchSampler(lengths, 120, 4, seed=trial, repeat_factors=factors)
+        for batches in epochs_of(sampler, 20):
+            assert len(batches) == len(sampler)
+            for batch in batches:
+                assert len(batch) == 1 or (len(batch) <= 4 and len(batch) * lengths[batch].max() <= 120)
+
+
+def test_factors_of_one_are_the_batches_without_factors(lengths):
+    plain = LengthBucketBatchSampler(lengths, 4000, 64, seed=3)
+    ones = LengthBucketBatchSampler(lengths, 4000, 64, seed=3, repeat_factors=np.ones(len(lengths)))
+    assert list(epochs_of(plain, 3)) == list(epochs_of(ones, 3))
+
+
+def test_repeats_depend_on_seed_and_epoch_and_not_on_the_batches(lengths):
+    factors = draw_factors(len(lengths))
+
+    def copies(max_tokens, max_documents, seed, epoch):
+        sampler = LengthBucketBatchSampler(lengths, max_tokens, max_documents, seed, repeat_factors=factors)
+        list(sampler)  # what was drawn before does not matter
+        sampler.set_epoch(epoch)
+        return copies_of(sampler, len(lengths)).tolist()
+
+    assert copies(4000, 64, 5, 2) == copies(900, 10, 5, 2)
+    assert len({str(copies(4000, 64, *place)) for place in ((5, 2), (5, 3), (6, 2), (2, 5))}) == 4
+
+
+def test_copies_of_a_document_are_spread_over_the_batches_of_its_length():
+    factors = np.ones(1000)
+    factors[0] = 20
+    sampler = LengthBucketBatchSampler([7] * 1000, 10_000, 50, repeat_factors=factors)
+    assert sum(0 in batch for batch in sampler) > 10
+
+
+def test_systematic_sampling_by_hand():
+    shares = np.array([1.5, 1.25, 2.25]) * UNIT
+    draw = [draw_repeats(shares.astype(np.int64), np.array([2, 0, 1]), int(start * UNIT)) for start in (0.0, 0.3, 0.9)]
+    # The ends are 2.25, 3.75 and 5.
+    assert [list(documents) for documents in draw] == [[0, 1, 1, 2, 2], [0, 0, 1, 2, 2], [0, 1, 2, 2, 2]]
+
+
+@pytest.mark.parametrize("factors", [[1.0, 0.5], [1.0, float("nan")], [float("inf"), 1.0]])
+def test_factors_below_one_are_refused(factors):
+    with pytest.raises(ValueError, match="repeat_factors must be finite numbers from 1 on"):
+        LengthBucketBatchSampler([3, 4], 10, 2, repeat_factors=factors)
+
+
+def test_the_repeats_of_many_documents_are_drawn_fast():
+    random = np.random.default_rng(0)
+    lengths, factors = random.integers(1, 500, size=400_000), 1 + random.pareto(2, size=400_000)
+    start = time.process_time()
+    sampler = LengthBucketBatchSampler(lengths, 16_384, 64, repeat_factors=factors)
+    assert sum(map(len, sampler)) == np.ceil(factors.sum())
+    assert time.process_time() - start < 10

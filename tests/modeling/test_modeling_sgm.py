@@ -312,7 +312,84 @@ def test_label_loss_of_one_target_is_its_surprise():
 
 
 def test_label_loss_without_any_target_is_zero():
-    assert label_loss(torch.zeros(1, 2, 4), torch.full((1, 2), -100)).item() == 0.0
+    nothing = torch.zeros(1, 2, 4), torch.full((1, 2), -100)
+    assert label_loss(*nothing).item() == 0.0
+    assert label_loss(*nothing, label_weights=torch.rand(4), focal_gamma=0.5).item() == 0.0
+
+
+def random_logits(seed=0):
+    """Logits (5, 3, 6) with masked labels, and targets (5, 3), none of them masked."""
+    random = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(5, 3, 6, generator=random)
+    labels = torch.randint(1, 6, (5, 3), generator=random)
+    labels[1, 2] = labels[4, 1] = labels[4, 2] = -100
+    logits[:, 1:, 0] = float("-inf")  # of the places without a target, too
+    return logits, labels
+
+
+@pytest.mark.parametrize("num_items", [None, 100])
+def test_label_weights_are_those_of_cross_entropy_and_the_divisor_counts_targets(num_items):
+    logits, labels = random_logits()
+    label_weights = torch.tensor([9.0, 0.0, 0.3, 1.0, 2.0, 5.0])
+    total = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), weight=label_weights, reduction="sum")
+    expected = total / (num_items or 12)
+    loss = label_loss(logits, labels, num_items_in_batch=num_items, label_weights=label_weights)
+    torch.testing.assert_close(loss, expected)
+    one_row = label_loss(logits, labels, num_items_in_batch=num_items, label_weights=label_weights[None])
+    assert torch.equal(one_row, loss)  # as a GPU of several in one process gets them
+    doubled = label_loss(logits, labels, num_items_in_batch=num_items, label_weights=2 * label_weights)
+    torch.testing.assert_close(doubled, 2 * loss)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("focal_gamma", [0.0, 0.5, 2.0])
+def test_weights_of_one_are_no_weights_bit_for_bit(label_smoothing, focal_gamma):
+    logits, labels = random_logits()
+    plain = label_loss(logits, labels, label_smoothing, focal_gamma=focal_gamma)
+    assert torch.equal(label_loss(logits, labels, label_smoothing, None, torch.ones(6), focal_gamma), plain)
+    assert (focal_gamma > 0) == (plain < label_loss(logits, labels, label_smoothing))
+
+
+def test_the_focal_loss_by_hand():
+    probabilities = torch.tensor([[[0.9, 0.1], [0.2, 0.8]]])
+    loss = label_loss(probabilities.log(), torch.tensor([[0, 0]]), num_items_in_batch=1, focal_gamma=2.0)
+    assert loss.item() == pytest.approx(-(0.1**2) * np.log(0.9) - 0.8**2 * np.log(0.2))
+    smoothed = label_loss(probabilities.log(), torch.tensor([[0, 0]]), 0.5, num_items_in_batch=1, focal_gamma=2.0)
+    spread = -np.log([0.9, 0.1]).mean() - np.log([0.2, 0.8]).mean()  # smoothing is not focal
+    assert smoothed.item() == pytest.approx(0.5 * loss.item() + 0.5 * spread)
+
+
+@pytest.mark.parametrize("focal_gamma", [0.3, 1.0, 2.0])
+def test_the_focal_loss_has_a_finite_gradient_where_a_target_is_certain(focal_gamma):
+    logits = torch.tensor([[[200.0, 0.0, float("-inf")], [0.0, 1.0, 2.0]]], requires_grad=True)
+    label_loss(logits, torch.tensor([[0, 2]]), 0.1, focal_gamma=focal_gamma).backward()
+    assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_gradients_of_weighted_focal_losses_equal_numeric_differences(label_smoothing):
+    logits, labels = random_logits()
+    finite = logits.masked_fill(logits.isinf(), 0.0).double().requires_grad_()
+    masked = logits.isinf()
+    label_weights = torch.tensor([9.0, 0.0, 0.3, 1.0, 2.0, 5.0])
+
+    def loss(values):
+        values = values.masked_fill(masked, float("-inf"))
+        return label_loss(values, labels, label_smoothing, label_weights=label_weights, focal_gamma=1.5)
+
+    assert torch.autograd.gradcheck(loss, (finite,))
+
+
+def test_the_model_weighs_its_loss_and_nothing_else(texts):
+    model = build_model()
+    plain = model(**texts, labels=GOLD)
+    label_weights = torch.rand(NUM_LABELS + 1)
+    weighted = model(**texts, labels=GOLD, label_weights=label_weights, focal_gamma=1.0)
+    assert torch.equal(weighted.logits, plain.logits)
+    torch.testing.assert_close(
+        weighted.loss, label_loss(plain.logits, GOLD, label_weights=label_weights, focal_gamma=1.0)
+    )
+    assert not torch.equal(weighted.loss, plain.loss)
 
 
 def test_bfloat16_autocast_stays_close_and_trains(texts):

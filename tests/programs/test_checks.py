@@ -26,6 +26,7 @@ IDLE = {
     "--threshold_split_size 0.1": "--set_decoding best_sequence",
     "--label_threshold 0.4": "--set_decoding threshold --threshold_split_size 0.1",
     "--hub_model_id me/mine": "--push_to_hub false",
+    "--effective_number_beta 0.9": "--label_weights balanced",
     "--lr_scheduler_type linear": "--halve_from_epoch 2",
     "--dataloader_drop_last true --eval_accumulation_steps 3": "",
 }

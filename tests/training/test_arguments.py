@@ -47,6 +47,10 @@ def test_every_default_that_is_declared_here(tmp_path, monkeypatch):
         "lr_scheduler_type": "constant",
         "halve_from_epoch": None,
         "max_grad_norm": 10.0,
+        "label_weights": "none",
+        "effective_number_beta": 0.999,
+        "repeat_factor_threshold": None,
+        "focal_gamma": 0.0,
         "early_stopping_patience": None,
         "generation_num_beams": None,
         "eval_strategy": "epoch",
@@ -175,6 +179,12 @@ def test_without_evaluation_there_is_no_best_model(tmp_path):
         ("early_stopping_patience", 0),
         ("generation_num_beams", 0),
         ("label_smoothing_factor", 1.0),
+        ("effective_number_beta", 1.0),
+        ("effective_number_beta", -0.1),
+        ("repeat_factor_threshold", 0.0),
+        ("repeat_factor_threshold", 1.5),
+        ("focal_gamma", -1.0),
+        ("focal_gamma", float("nan")),
     ],
 )
 def test_a_setting_out_of_range_is_refused_by_name_and_value(tmp_path, name, value):

@@ -86,3 +86,20 @@ def test_the_length_may_change_unless_the_warm_up_is_a_share_of_it(fingerprint, 
     assert bool(found) == refused
     linear = {"lr_scheduler_type": "linear", "warmup_steps": warmup}
     assert differences(fingerprint(**linear), fingerprint(num_train_epochs=9, **linear))
+
+
+def test_of_many_given_weights_the_first_that_differs_is_named(fingerprint):
+    given = {f"LABEL_{label}": 1.5 for label in range(4)}
+    old = fingerprint(label_weights=given)
+    assert differences(old, fingerprint(label_weights=dict(reversed(given.items())))) == []
+    (line,) = differences(old, fingerprint(label_weights={**given, "LABEL_2": 3, "LABEL_3": 4}))
+    assert line == "label_weights: 2 entries differ, first 'LABEL_2': 1.5 → 3.0"
+
+
+def test_a_checkpoint_older_than_the_settings_for_rare_labels_was_trained_without_them(fingerprint):
+    old = fingerprint()
+    for name in ("label_weights", "repeat_factor_threshold", "focal_gamma"):
+        del old["settings"][name]
+    assert differences(old, fingerprint()) == []
+    assert differences(old, fingerprint(label_weights="balanced")) == ["label_weights: none → balanced"]
+    assert differences(old, fingerprint(focal_gamma=1.0)) == ["focal_gamma: 0.0 → 1.0"]

@@ -124,6 +124,10 @@ def renamed_labels(model):
         ({"max_tokens_per_batch": 100}, "max_tokens_per_batch: 16384 → 100"),
         ({"weight_decay": 0.1}, "weight_decay: 0.0 → 0.1"),
         ({"early_stopping_patience": 2}, "early_stopping_patience: None → 2"),
+        ({"label_weights": "balanced"}, "label_weights: none → balanced"),
+        ({"label_weights": {"LABEL_1": 2.0}}, "label_weights: none → {'LABEL_1': 2.0}"),
+        ({"repeat_factor_threshold": 0.5}, "repeat_factor_threshold: None → 0.5"),
+        ({"focal_gamma": 2.0}, "focal_gamma: 0.0 → 2.0"),
         ({"gradient_accumulation_steps": 2}, "gradient_accumulation_steps: 1 → 2"),
     ],
 )

@@ -87,6 +87,28 @@ def gathered_weights(trainer: SGMTrainer) -> torch.Tensor:
     return trainer.accelerator.gather(weights[None])
 
 
+def train_for_rare_labels(folder: str, accumulation: int) -> dict[str, torch.Tensor]:
+    """The weights after two epochs with label weights, repeated documents and the focal loss."""
+    arguments = SGMTrainingArguments(
+        output_dir=folder,
+        num_train_epochs=2,
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=accumulation,
+        label_weights="balanced",
+        repeat_factor_threshold=0.6,
+        focal_gamma=1.0,
+        optim="sgd",
+        learning_rate=0.1,
+        eval_strategy="no",
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    trainer = SGMTrainer(make_model(dropout=0.0), arguments, make_documents(37))
+    trainer.train()
+    assert trainer.trained_documents > 2 * 40
+    return trainer.model.state_dict()
+
+
 def train_and_predict(folder: str, accumulation: int) -> dict:
     """Train a model for two epochs, and predict with another one."""
     arguments = SGMTrainingArguments(
@@ -109,6 +131,7 @@ def train_and_predict(folder: str, accumulation: int) -> dict:
         "weights": trainer.model.state_dict(),
         "weights_of_all": gathered_weights(trainer),
         "mixed_precision_weights_of_all": train_in_mixed_precision(f"{folder}/mixed_precision"),
+        "rare_label_weights": train_for_rare_labels(f"{folder}/rare_labels", accumulation),
         "self_critical_weights": train_self_critically(f"{folder}/self_critical", accumulation),
         "best_sequences": output.predictions.best_sequences,
         "label_scores": torch.from_numpy(output.predictions.label_scores),
