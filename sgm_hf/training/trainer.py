@@ -38,7 +38,7 @@ from sgm_hf.training.branch import BranchTrainer
 from sgm_hf.training.calibrating import CalibratingTrainer
 from sgm_hf.training.callbacks import BarCallback, EpochCallback, LineCallback
 from sgm_hf.training.checkpoints import has_complete_checkpoint, last_complete_checkpoint
-from sgm_hf.training.imbalance import document_repeat_factors, make_label_weights
+from sgm_hf.training.imbalance import document_repeat_factors, make_label_weights, read_label_weights
 from sgm_hf.training.machine import flushed_denormals
 from sgm_hf.training.prediction import (
     LabelHypotheses,
@@ -221,10 +221,11 @@ class SGMTrainer(PushingTrainer, CalibratingTrainer, BranchTrainer, ResumableTra
         """What the model's forward pass is told of the settings for rare labels: nothing where they are off."""
         arguments: dict[str, Any] = {"focal_gamma": self.args.focal_gamma} if self.args.focal_gamma else {}
         repeat_factors = self._repeat_factors()
-        if self.args.label_weights != "none" and self.train_dataset is not None:
+        weighting = read_label_weights(self.args.label_weights)  # once more: a trial of a search sets what it likes
+        if weighting != "none" and self.train_dataset is not None:
             names = [self.model.config.id2label[label] for label in range(self.model.config.num_labels)]
             weights = make_label_weights(
-                self.args.label_weights, names, self.train_dataset, self.args.effective_number_beta, repeat_factors
+                weighting, names, self.train_dataset, self.args.effective_number_beta, repeat_factors
             ).to(self.args.device)  # (L + 1)
             # Where one process has several GPUs, each gets a row.
             arguments["label_weights"] = weights.expand(self.args.n_gpu, -1) if self.args.n_gpu > 1 else weights
