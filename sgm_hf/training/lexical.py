@@ -45,6 +45,8 @@ FOLDS_FILE = "lexical_folds.safetensors"
 # features are kept. A model with K folds has K + 1 times as many.
 MAX_WEIGHTS = 2**27
 _DOCUMENTS_AT_ONCE = 10_000
+# Of Platt's calibration, for scores that do not rise with the truth, as of labels given at random.
+_LEAST_SLOPE = 1e-3
 # Different pairs of words that are counted at a time; beyond it those that occurred once are forgotten.
 _MOST_PAIRS = 20_000_000
 
@@ -88,15 +90,16 @@ class LexicalSettings:
 class LexicalFit:
     """A fitted branch, and the same fitted without each of K folds.
 
-    Idf and choice of the features are those of all documents: they know words, not labels. Slope and intercept of
-    Platt's calibration are folded into all weights and biases.
+    Idf and choice of the features are those of all documents: they know words, not labels. Nothing of a document's own
+    labels is in its out-of-fold log-odds but their share in the slope and the intercept of Platt's calibration: two
+    numbers for all documents and labels.
 
     Args:
         scale: Of each feature, (V + bigrams); 0 for features that are not used.
         bigrams: `first * vocab_size + second` of each pair, ascending.
-        weight: Of the branch, of the F features whose scale is not 0, (F, L).
+        weight: Of the branch, of the F features whose scale is not 0, (F, L); the calibration is folded in.
         bias: Of the branch, (L).
-        fold_weight: Of the models without a fold, (K * F, L).
+        fold_weight: Of the models without a fold, before the calibration, (K * F, L).
         fold_bias: Of these, (K, L).
         folds: The fold of each training document, (N) int8.
         slope: Of Platt's calibration.
@@ -147,32 +150,28 @@ class LexicalFit:
             Log-odds, (B, L) float32, on the device of the words.
         """
         documents, words = _flat(input_ids.cpu(), attention_mask)
-        documents, features, values = self._features(documents, words, len(input_ids))
-        folds = folds.cpu().long()
-        rows = self._rows()[features] + folds[documents] * len(self.weight)
-        scores = sum_features(documents, rows, values, self.fold_weight, len(input_ids))
-        return (scores + self.fold_bias[folds]).to(input_ids.device)
+        scores = self._out_of_fold_scores(documents, words, folds.cpu().long())
+        return self._calibrated(scores).to(input_ids.device)
 
+    @torch.no_grad()
     def iterate_out_of_fold_log_odds(self, dataset: Dataset) -> Iterator[torch.Tensor]:
         """The out-of-fold log-odds of all training documents, in their order, in blocks of (documents, L)."""
         first = 0
         for documents, words, count in _blocks(dataset):
-            documents, features, values = self._features(documents, words, count)
             folds = self.folds[first : first + count].long()
-            rows = self._rows()[features] + folds[documents] * len(self.weight)
-            yield sum_features(documents, rows, values, self.fold_weight, count) + self.fold_bias[folds]
+            yield self._calibrated(self._out_of_fold_scores(documents, words, folds))
             first += count
 
-    def _features(
-        self, documents: torch.Tensor, words: torch.Tensor, num_documents: int
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        vocab_size = len(self.scale) - self.num_bigrams
-        counted = count_features(documents, words, self.bigrams, vocab_size)
-        return weigh_features(*counted, self.scale, num_documents)
+    def _out_of_fold_scores(self, documents: torch.Tensor, words: torch.Tensor, folds: torch.Tensor) -> torch.Tensor:
+        """Scores before the calibration, (B, L), of documents of given folds, (B)."""
+        counted = count_features(documents, words, self.bigrams, len(self.scale) - self.num_bigrams)
+        documents, features, values = weigh_features(*counted, self.scale, len(folds))
+        rows = ((self.scale != 0).cumsum(0) - 1)[features] + folds[documents] * len(self.weight)
+        return sum_features(documents, rows, values, self.fold_weight, len(folds)) + self.fold_bias[folds]
 
-    def _rows(self) -> torch.Tensor:
-        """The row of the weights that each feature has."""
-        return (self.scale != 0).cumsum(0) - 1
+    def _calibrated(self, scores: torch.Tensor) -> torch.Tensor:
+        """Log-odds of scores; labels that no document has keep those of the branch."""
+        return torch.where(self.bias == UNTRAINED_LOG_ODDS, self.bias, self.slope * scores + self.intercept)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write all to `lexical_folds.safetensors` of a folder, such as a checkpoint."""
@@ -322,16 +321,22 @@ class _Labels:
                 f"The documents have label ids from {int(labels.min())} to {int(labels.max())}, but the model has "
                 f"{num_labels} labels."
             )
-        documents = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
-        self.num_documents = len(lengths)
-        self.counts = torch.bincount(labels, minlength=num_labels)  # (L)
-        self._documents = documents[labels.argsort(stable=True)].split(self.counts.tolist())
+        self.num_documents, self.num_labels = len(lengths), num_labels
+        order = labels.argsort(stable=True)
+        self._documents = torch.repeat_interleave(torch.arange(len(lengths)), lengths)[order]  # label by label
+        self._labels = labels[order]
+        self.counts = self.counts_among(torch.ones(len(lengths), dtype=torch.bool))
+
+    def counts_among(self, used: torch.Tensor) -> torch.Tensor:
+        """How many of the documents used, (N) bool, have each label, (L)."""
+        return torch.bincount(self._labels[used[self._documents]], minlength=self.num_labels)
 
     def sides(self, labels: torch.Tensor) -> torch.Tensor:
         """1 where a document has a label, else -1, (N, C)."""
-        sides = torch.full((self.num_documents, len(labels)), -1.0)
+        sides, ends = torch.full((self.num_documents, len(labels)), -1.0), self.counts.cumsum(0)
         for column, label in enumerate(labels.tolist()):
-            sides[self._documents[label], column] = 1.0
+            first, end = ends[label] - self.counts[label], ends[label]
+            sides[self._documents[first:end], column] = 1.0
         return sides
 
 
@@ -362,7 +367,7 @@ class _Histogram:
     def fit_platt(self) -> tuple[float, float]:
         """Slope and intercept of the logistic regression of truth on scores (Platt 1999, §2.2), by Newton's method.
 
-        The slope is at least 0: scores that tell less than nothing tell nothing.
+        The slope is above 0, so that the labels keep their order.
         """
         counts = self.true + self.false
         scores = self.sums / counts.clamp(min=1)
@@ -386,7 +391,7 @@ class _Histogram:
                 length /= 2
             found, loss = found - length * step, new_loss
         slope, intercept = found.tolist()
-        return (slope, intercept) if slope > 0 else (0.0, base.item())
+        return (slope, intercept) if slope > _LEAST_SLOPE else (_LEAST_SLOPE, base.item())
 
 
 def _platt_loss(
@@ -439,21 +444,19 @@ def fit_lexical_branch(
     histogram = _Histogram()
     with _progress((num_folds + 1) * num_labels, show_progress, show_lines) as progress:
         for fold in range(num_folds + 1):
-            used = (folds != fold).float()[:, None]
-            for chosen, fitted in fit_linear(matrix, labels.sides, labels.counts, used, settings.cost):
+            used = folds != fold
+            for chosen, fitted in fit_linear(matrix, labels.sides, labels.counts_among(used), used, settings.cost):
                 weights[fold][:, chosen], biases[fold][chosen] = fitted[:-1], fitted[-1]
                 if fold < num_folds:
                     held_out = folds == fold
                     histogram.add(matrix.times(fitted)[held_out], labels.sides(chosen)[held_out])
                 progress.update(len(chosen))
     slope, intercept = histogram.fit_platt()
-    weights *= slope
-    biases = torch.where(labels.counts > 0, biases * slope + intercept, UNTRAINED_LOG_ODDS)
     return LexicalFit(
         scale=scale,
         bigrams=bigrams,
-        weight=weights[-1],
-        bias=biases[-1],
+        weight=weights[-1] * slope,
+        bias=torch.where(labels.counts > 0, biases[-1] * slope + intercept, UNTRAINED_LOG_ODDS),
         fold_weight=weights[:-1].flatten(0, 1),
         fold_bias=biases[:-1],
         folds=folds,
@@ -492,10 +495,10 @@ def choose_lexical_settings(
     settings, dataset = settings or LexicalSettings(), _as_dataset(dataset)
     labels, judge = _Labels(dataset, num_labels), dataset if validation is None else _as_dataset(validation)
     judge_labels = labels if validation is None else _Labels(judge, num_labels)
-    used, judged = torch.ones(len(dataset), 1), torch.ones(len(judge), dtype=torch.bool)
+    used, judged = torch.ones(len(dataset), dtype=torch.bool), torch.ones(len(judge), dtype=torch.bool)
     if validation is None:
         judged = _assign_folds(len(dataset), settings) == 0
-        used = (~judged).float()[:, None]
+        used = ~judged
     tried = {}
     with _progress(len(costs) * len(bigram_weights) * num_labels, show_progress, show_lines) as progress:
         for bigram_weight in bigram_weights:
@@ -508,7 +511,7 @@ def choose_lexical_settings(
                 judge_matrix = SparseMatrix(_feature_blocks(judge, bigrams, scale), num_features)
             for cost in costs:
                 histogram = _Histogram()
-                for chosen, fitted in fit_linear(matrix, labels.sides, labels.counts, used, cost):
+                for chosen, fitted in fit_linear(matrix, labels.sides, labels.counts_among(used), used, cost):
                     histogram.add(judge_matrix.times(fitted)[judged], judge_labels.sides(chosen)[judged])
                     progress.update(len(chosen))
                 tried[replace(settings, cost=cost)] = histogram.best_micro_f1()

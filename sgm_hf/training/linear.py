@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 # Newton's method ends at this share of the gradient that a label's rarer side has at the start.
-GRADIENT_LIMIT = 0.01
+GRADIENT_LIMIT = 0.003
 MOST_NEWTON_STEPS = 20
 # Conjugate gradients end when this share of the gradient is left.
 RESIDUAL_LIMIT = 0.1
@@ -107,8 +107,8 @@ def fit_linear(
     Args:
         matrix: x, (N, F).
         sides: Returns y of some labels, 1 or -1, (N, C).
-        counts: Documents of each label, (L).
-        used: 1 for documents to fit to, 0 for others, (N, 1).
+        counts: Of the documents used those of each label, (L).
+        used: Which documents to fit to, (N) bool.
         cost: C of `LinearSVC`.
 
     Yields:
@@ -116,7 +116,7 @@ def fit_linear(
     """
     largest = max(1, min(_MOST_LABELS_AT_ONCE, _BLOCK // max(matrix.num_documents, matrix.num_features)))
     for labels in counts.argsort(descending=True, stable=True).split(largest):
-        yield labels, _fit_block(matrix, sides(labels), used, cost)
+        yield labels, _fit_block(matrix, sides(labels), used.float()[:, None], cost)
 
 
 def _fit_block(matrix: SparseMatrix, sides: torch.Tensor, used: torch.Tensor, cost: float) -> torch.Tensor:
