@@ -101,7 +101,8 @@ class LexicalFit:
         bias: Of the branch, (L).
         fold_weight: Of the models without a fold, before the calibration, (K * F, L).
         fold_bias: Of these, (K, L).
-        folds: The fold of each training document, (N) int8.
+        folds: The fold of each training document by its row number (the column `index`), int8; -1 for numbers that
+            no document has.
         slope: Of Platt's calibration.
         intercept: Of Platt's calibration.
         out_of_fold_f1: Best micro-F1 of one threshold on out-of-fold log-odds; optimistic by the choice of one number.
@@ -144,11 +145,19 @@ class LexicalFit:
         Args:
             input_ids: Words of each document, (B, T).
             attention_mask: 0 for padding, (B, T); None for none.
-            folds: Of each document: its place of `folds`, (B).
+            folds: Of each document, `folds[index]` of its row number, (B).
 
         Returns:
             Log-odds, (B, L) float32, on the device of the words.
+
+        Raises:
+            ValueError: If a document has no fold, because it is no training document.
         """
+        if (folds < 0).any():
+            raise ValueError(
+                "a document has no fold, so it is none of those that the lexical branch was fitted to; give documents "
+                "with the row numbers (index) of these."
+            )
         documents, words = _flat(input_ids.cpu(), attention_mask)
         scores = self._out_of_fold_scores(documents, words, folds.cpu().long())
         return self._calibrated(scores).to(input_ids.device)
@@ -156,9 +165,9 @@ class LexicalFit:
     @torch.no_grad()
     def iterate_out_of_fold_log_odds(self, dataset: Dataset) -> Iterator[torch.Tensor]:
         """The out-of-fold log-odds of all training documents, in their order, in blocks of (documents, L)."""
-        first = 0
+        numbers, first = _row_numbers(dataset), 0
         for documents, words, count in _blocks(dataset):
-            folds = self.folds[first : first + count].long()
+            folds = self.folds[numbers[first : first + count]].long()
             yield self._calibrated(self._out_of_fold_scores(documents, words, folds))
             first += count
 
@@ -432,9 +441,9 @@ def fit_lexical_branch(
     """
     settings, dataset = settings or LexicalSettings(), _as_dataset(dataset)
     num_folds = settings.num_folds
-    if len(dataset) < num_folds:
-        raise ValueError(f"There are {len(dataset)} training documents for {num_folds} folds; take fewer folds.")
-    folds = _assign_folds(len(dataset), settings)
+    numbers = _row_numbers(dataset)
+    folds = _assign_folds(numbers, settings)
+    row_folds = folds[numbers]
     bigrams, scale = _choose_features(dataset, vocab_size, num_labels, settings)
     labels, num_features = _Labels(dataset, num_labels), int(scale.count_nonzero())
     matrix = SparseMatrix(_feature_blocks(dataset, bigrams, scale), num_features)
@@ -444,11 +453,11 @@ def fit_lexical_branch(
     histogram = _Histogram()
     with _progress((num_folds + 1) * num_labels, show_progress, show_lines) as progress:
         for fold in range(num_folds + 1):
-            used = folds != fold
+            used = row_folds != fold
             for chosen, fitted in fit_linear(matrix, labels.sides, labels.counts_among(used), used, settings.cost):
                 weights[fold][:, chosen], biases[fold][chosen] = fitted[:-1], fitted[-1]
                 if fold < num_folds:
-                    held_out = folds == fold
+                    held_out = row_folds == fold
                     histogram.add(matrix.times(fitted)[held_out], labels.sides(chosen)[held_out])
                 progress.update(len(chosen))
     slope, intercept = histogram.fit_platt()
@@ -497,7 +506,8 @@ def choose_lexical_settings(
     judge_labels = labels if validation is None else _Labels(judge, num_labels)
     used, judged = torch.ones(len(dataset), dtype=torch.bool), torch.ones(len(judge), dtype=torch.bool)
     if validation is None:
-        judged = _assign_folds(len(dataset), settings) == 0
+        numbers = _row_numbers(dataset)
+        judged = _assign_folds(numbers, settings)[numbers] == 0
         used = ~judged
     tried = {}
     with _progress(len(costs) * len(bigram_weights) * num_labels, show_progress, show_lines) as progress:
@@ -520,10 +530,27 @@ def choose_lexical_settings(
     return max(tried, key=tried.__getitem__)
 
 
-def _assign_folds(num_documents: int, settings: LexicalSettings) -> torch.Tensor:
-    """A fold for each document at random, all of one size, (N) int8."""
-    order = np.random.default_rng(settings.seed).permutation(num_documents)
-    return torch.from_numpy(order % settings.num_folds).to(torch.int8)
+def _row_numbers(dataset: Dataset) -> torch.Tensor:
+    """By what training knows its documents: the column `index`, which a part of a data set keeps; else 0 to N - 1."""
+    if "index" not in dataset.column_names:
+        return torch.arange(len(dataset))
+    return torch.from_numpy(np.array(dataset.with_format("numpy")["index"][:], dtype=np.int64))
+
+
+def _assign_folds(numbers: torch.Tensor, settings: LexicalSettings) -> torch.Tensor:
+    """A fold for each row number at random, of one size, and -1 for those that do not occur, int8.
+
+    Rows of one number, as of a document that comes several times, are never on both sides.
+    """
+    different = numbers.unique()
+    if len(different) < settings.num_folds:
+        raise ValueError(
+            f"There are {len(different)} training documents for {settings.num_folds} folds; take fewer folds."
+        )
+    folds = torch.full((int(different[-1]) + 1,), -1, dtype=torch.int8)
+    order = np.random.default_rng(settings.seed).permutation(len(different))
+    folds[different] = torch.from_numpy(order % settings.num_folds).to(torch.int8)
+    return folds
 
 
 def _as_dataset(documents: Any) -> Dataset:

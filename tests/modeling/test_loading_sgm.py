@@ -72,6 +72,35 @@ def test_weights_of_whole_numbers_are_refused_by_name_and_type(checkpoint, dtype
         SGMForMultiLabelGeneration.from_pretrained(checkpoint)
 
 
+def test_the_pairs_of_the_lexical_branch_are_the_only_whole_numbers(tmp_path):
+    model = build_model(lexical_branch=True, lexical_bigrams=3)
+    model.lexical.bigrams.copy_(torch.tensor([2, 7, 9]))
+    model.save_pretrained(tmp_path)
+    loaded = SGMForMultiLabelGeneration.from_pretrained(tmp_path)
+    assert loaded.lexical.bigrams.tolist() == [2, 7, 9] and loaded.lexical.bigrams.dtype == torch.int64
+    for pairs in (torch.tensor([2, 9, 7]), torch.tensor([2.0, 7.0, 9.0]), torch.tensor([2, 7, 9]).int()):
+        change(tmp_path, lambda weights, pairs=pairs: weights | {"lexical.bigrams": pairs})
+        with pytest.raises(ValueError, match="lexical.bigrams is of type .* expected I64 in ascending order"):
+            SGMForMultiLabelGeneration.from_pretrained(tmp_path)
+    scale = model.lexical.scale.long()
+    change(tmp_path, lambda weights: weights | {"lexical.bigrams": torch.tensor([2, 7, 9]), "lexical.scale": scale})
+    with pytest.raises(ValueError, match="lexical.scale is of type I64, expected one of BF16"):
+        SGMForMultiLabelGeneration.from_pretrained(tmp_path)
+
+
+def test_a_branch_that_a_checkpoint_lacks_is_made_anew_without_evidence(tmp_path):
+    build_model(lexical_branch=True, lexical_bigrams=3).save_pretrained(tmp_path)
+    change(tmp_path, lambda weights: {name: w for name, w in weights.items() if not name.startswith("lexical")})
+    model = SGMForMultiLabelGeneration.from_pretrained(tmp_path, ignore_mismatched_sizes=True)
+    assert (model.lexical(torch.tensor([[3, 4]])) == -10.0).all()
+
+
+def test_only_the_lexical_branch_has_buffers():
+    assert not list(build_model().buffers())
+    names = {name for name, _ in build_model(lexical_branch=True).named_buffers()}
+    assert {name.partition(".")[0] for name in names} == {"lexical"}
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_weights_of_each_floating_point_type_load(checkpoint, dtype):
     change(checkpoint, lambda weights: {name: value.to(dtype) for name, value in weights.items()})

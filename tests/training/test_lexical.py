@@ -112,6 +112,29 @@ def test_out_of_fold_scores_of_batches_are_those_of_all_documents(fitted, docume
     assert torch.where(truth, in_sample, -in_sample).mean() > torch.where(truth, expected, -expected).mean() + 0.1
 
 
+def test_folds_are_found_by_row_number_in_a_part_of_a_data_set_and_copies_share_one(documents):
+    part = documents.select([100, 7, 7, 55, 3, 90, 64, 7, 31, 31, 12])
+    found = fit(part, LexicalSettings(num_folds=2))
+    index = torch.tensor(part["index"])
+    assert set(found.folds[index].tolist()) == {0, 1} and (found.folds == -1).sum() == 101 - 8
+    with pytest.raises(ValueError, match="a document has no fold"):
+        found.out_of_fold_log_odds(*pad(part), found.folds[index - 1])
+    fit_alone = fit(part.remove_columns("index"), LexicalSettings(num_folds=2))
+    assert fit_alone.folds.shape == (11,)
+    expected = found.out_of_fold_log_odds(*pad(part), found.folds[index])
+    assert torch.equal(torch.cat(list(found.iterate_out_of_fold_log_odds(part))), expected)
+    # Document 7 is in fold k with all its copies: its labels reach none of its scores.
+    columns = part.to_dict()
+    columns["labels"] = [
+        sorted({0, 1, 2, 3} - set(labels)) if number == 7 else labels
+        for number, labels in zip(columns["index"], columns["labels"], strict=True)
+    ]
+    changed = fit(Dataset.from_dict(columns), LexicalSettings(num_folds=2))
+    changed.slope, changed.intercept = found.slope, found.intercept
+    again = changed.out_of_fold_log_odds(*pad(part), changed.folds[index])
+    assert torch.equal(again[index == 7], expected[index == 7])
+
+
 def test_log_odds_are_calibrated_on_documents_not_seen():
     train, test = make_documents(800), make_documents(2000, seed=1)
     found = fit(train)
