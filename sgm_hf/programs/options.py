@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from transformers import HfArgumentParser
 
 from sgm_hf.programs.help import FURTHER, help_text
+from sgm_hf.programs.presets import DEFAULT_PRESET, PRESETS
 from sgm_hf.programs.settings import DataArguments, ModelArguments
 from sgm_hf.training import SGMTrainingArguments
 
@@ -119,13 +120,16 @@ def parse_arguments(
         raise SystemExit(0)
     parser = SettingsParser(classes, add_help=False)
     arguments = list(arguments)
-    if arguments and arguments[0].endswith(".json"):
+    is_file = bool(arguments) and arguments[0].endswith(".json")
+    if is_file:
         settings = read_settings(Path(arguments.pop(0)), {f.name for c in classes for f in fields(c)})
         # As options, so that their types and choices are checked; lists and nulls cannot be written as one.
         options = {name: value for name, value in settings.items() if isinstance(value, str | int | float)}
         parser.set_defaults(**{name: value for name, value in settings.items() if name not in options})
         arguments = [f"--{name}={value}" for name, value in options.items()] + arguments
-    given = vars(parser.parse_args(arguments))
+    preset = chosen_preset(arguments, is_file, training_class)
+    parser.set_defaults(**PRESETS[preset])
+    given = vars(parser.parse_args(arguments)) | {"preset": preset}
     if given["output_dir"] is None:
         given["output_dir"] = default_output_dir(given, training_class)
     try:
@@ -133,6 +137,20 @@ def parse_arguments(
     except ValueError as error:  # raised by Transformers for its own settings: for the user to correct, as ours are
         raise ValueError(str(error)) from error
     return model_args, data_args, training_args
+
+
+def chosen_preset(arguments: Sequence[str], is_file: bool, training_class: type[SGMTrainingArguments]) -> str:
+    """The preset named; without a name that of a new model whose settings are no file.
+
+    Raises:
+        ValueError: If there is no preset of that name.
+    """
+    parser = OneLineErrors(add_help=False)
+    parser.add_argument("--preset", choices=list(PRESETS))
+    parser.add_argument("--model_name_or_path", "--model-name-or-path")
+    found, _ = parser.parse_known_args(arguments)
+    is_new = found.model_name_or_path is None and training_class is SGMTrainingArguments
+    return found.preset or (DEFAULT_PRESET if is_new and not is_file else "none")
 
 
 def default_output_dir(given: Mapping[str, Any], training_class: type[SGMTrainingArguments]) -> str:

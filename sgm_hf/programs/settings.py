@@ -13,6 +13,7 @@ from sgm_hf.data.layout import Layout
 from sgm_hf.datasets_scripts import CORPORA
 from sgm_hf.modeling import SGMConfig
 from sgm_hf.modeling.label_sets_sgm import FORMER_SET_DECODINGS, SET_DECODINGS
+from sgm_hf.programs.presets import DEFAULT_PRESET, PRESETS
 
 # Fields of SGMConfig that the data or the library set.
 NOT_OPTIONS = {
@@ -105,6 +106,11 @@ class GenerationOptions:
 class ModelArguments(GenerationOptions, ConfigOptions):
     """The model: a checkpoint to start from, or settings of `SGMConfig` for a new one, and how it generates."""
 
+    preset: str | None = option(
+        "Settings by the minutes that there are, before all others. Default: "
+        f"{DEFAULT_PRESET} for a new model without a settings file, else none.",
+        choices=list(PRESETS),
+    )
     model_name_or_path: str | None = option("Checkpoint to start from or to evaluate; default: a new model.")
     add_labels: bool = option(
         "Whether the model of --model_name_or_path gets the labels of the training data that it does not have.", False

@@ -19,6 +19,7 @@ from sgm_hf.programs.models import (
     set_generation,
     set_initial_vectors,
 )
+from sgm_hf.programs.presets import suitable_epochs
 from sgm_hf.programs.results import Arguments, publish, report, score_splits
 from sgm_hf.programs.settings import DataArguments, ModelArguments
 from sgm_hf.programs.splits import arrange_splits, encode_splits, load_splits
@@ -70,6 +71,8 @@ def build_trainer(
         names = list(model.config.id2label.values())
     logger.info("reading the documents")
     splits = arrange_splits(load_splits(data_args, names), data_args)
+    if training_args.num_train_epochs == 0 and "train" in splits:
+        training_args.num_train_epochs = suitable_epochs(len(splits["train"]), model_args.preset)
     if model is None:
         tokenizer = build_tokenizer(splits["train"], data_args)
         model = build_model(splits["train"], tokenizer, model_args)
