@@ -13,7 +13,13 @@ from torch.nn import functional as F
 from transformers import LogitsProcessor
 
 from .configuration_sgm import SGMConfig
-from .label_sets_sgm import checked_thresholds, constrained_scores, expected_f1_label_sets, select_labels
+from .label_sets_sgm import (
+    checked_thresholds,
+    constrained_scores,
+    expected_f1_label_sets,
+    expected_f1_sets_from_scores,
+    select_labels,
+)
 
 Label = int | str
 
@@ -191,6 +197,17 @@ class LabelConstraints(LogitsProcessor):
         """
         limits = self.min_labels, self.max_labels
         return expected_f1_label_sets(hypotheses, log_probs, self.num_labels, *limits, self.num_ancestors)
+
+    def select_expected_f1_of_labels(self, label_scores: torch.Tensor) -> list[list[int]]:
+        """[`expected_f1_sets_from_scores`] within the constraints, for scores that say what these decide.
+
+        Args:
+            label_scores: Result of [`~LabelConstraints.decide`], (B, L).
+
+        Returns:
+            Label ids by descending score, an ancestor before its descendants.
+        """
+        return expected_f1_sets_from_scores(label_scores, self.min_labels, self.max_labels, self.num_ancestors)
 
     def check_start(self, input_ids: torch.Tensor) -> None:
         """Refuses known first labels that no sequence within the constraints has.

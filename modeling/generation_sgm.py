@@ -107,6 +107,24 @@ class SGMGenerateBeamOutput(GenerateBeamEncoderDecoderOutput):
     lexical_logits: torch.Tensor | None = None
 
 
+def expected_f1_sets(
+    output: SGMGenerateOutput | SGMGenerateBeamOutput, constraints: LabelConstraints
+) -> list[list[int]]:
+    """The set of greatest expected F1 of each text, whose label scores were asked for.
+
+    In a model with a lexical branch the label scores know of both sources, and labels are taken as independent of each
+    other; else the hypotheses are the distribution.
+
+    Returns:
+        Label ids, best first.
+    """
+    assert output.label_scores is not None
+    assert output.hypotheses is not None and output.hypothesis_log_probs is not None
+    if output.lexical_logits is not None:
+        return constraints.select_expected_f1_of_labels(output.label_scores)
+    return constraints.select_expected_f1(output.hypotheses, output.hypothesis_log_probs)
+
+
 class ScoreSettings(NamedTuple):
     """How hypotheses and the lexical branch become scores; the arguments of `generate()` of these names."""
 
@@ -268,7 +286,7 @@ class SGMGenerationMixin(SearchHooks):
             set_decoding: What each set maximises. `"best_sequence"`: its own probability, as the best sequence found.
                 `"threshold"`: the micro-F1 of a corpus, as the labels whose score is at least `label_threshold` (see
                 [`select_labels`]). `"expected_f1"`: the F1 expected of it, where what was found is taken as the
-                distribution of the true set (see [`expected_f1_label_sets`]). The last two come best label first, and
+                distribution of the true set (see [`expected_f1_sets`]). The last two come best label first, and
                 are one set per text, also of samples.
             label_threshold: For `"threshold"`; one for all labels or one per label, in (0, 1].
             lexical_weight: Weight of the lexical branch's log-odds beside log p(y|x), where beams are compared: for
@@ -538,7 +556,7 @@ class SGMGenerationMixin(SearchHooks):
         if set_decoding == "threshold":
             label_sets = constraints.select(output.label_scores, threshold)
         else:
-            label_sets = constraints.select_expected_f1(output.hypotheses, output.hypothesis_log_probs)
+            label_sets = expected_f1_sets(output, constraints)
         output.sequences = sequences_from_label_sets(label_sets, self.config, output.sequences.device)
         output["sequences_scores"] = None  # the set was not scored as a sequence
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sgm_hf.datasets_scripts import CORPORA
 from sgm_hf.modeling.label_sets_sgm import FORMER_SET_DECODINGS
+from sgm_hf.programs.presets import PRESETS
 from sgm_hf.programs.settings import FILE_OPTIONS, WORD_OPTIONS, DataArguments, ModelArguments, is_given
 from sgm_hf.training import SGMTrainingArguments
 from sgm_hf.training.checkpoints import is_unused
@@ -170,7 +171,9 @@ def check_attention_figures(data_args: DataArguments, training_args: SGMTraining
 def warn_of_idle_options(
     model_args: ModelArguments, data_args: DataArguments, training_args: SGMTrainingArguments
 ) -> None:
-    """Log a warning for options that have no effect, but differ from their defaults."""
+    """Log a warning for options that have no effect, but differ from their defaults and from the preset."""
+    preset = PRESETS[model_args.preset or "none"]
+    settings = (model_args, data_args, training_args)
     is_corpus, is_named = data_args.dataset_name in CORPORA, data_args.dataset_name is not None
     is_checkpoint = model_args.model_name_or_path is not None
     chooses = model_args.set_decoding in ("threshold", *FORMER_SET_DECODINGS)
@@ -194,6 +197,6 @@ def warn_of_idle_options(
         (True, NOT_OF_OUR_TRAINER, "here: SGMTrainer makes its batches and evaluates in its own way"),
     )
     for is_idle, names, reason in groups:
-        given = [f"--{name}" for name in names if is_idle and is_given(name, model_args, data_args, training_args)]
+        given = [f"--{name}" for name in names if is_idle and is_given(name, *settings, preset=preset)]
         if given:
             logger.warning("%s: no effect %s", ", ".join(given), reason)

@@ -5,7 +5,9 @@ The options of a new model are made from `SGMConfig`: a new field or kind there 
 
 import inspect
 import re
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
+from types import MappingProxyType
 from typing import Any, Literal, Optional, get_args, get_origin
 
 from sgm_hf.data.labels import UNKNOWN_LABELS
@@ -201,11 +203,11 @@ class DataArguments(FileArguments):
     attention_figures: int = option("Number of predicted documents, from the first on, whose attention is drawn.", 0)
 
 
-def is_given(name: str, *arguments: Any) -> bool:
-    """Whether a setting differs from its default in the dataclass that has it."""
+def is_given(name: str, *arguments: Any, preset: Mapping[str, Any] = MappingProxyType({})) -> bool:
+    """Whether a setting differs from its default in the dataclass that has it, and from what a preset says."""
     for part in arguments:
         if name in part.__dataclass_fields__:
             default = part.__dataclass_fields__[name]
             value = default.default if default.default_factory is MISSING else default.default_factory()
-            return getattr(part, name) != value
+            return getattr(part, name) not in (value, preset.get(name, value))
     return False

@@ -13,7 +13,12 @@ from sgm_hf.data.labels import label_matrix
 from sgm_hf.metrics import compute_metrics, fit_threshold
 from sgm_hf.modeling import SGMForMultiLabelGeneration
 from sgm_hf.modeling.generation_sgm import ScoreSettings
-from sgm_hf.modeling.label_sets_sgm import combined_scores, label_scores_from_hypotheses, reweighted_log_probs
+from sgm_hf.modeling.label_sets_sgm import (
+    combined_scores,
+    expected_f1_sets_from_scores,
+    label_scores_from_hypotheses,
+    reweighted_log_probs,
+)
 from sgm_hf.training.arguments import SGMTrainingArguments
 from sgm_hf.training.calibration import choose_rule, fit_hypothesis_weights, fit_platt
 from sgm_hf.training.lexical import LexicalFit
@@ -22,7 +27,8 @@ from sgm_hf.training.thresholds import fit_thresholds, shifted_thresholds
 
 logger = logging.getLogger(__name__)
 
-# The set decoding that serves an objective, and what the weights of hypotheses are chosen by.
+# The set decoding that serves an objective, unless cross-validation finds a better one, and what the weights of
+# hypotheses are chosen by.
 DECISIONS = {
     "micro_f1": ("threshold", "micro_f1"),
     "macro_f1": ("threshold", "micro_f1"),
@@ -47,9 +53,10 @@ class CalibratingTrainer(Trainer):
 
         In a model with a lexical branch these are the weights of its log-odds and the temperature beside the beams
         (`lexical_weight`, `hypothesis_temperature`), by a search over a grid, and slope and intercept that make
-        calibrated probabilities of the scores (`label_calibration`, Platt 1999). For thresholded objectives these are
-        also the thresholds: one for all labels, one for each drawn to that, or one shifted by what the out-of-fold
-        scores of the branch say of the label, whichever is best in cross-validation.
+        calibrated probabilities of the scores (`label_calibration`, Platt 1999). For micro-F1 and macro-F1 these are
+        also thresholds: one for all labels, one for each drawn to that, or one shifted by what the out-of-fold scores
+        of the branch say of the label; or, in a model with a branch, the sets of highest expected F1: what is best
+        in cross-validation.
 
         Args:
             dataset: Encoded documents that are not trained on; default `threshold_dataset`, else those of evaluation,
@@ -86,34 +93,45 @@ class CalibratingTrainer(Trainer):
             scores = np.concatenate(list(score_blocks(found, ScoreSettings(**fitted))))  # (N, L)
             fitted["label_calibration"] = fit_platt(scores, references).values
             scores = np.concatenate(list(score_blocks(found, ScoreSettings(**fitted))))  # (N, L)
-        if decoding == "threshold":
-            fitted["label_threshold"] = self._choose_thresholds(references, scores, objective)
+        if objective == "hamming":
+            fitted["label_threshold"] = 0.5
+        elif decoding == "threshold":
+            fitted["label_threshold"] = float(fit_threshold(references, scores))
+            fitted |= self._choose_decision(references, scores, objective)
         for name, value in fitted.items():
             setattr(settings, name, value)
         return {name: value for name, value in fitted.items() if isinstance(value, float)}
 
-    def _choose_thresholds(self, references: np.ndarray, scores: np.ndarray, objective: str) -> float | list[float]:
-        """The thresholds of the rule that is best in cross-validation."""
-        if objective == "hamming":
-            return 0.5
-        rules = {
-            "one": lambda rows: fit_thresholds(references[rows], scores[rows], objective, shrinkage=1.0),
-            "own": lambda rows: fit_thresholds(references[rows], scores[rows], objective),
+    def _choose_decision(self, references: np.ndarray, scores: np.ndarray, objective: str) -> dict[str, Any]:
+        """The set decoding, and its thresholds, that are best for an F1 in cross-validation."""
+        num_labels = references.shape[1]
+        thresholds = {
+            "one threshold": lambda rows: fit_thresholds(references[rows], scores[rows], objective, shrinkage=1.0),
+            "own thresholds": lambda rows: fit_thresholds(references[rows], scores[rows], objective),
         }
         shift = self._label_shift()
         if shift is not None:
-            rules["shifted"] = lambda rows: shifted_thresholds(fit_threshold(references[rows], scores[rows]), *shift)
-        judged = {
+            thresholds["shifted thresholds"] = lambda rows: shifted_thresholds(
+                fit_threshold(references[rows], scores[rows]), *shift
+            )
+        rules = {
             name: lambda fit, rows, rule=rule: scores[rows] >= np.array(rule(fit), dtype=scores.dtype)
-            for name, rule in rules.items()
+            for name, rule in thresholds.items()
         }
+        if self.model.lexical is not None:
+            sets = label_matrix(expected_f1_sets_from_scores(torch.from_numpy(scores)), num_labels)
+            rules["expected F1"] = lambda fit, rows: sets[rows]
         chosen, values = next(iter(rules)), {}
         if len(references) > 1:
             chosen, values = choose_rule(
-                judged, lambda predictions: compute_metrics(references, predictions)[objective], len(references)
+                rules, lambda predictions: compute_metrics(references, predictions)[objective], len(references)
             )
-        logger.info("thresholds: %s (%s)", chosen, ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
-        return rules[chosen](np.arange(len(references)))
+        logger.info(
+            "%s: %s (%s)", objective, chosen, ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+        )
+        if chosen == "expected F1":
+            return {"set_decoding": "expected_f1"}
+        return {"label_threshold": thresholds[chosen](np.arange(len(references)))}
 
     def _label_shift(self) -> tuple[list[float], float] | None:
         """Of the branch's out-of-fold scores the threshold of each label, and that of all; None without them."""

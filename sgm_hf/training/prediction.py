@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from sgm_hf.data.batching import LengthBucketBatchSampler
 from sgm_hf.data.collation import MultiLabelCollator
 from sgm_hf.modeling.constraints_sgm import LabelConstraints
+from sgm_hf.modeling.generation_sgm import expected_f1_sets
 from sgm_hf.modeling.label_sets_sgm import checked_set_decoding, label_sets_from_sequences
 from sgm_hf.training.machine import autocast
 from sgm_hf.training.progress import ProgressLines
@@ -166,8 +167,7 @@ def generate_predictions(
     for batch, output in generated_batches(model, dataset, **settings, **shown, **generation_arguments):
         best_sequences = label_sets_from_sequences(output.sequences.cpu(), config.num_labels)
         scores = output.label_scores.float().cpu().numpy()
-        expected_f1_sets = constraints.select_expected_f1(output.hypotheses, output.hypothesis_log_probs)
-        rows += zip(batch, best_sequences, scores, expected_f1_sets, strict=True)
+        rows += zip(batch, best_sequences, scores, expected_f1_sets(output, constraints), strict=True)
     predictions = LabelPredictions(
         [[] for _ in range(len(dataset))],
         np.zeros((len(dataset), config.num_labels), dtype=np.float32),

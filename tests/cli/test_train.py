@@ -30,7 +30,7 @@ TOPICS = {"sport": "ball goal team match", "money, banks": "bank stock price loa
 TINY = [
     *("--embedding_size", "16", "--encoder_hidden_size", "16", "--encoder_layers", "1", "--decoder_hidden_size", "16"),
     *("--dropout", "0.0", "--learning_rate", "0.02", "--per_device_train_batch_size", "8", "--num_beams", "3"),
-    *("--disable_tqdm", "true"),
+    *("--disable_tqdm", "true", "--preset", "none"),
 ]
 
 

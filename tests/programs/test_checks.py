@@ -36,7 +36,7 @@ IDLE = {
 def test_options_without_effect_are_named(tmp_path, caplog, idle):
     def warnings_of(options):
         caplog.clear()
-        parsed = parse_arguments([*options.split(), "--output_dir", str(tmp_path / "out")])
+        parsed = parse_arguments([*options.split(), "--preset", "none", "--output_dir", str(tmp_path / "out")])
         complete_settings(*parsed)
         check_settings(*parsed)
         return [record.getMessage() for record in caplog.records if "no effect" in record.getMessage()]

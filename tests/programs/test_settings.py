@@ -102,7 +102,9 @@ def test_every_field_of_the_configuration_is_an_explained_option_or_set_by_the_l
 
 
 def test_settings_of_a_model_are_those_given():
-    model_args, *_ = parse_arguments(["--dropout", "0.25", "--label_mask", "false", "--output_dir", "unused"])
+    model_args, *_ = parse_arguments(
+        ["--preset", "none", "--dropout", "0.25", "--label_mask", "false", "--output_dir", "unused"]
+    )
     assert model_settings(model_args) == {"dropout": 0.25, "label_mask": False}
     assert not parse_arguments(["--output_dir", "unused"])[0].add_labels
 
