@@ -241,6 +241,10 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
         self.decoder.add_labels(len(names))
         if self.lexical is not None:
             self.lexical.add_labels(len(names))
+        thresholds = getattr(self.generation_config, "label_threshold", None)
+        if isinstance(thresholds, list | tuple):  # the average here, too
+            added = [sum(thresholds) / len(thresholds)] * len(names)
+            self.generation_config.label_threshold = [*thresholds, *added]
         ids = default_generation_config(self.config)
         for name in ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id"):
             setattr(self.generation_config, name, getattr(ids, name))

@@ -76,7 +76,9 @@ class MultiLabelGenerationPipeline(Pipeline):
                 `datasets.Dataset` pass a column: `dataset["text"]`, or `KeyDataset(dataset, "text")` to stream.
             **kwargs: Of the pipeline:
                 top_k: "generated" (default): the generated label set, in generated order. An integer: the k labels of
-                    highest score. `None`: all labels by descending score.
+                    highest score. `None`: all labels by descending score. In a model with a lexical branch every label
+                    has a score above 0 and below 1, unless the constraints decide it; without one, labels that no
+                    beam has are all 0.
                 return_attention: Whether each label comes with `attention`, how much the decoder looked at each word
                     when it generated the label (α of SGM eq. 5). Default `False`.
                 truncation: Whether texts are cut at the tokenizer's `model_max_length` words. Default `True`.
@@ -87,7 +89,8 @@ class MultiLabelGenerationPipeline(Pipeline):
         Returns:
             For one text a list of `{"label": str, "score": float}`; `score` is the probability that the label is in
             the set. With `return_attention` each has `"attention"` in addition: a list of `{"word", "start", "end",
-            "weight"}` with the word's place in the text, weights summing to 1; `None` for a label not generated.
+            "weight"}` with the word's place in the text, weights summing to 1; `None` for a label not generated. Words
+            after `config.encoder_max_length`, which the decoder does not see, are not listed.
             For a collection a list of such lists. For a `Dataset` or generator an iterator over them, in input order.
 
         Raises:
@@ -357,7 +360,7 @@ def attention_to_words(
         sequences: bos, then labels, (B, n + 1): by teacher forcing, so that it is the same for every way of decoding.
 
     Returns:
-        (B, n, T) float32: step t is what label t + 1 of `sequences` looked at.
+        (B, n, T) float32: step t is what label t + 1 of `sequences` looked at; of the words that the encoder reads.
 
     Raises:
         ValueError: If the model has no attention over words.
@@ -378,10 +381,10 @@ def word_weights(text: str, offsets: Iterable[tuple[int, int]], weights: torch.T
     Args:
         text: The text.
         offsets: Start and end of each of its T words.
-        weights: (T) or, with padding behind, longer.
+        weights: (T); with padding behind, longer; shorter where the encoder cuts the text.
 
     Returns:
-        One `{"word", "start", "end", "weight"}` per word.
+        One `{"word", "start", "end", "weight"}` per word that the encoder reads.
     """
     return [
         {"word": text[start:end], "start": start, "end": end, "weight": weight}

@@ -225,3 +225,18 @@ def test_a_model_without_a_branch_takes_a_temperature(texts):
     assert torch.equal(plain.sequences, warm.sequences)
     assert torch.equal(plain.label_scores, model.generate(**texts, **options).label_scores)
     assert not torch.equal(plain.label_scores, warm.label_scores)
+
+
+@pytest.mark.parametrize("in_decoder", [False, True])
+def test_labels_that_were_added_and_not_trained_change_no_answer(texts, in_decoder):
+    model = build(lexical_in_decoder=in_decoder)
+    settings = model.generation_config
+    settings.set_decoding, settings.label_threshold = "threshold", [0.2, 0.3, 0.4]
+    options = {"return_dict_in_generate": True, "output_label_scores": True, "lexical_weight": 0.5}
+    before = model.generate(**texts, **options)
+    model.add_labels(["new", "newer"])
+    after = model.generate(**texts, **options)
+    assert [as_ids(row) for row in after.sequences] == [as_ids(row) for row in before.sequences]
+    torch.testing.assert_close(after.label_scores[:, :NUM_LABELS], before.label_scores, rtol=1e-4, atol=1e-5)
+    assert (after.label_scores[:, NUM_LABELS:] == 0).all() and (after.lexical_logits[:, NUM_LABELS:] == -10).all()
+    assert settings.label_threshold == pytest.approx([0.2, 0.3, 0.4, 0.3, 0.3])

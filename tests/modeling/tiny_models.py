@@ -1,6 +1,7 @@
 import torch
 
 from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration
+from sgm_hf.modeling.lexical_sgm import SGMLexicalBranch
 
 NUM_LABELS = 3
 
@@ -28,4 +29,20 @@ def shake(model):
     """Moves all parameters of a model: biases start at 0 or 1, the padding word at 0, and could hide a fault."""
     for parameter in model.parameters():
         parameter.add_(torch.randn(parameter.shape, dtype=parameter.dtype), alpha=0.3)
+    return model
+
+
+def give_branch(model, seed: int = 1, **generation):
+    """Gives a model that has place for a lexical branch one of random weights, and entries of a generation config."""
+    config, generator = model.config, torch.Generator().manual_seed(seed)
+    branch = SGMLexicalBranch(config.vocab_size, config.num_labels, config.lexical_bigrams)
+    num_features = len(branch.scale)
+    branch.scale = torch.rand(num_features, generator=generator) + 0.5
+    branch.weight = 2 * torch.randn(num_features, config.num_labels, generator=generator)
+    branch.bias = torch.randn(config.num_labels, generator=generator) - 1.0
+    pairs = torch.randperm(config.vocab_size**2, generator=generator)[: config.lexical_bigrams]
+    branch.bigrams = pairs.sort().values
+    model.set_lexical_branch(branch, "some documents")
+    for name, value in generation.items():
+        setattr(model.generation_config, name, value)
     return model

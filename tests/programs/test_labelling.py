@@ -44,6 +44,24 @@ def model(tmp_path_factory):
     return save_model(tmp_path_factory.mktemp("models") / "first")
 
 
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory):
+    """A model with a lexical branch of random weights, thresholds for each label, and what `calibrate` fits."""
+    settings = {"lexical_branch": True, "lexical_bigrams": 9, "lexical_in_decoder": True, "encoder_max_length": 8}
+    folder = save_model(tmp_path_factory.mktemp("models") / "calibrated", **settings)
+    model = SGMForMultiLabelGeneration.from_pretrained(folder)
+    branch, generator = model.lexical, torch.Generator().manual_seed(0)
+    branch.scale = torch.rand(branch.scale.shape, generator=generator) + 0.5
+    branch.weight = torch.randn(branch.weight.shape, generator=generator)
+    branch.bias = torch.randn(branch.bias.shape, generator=generator)
+    fitted = {"lexical_weight": 0.5, "hypothesis_temperature": 1.5, "label_calibration": [0.9, -0.1]}
+    fitted |= {"set_decoding": "threshold", "objective": "macro_f1", "label_threshold": [0.2, 0.3, 0.4, 0.5, 0.6]}
+    for name, value in fitted.items():
+        setattr(model.generation_config, name, value)
+    model.save_pretrained(folder)
+    return folder
+
+
 def make_texts(count: int, seed: int = 0) -> list[str]:
     draw = random.Random(seed)
     return [" ".join(draw.choices(WORDS, k=draw.randint(1, 40))) for _ in range(count)]
@@ -92,6 +110,27 @@ def test_the_answers_are_those_of_the_pipeline(model, tmp_path, small_windows, g
         assert record["top_labels"] == [entry["label"] for entry in top]
         assert record["top_scores"] == pytest.approx([entry["score"] for entry in top], abs=2e-6)
     assert found[-1] == {"id": "d13", "labels": [], "scores": [], "top_labels": [], "top_scores": []}
+
+
+@pytest.mark.parametrize("generation", [{}, {"set_decoding": "best_sequence"}, {"num_beams": 1}], ids=str)
+def test_the_answers_of_a_calibrated_model_with_a_branch_are_those_of_the_pipeline(
+    calibrated, tmp_path, small_windows, generation
+):
+    texts = make_texts(13)
+    classifier = MultiLabelGenerationPipeline(
+        model=SGMForMultiLabelGeneration.from_pretrained(calibrated),
+        tokenizer=SGMTokenizer.from_pretrained(calibrated),
+    )
+    expected, ranked = (classifier(texts, top_k=k, **generation) for k in ("generated", None))
+    label_file(calibrated, write_csv(tmp_path / "new.csv", texts), top_k=len(NAMES), batch_size=3, **generation)
+    found = read_records(tmp_path / "new.predictions.jsonl")
+    assert len({tuple(record["labels"]) for record in found}) > 1
+    for record, labels, top in zip(found, expected, ranked, strict=True):
+        assert record["labels"] == [entry["label"] for entry in labels]
+        assert record["scores"] == pytest.approx([entry["score"] for entry in labels], abs=2e-6)
+        assert record["top_labels"] == [entry["label"] for entry in top]
+        assert record["top_scores"] == pytest.approx([entry["score"] for entry in top], abs=2e-6)
+        assert 0 < min(record["top_scores"]) and max(record["top_scores"]) < 1
 
 
 def test_tokens_around_each_text_are_no_words(tmp_path):

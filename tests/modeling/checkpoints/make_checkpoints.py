@@ -1,14 +1,16 @@
 """Writes the checkpoints beside this file, with what the code that wrote them predicted.
 
-    python tests/modeling/checkpoints/make_checkpoints.py
+    python tests/modeling/checkpoints/make_checkpoints.py NAME
 
-`test_old_checkpoints.py` loads them with later code. They were written at commit a432182, when the model was a single
-file; written again by later code they would prove nothing.
+`test_old_checkpoints.py` loads them with later code. Those without a lexical branch were written at commit a432182,
+when the model was a single file, `sgm_lexical` when the branch was new; written again by later code they would prove
+nothing.
 """
 
 import json
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from safetensors.torch import save_file
 from transformers import pipeline
 
 from sgm_hf import SGMConfig, SGMForMultiLabelGeneration, SGMTokenizer
+from sgm_hf.modeling.lexical_sgm import SGMLexicalBranch
 
 FOLDER = Path(__file__).parent
 # Variables that keep libraries from using all instructions.
@@ -35,7 +38,7 @@ SIZES: dict[str, Any] = {
     "decoder_hidden_size": 8,
     "initializer_range": 1.0,
 }
-# Every value of a setting, every kind of tensor and every entry of a generation config is in one of the three.
+# Every value of a setting, every kind of tensor and every entry of a generation config is in one of them.
 SETTINGS: dict[str, dict[str, Any]] = {
     "s2s": {"attention": "none", "label_order": "alphabetical"},
     "sgm_ge": {
@@ -50,6 +53,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "attention_size": 7,
         "label_embedding_size": 4,
     },
+    "sgm_lexical": {
+        "label_feedback": "global_embedding",
+        "lexical_branch": True,
+        "lexical_bigrams": 8,
+        "lexical_in_decoder": True,
+        "encoder_max_length": 6,
+    },
 }
 GENERATION: dict[str, dict[str, Any]] = {
     "s2s": {"num_beams": 1, "length_penalty": 1.0},
@@ -60,6 +70,14 @@ GENERATION: dict[str, dict[str, Any]] = {
         "max_labels": 4,
     },
     "sgm_mixture_bf16": {"num_beams": 3, "set_decoding": "expected_f1", "forbidden_labels": ["sugar"]},
+    "sgm_lexical": {
+        "objective": "macro_f1",
+        "set_decoding": "threshold",
+        "label_threshold": [0.4, 0.2, 0.3, 0.25, 0.35, 0.5],
+        "lexical_weight": 0.8,
+        "hypothesis_temperature": 1.5,
+        "label_calibration": [0.9, -0.2],
+    },
 }
 
 
@@ -85,9 +103,22 @@ def make_model(name: str, vocab_size: int) -> SGMForMultiLabelGeneration:
     model.decoder.output.bias.data[-1] = -0.4  # eos: so that sets have some labels
     if name == "sgm_ge":
         model.add_labels(LABELS[-1:])
+    if config.lexical_branch:
+        model.set_lexical_branch(make_branch(config), "no documents")
     for setting, value in GENERATION[name].items():
         setattr(model.generation_config, setting, value)
     return model.bfloat16() if name.endswith("bf16") else model
+
+
+def make_branch(config: SGMConfig) -> SGMLexicalBranch:
+    """A branch of random weights; its bigrams are the first that the texts can have."""
+    branch = SGMLexicalBranch(config.vocab_size, config.num_labels, config.lexical_bigrams)
+    branch.scale = torch.rand(len(branch.scale)) + 0.5
+    branch.weight = torch.randn(len(branch.scale), config.num_labels)
+    branch.bias = torch.randn(config.num_labels) - 0.5
+    words = torch.arange(2, 2 + config.lexical_bigrams)
+    branch.bigrams = words * config.vocab_size + words + 1
+    return branch
 
 
 @torch.no_grad()
@@ -122,10 +153,10 @@ def predict(model: SGMForMultiLabelGeneration, tokenizer: SGMTokenizer) -> dict[
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 
-def main() -> None:
-    """Write the three."""
+def main(names: list[str]) -> None:
+    """Write those of these names."""
     tokenizer = SGMTokenizer.train_from_texts(TEXTS, model_max_length=20)
-    for name in SETTINGS:
+    for name in names:
         folder = FOLDER / name
         model = make_model(name, len(tokenizer))
         model.save_pretrained(folder)
@@ -139,4 +170,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
