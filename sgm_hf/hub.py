@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
-from sgm_hf.tables import markdown_table
+from sgm_hf.tables import markdown_table, span
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
 TAGS = ("sgm", "multi-label-classification", "sequence-generation")
@@ -32,6 +32,15 @@ SCORE_METRICS = (
     ("brier", "brier_score", "Brier score"),
     ("certain_errors", "certain_errors", "Certain errors per text"),
 )
+
+# What label sets are made for, by objective.
+OBJECTIVES = {
+    "micro_f1": "the micro-F1 of a corpus: each decision on a label counts alike",
+    "macro_f1": "the macro-F1 of a corpus: each label counts alike, however rare",
+    "exact_match": "the share of texts whose whole set is right (lowest 0/1 loss)",
+    "hamming": "the fewest wrong decisions on labels (lowest Hamming loss)",
+    "expected_f1": "the F1 of each text",
+}
 
 
 @dataclass
@@ -100,6 +109,9 @@ def make_model_card(facts: CardFacts) -> ModelCard:
         results={split: rows for split, rows in results.items() if rows},
         score_results=score_results,
         settings={title: rows for title, rows in settings.items() if rows},
+        model=facts.settings.get("Model", {}),
+        generation=facts.settings.get("Generation", {}),
+        objectives=OBJECTIVES,
         decodings=[_code(decoding) for decoding in SET_DECODINGS],
         code=_code,
         table=markdown_table,
@@ -149,7 +161,9 @@ def _code(text: Any) -> str:
 
 
 def _number(value: Any) -> str:
-    """A value for a table: floats with at most four significant digits."""
+    """A value for a table: floats with at most four significant digits, many of them as a span."""
     if value is None:
         return "–"
+    if isinstance(value, list | tuple) and value and all(isinstance(one, float) for one in value):
+        return span(value) if len(value) > 5 else ", ".join(map(_number, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)

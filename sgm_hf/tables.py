@@ -19,6 +19,12 @@ def mean_and_deviation(values: Sequence[float], decimals: int) -> str:
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{decimals}f}"
 
 
+def span(values: Sequence[float]) -> str:
+    """Several numbers, such as the thresholds of all labels, in the space of one: "0.12 to 0.58, median 0.3 (54)"."""
+    low, middle, high = (f"{value:.3g}" for value in (min(values), statistics.median(values), max(values)))
+    return f"{low} to {high}, median {middle} ({len(values)})"
+
+
 def write_csv(
     rows: Sequence[Mapping[str, Any]],
     path: str | Path,

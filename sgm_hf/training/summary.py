@@ -12,10 +12,13 @@ import torch
 from transformers import PreTrainedModel, TrainerState
 
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
+from sgm_hf.tables import span
 from sgm_hf.training.checkpoints import write_text_atomically
 
 PACKAGES = ("sgm_hf", "torch", "transformers", "datasets", "tokenizers", "accelerate")
 GENERATION_FIELDS = ("num_beams", "set_decoding", "label_threshold", "max_labels")
+# What only some models have: those that are calibrated, or have a lexical branch.
+FITTED_FIELDS = ("objective", "lexical_weight", "hypothesis_temperature", "label_calibration")
 TRAINING_FIELDS = (
     "seed",
     "num_train_epochs",
@@ -57,7 +60,8 @@ def describe_model(model: PreTrainedModel) -> dict[str, Any]:
 
 def describe_generation(model: PreTrainedModel) -> dict[str, Any]:
     """The generation settings that decide a model's label sets."""
-    return {name: getattr(model.generation_config, name, None) for name in GENERATION_FIELDS}
+    settings = {name: getattr(model.generation_config, name, None) for name in (*FITTED_FIELDS, *GENERATION_FIELDS)}
+    return {name: value for name, value in settings.items() if name in GENERATION_FIELDS or value is not None}
 
 
 def describe_training(
@@ -186,9 +190,11 @@ def _metrics_lines(metrics: dict[str, float]) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    """A value as text: floats with at most five significant digits, an end of line as \\n."""
+    """A value as text: floats with at most five significant digits, many of them as a span, an end of line as \\n."""
     if value is None:
         return "-"
+    if isinstance(value, list | tuple) and value and all(isinstance(one, float) for one in value):
+        return span(value) if len(value) > 5 else " ".join(map(_shown, value))
     if isinstance(value, str) and not value.isprintable():
         return repr(value)
     return f"{value:.5g}" if isinstance(value, float) else str(value)

@@ -120,8 +120,8 @@ def resave(model: str, folder: str, **options: Any) -> list[str]:
 # ---- publishing (with sgm_hf) ----
 
 
-def make_checkpoint(folder: str, seed: int = 0) -> None:
-    """Save a small model with strong preferences and its tokenizer."""
+def make_checkpoint(folder: str, seed: int = 0, branch: bool = False) -> None:
+    """Save a small model with strong preferences and its tokenizer, on request with a lexical branch, calibrated."""
     import torch
 
     import sgm_hf
@@ -136,12 +136,35 @@ def make_checkpoint(folder: str, seed: int = 0) -> None:
         encoder_hidden_size=6,
         decoder_hidden_size=10,
         initializer_range=2.0,
+        **({"lexical_branch": True, "lexical_bigrams": 6, "lexical_in_decoder": True} if branch else {}),
+        encoder_max_length=3 if branch else None,
     )
     model = sgm_hf.SGMForMultiLabelGeneration(config)
     model.decoder.output.weight.data.mul_(6.0)
     model.generation_config.num_beams = 3
+    if branch:
+        add_branch(model)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def add_branch(model: Any) -> None:
+    """Give a model a branch of random weights, and the settings that `calibrate` fits."""
+    import torch
+
+    from sgm_hf.modeling.lexical_sgm import SGMLexicalBranch
+
+    config = model.config
+    branch = SGMLexicalBranch(config.vocab_size, config.num_labels, config.lexical_bigrams)
+    branch.scale = torch.rand(len(branch.scale)) + 0.5
+    branch.weight = torch.randn(len(branch.scale), config.num_labels)
+    branch.bias = torch.randn(config.num_labels)
+    branch.bigrams = torch.randperm(config.vocab_size**2)[: config.lexical_bigrams].sort().values
+    model.set_lexical_branch(branch, "some documents")
+    calibrated = {"lexical_weight": 0.7, "hypothesis_temperature": 1.5, "label_calibration": [0.9, -0.2]}
+    calibrated |= {"objective": "macro_f1", "label_threshold": [0.2, 0.3, 0.4, 0.5], "set_decoding": "threshold"}
+    for name, value in calibrated.items():
+        setattr(model.generation_config, name, value)
 
 
 def push(folder: str, repository: str, what: str = "pipeline", **options: Any) -> str:

@@ -4,10 +4,12 @@ import pytest
 from huggingface_hub import ModelCard
 from loopback_hub import card_problems
 
-from sgm_hf.hub import CardFacts, make_model_card
+from sgm_hf.hub import OBJECTIVES, CardFacts, make_model_card
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
+from sgm_hf.training.arguments import OBJECTIVES as OBJECTIVES_OF_TRAINING
 
 EXPECTED = Path(__file__).with_name("model_card.md")
+EXPECTED_OF_TWO_SOURCES = Path(__file__).with_name("model_card_two_sources.md")
 
 
 @pytest.fixture
@@ -40,6 +42,43 @@ def facts() -> CardFacts:
 
 def test_the_whole_card_is_as_expected(facts):
     assert str(make_model_card(facts)) == EXPECTED.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def facts_of_two_sources(facts) -> CardFacts:
+    """Those of a model with a lexical branch, calibrated for macro-F1."""
+    branch = {"lexical_branch": True, "lexical_bigrams": 20000, "lexical_in_decoder": True, "encoder_max_length": 200}
+    facts.settings["Model"].update(branch)
+    facts.settings["Generation"] = {
+        "objective": "macro_f1",
+        "lexical_weight": 1.5,
+        "hypothesis_temperature": 2.0,
+        "label_calibration": [0.875, -0.125],
+        "num_beams": 5,
+        "set_decoding": "threshold",
+        "label_threshold": [0.25, 0.5, 0.125, 0.75, 0.375, 0.3],
+    }
+    return facts
+
+
+def test_the_whole_card_of_a_model_with_two_sources_is_as_expected(facts_of_two_sources):
+    card = make_model_card(facts_of_two_sources)
+    assert str(card) == EXPECTED_OF_TWO_SOURCES.read_text(encoding="utf-8")
+    assert card_problems(str(card)) == []
+
+
+def test_the_card_says_what_the_settings_say(facts_of_two_sources):
+    model, generation = (facts_of_two_sources.settings[title] for title in ("Model", "Generation"))
+    model.update(lexical_bigrams=0, lexical_in_decoder=False, encoder_max_length=None)
+    generation.update(label_calibration=[], label_threshold=0.3125, objective="micro_f1")
+    card = " ".join(make_model_card(facts_of_two_sources).text.split())
+    assert "a linear model over the words of the whole text" in card and "They have a say" in card
+    assert "A label is taken from a score of 0.31 on." in card and "(objective `micro_f1`)" in card
+    assert "It is not calibrated." in card and "The generator reads the first" not in card
+
+
+def test_the_card_has_words_for_every_objective():
+    assert list(OBJECTIVES) == list(OBJECTIVES_OF_TRAINING)
 
 
 def test_the_metadata_is_read_back_as_it_was_given(facts):

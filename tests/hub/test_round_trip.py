@@ -53,6 +53,19 @@ def test_without_the_package_the_repository_predicts_bit_by_bit_as_its_publisher
     assert all(module.startswith("transformers_modules.me.model.") for module in predictions["modules"])
 
 
+def test_a_model_with_a_branch_answers_bit_by_bit_without_the_package(hub, me, stranger, tmp_path):
+    me.call("make_checkpoint", folder=str(tmp_path), branch=True)
+    me.call("push", folder=str(tmp_path), repository="me/branch")
+    assert "lexical_sgm.py" in hub.files("me/branch")
+    expected = me.call("predict", model=str(tmp_path))
+    found = stranger.call("predict", model="me/branch", trust_remote_code=True)
+    assert without_modules(found) == without_modules(expected)
+    assert all(module.startswith("transformers_modules.me.branch.") for module in found["modules"])
+    scores = [entry["score"] for answer in found["scores"] for entry in answer]
+    assert len(scores) == 20 and 0 < min(scores) and max(scores) < 1
+    assert len({tuple(entry["label"] for entry in answer) for answer in found["sets"]}) > 1
+
+
 def test_with_the_package_it_does_so_without_trust(start, published, expected):
     user = start(token=None)
     user.call("use_sgm_hf")

@@ -138,6 +138,21 @@ def test_a_model_is_described_by_its_labels_its_own_fields_and_its_parameters():
     assert generation["set_decoding"] == "best_sequence"
 
 
+def test_what_was_fitted_is_described_where_there_is_some():
+    model = make_model()
+    assert "objective" not in describe_generation(model) and "lexical_weight" not in describe_generation(model)
+    settings = model.generation_config
+    settings.objective, settings.lexical_weight, settings.label_calibration = "macro_f1", 1.5, [0.9, -0.25]
+    settings.label_threshold = [0.125, 0.5, 0.25, 0.75, 0.375, 0.625, 0.3]
+    generation = describe_generation(model)
+    assert generation["label_threshold"] == settings.label_threshold  # summary.json has all
+    lines = summary_text({"generation": generation}).splitlines()
+    shown = dict(line.split(maxsplit=1) for line in lines[1:])
+    assert shown["objective"] == "macro_f1" and shown["lexical_weight"] == "1.5"
+    assert shown["label_calibration"] == "0.9 -0.25"
+    assert shown["label_threshold"] == "0.125 to 0.75, median 0.375 (7)"
+
+
 def test_a_summary_is_laid_out_in_columns():
     summary = {
         "model": {"labels": 4, "learning rate": 0.000123456, "name": None},
