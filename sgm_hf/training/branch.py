@@ -64,9 +64,13 @@ class BranchTrainer(Trainer):
         if not Path(self.args.output_dir, FOLDS_FILE).is_file():
             return None
         fit = LexicalFit.load(self.args.output_dir)
-        asked = (self.args.lexical_cost, self.args.lexical_bigram_weight)
-        found = (fit.settings.cost, fit.settings.bigram_weight)
+        num_bigrams = self.model.config.lexical_bigrams
+        weight = self.args.lexical_bigram_weight if num_bigrams else 0.0
+        asked = (self.args.lexical_cost, weight, self.args.lexical_folds)
+        found = (fit.settings.cost, fit.settings.bigram_weight, fit.settings.num_folds)
         is_asked = all(value in (None, other) for value, other in zip(asked, found, strict=True))
+        # A model that has the branch already says how many bigrams were found, a new one how many are asked for.
+        is_asked &= num_bigrams in (fit.num_bigrams, fit.settings.max_bigrams)
         is_same = fit.data_hash == data_hash and len(fit.bias) == self.model.config.num_labels
         return fit if is_same and is_asked else None
 

@@ -131,3 +131,35 @@ def test_what_the_branch_cannot_be_fitted_to_is_refused(tmp_path):
     own.data_collator = MultiLabelCollator(0, NUM_LABELS)
     with pytest.raises(ValueError, match="a batch has no index"):
         own.train()
+
+
+def test_a_model_made_anew_for_each_training_gets_the_branch_each_time(tmp_path):
+    options = {"use_cpu": True, "disable_tqdm": True, "eval_strategy": "no", "save_strategy": "no"}
+    arguments = SGMTrainingArguments(str(tmp_path), num_train_epochs=1, lexical_cost=1.0, **options)
+    trainer = SGMTrainer(
+        args=arguments,
+        train_dataset=make_documents(40),
+        model_init=lambda: make_model(lexical_branch=True, lexical_in_decoder=True),
+    )
+    weights = []
+    for _ in range(2):
+        trainer.train()
+        weights.append(trainer.model.lexical.weight)
+        assert trainer.model.config.lexical_data is not None
+    assert torch.equal(*weights) and weights[0].abs().sum() > 0
+
+
+@pytest.mark.parametrize("changed", [{"lexical_folds": 3}, {"lexical_cost": 0.3}])
+def test_a_fit_of_other_settings_is_not_taken_for_this_one(tmp_path, changed):
+    make_trainer(tmp_path, num_train_epochs=1).train()
+    again = make_trainer(tmp_path, **{"num_train_epochs": 1} | changed)
+    again.train()
+    settings = again.lexical_fit.settings
+    assert changed.items() <= {"lexical_folds": settings.num_folds, "lexical_cost": settings.cost}.items()
+
+
+def test_a_fit_is_read_whose_bigram_weight_has_nothing_to_weigh(tmp_path):
+    make_trainer(tmp_path, num_train_epochs=1, lexical_bigram_weight=0.5).train()
+    time = (tmp_path / FOLDS_FILE).stat().st_mtime_ns
+    make_trainer(tmp_path, num_train_epochs=1, lexical_bigram_weight=0.5).train()
+    assert (tmp_path / FOLDS_FILE).stat().st_mtime_ns == time

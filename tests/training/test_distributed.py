@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.commands.config import load_config_from_file
-from tiny_training import make_documents, make_model
+from tiny_training import NUM_LABELS, NUM_WORDS, make_documents, make_model
 from two_processes import train_and_predict
 
 from sgm_hf.training import SamplingArguments, SelfCriticalTrainer
 from sgm_hf.training.checkpoints import is_complete
+from sgm_hf.training.lexical import LexicalSettings, fit_lexical_branch
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch has no torch.distributed")
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -51,6 +52,19 @@ def test_two_processes_begin_with_the_same_word_vectors(tmp_path):
     first, second = torch.load(tmp_path / "result.pt")
     assert torch.equal(first, second)
     assert first[1:].abs().sum(1).min() > 0
+
+
+def test_two_processes_have_one_branch_one_choice_of_folds_and_one_calibration(tmp_path):
+    run = run_two_processes("two_processes_branch.py", tmp_path)
+    assert run.returncode == 0, run.stderr[-2000:]
+    first, second = torch.load(tmp_path / "result.pt")
+    assert first == second
+    settings = LexicalSettings(cost=1.0, bigram_weight=0.5, max_bigrams=20, seed=42)
+    alone = fit_lexical_branch(make_documents(61), NUM_WORDS, NUM_LABELS, settings)
+    assert first["folds"] == alone.folds.tolist()
+    for name, tensor in alone.branch().state_dict().items():
+        torch.testing.assert_close(torch.tensor(first["branch"][name]), tensor, msg=name)
+    assert first["decoder"] != [1.0] * 8  # trained
 
 
 @pytest.mark.skipif(not hasattr(torch.cpu.Stream, "record_event"), reason="this torch cannot spread a model over CPUs")
