@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from sgm_hf.analysis.attention import ATTENTION_CSS, attention_html, attention_page
+from sgm_hf.hub import OBJECTIVES
 from sgm_hf.programs.app.predictor import (
     THRESHOLD,
     Prediction,
@@ -24,6 +25,7 @@ from sgm_hf.programs.app.predictor import (
 FILE_TYPES = [".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet"]
 CHUNK = 64  # texts of a file predicted before a single text may have its turn
 NUM_SHOWN = 100  # documents of a file in the page's table; the download holds all
+NUM_RANKED = 100  # labels in the list of all
 NUM_EXAMPLES = 5
 TITLE = "Multi-label text classification"
 MAX_FILE_SIZE = "100mb"
@@ -46,6 +48,7 @@ PAGE_CSS = """
 .label-list .row { display: flex; justify-content: space-between; }
 .label-list .bar { background: rgba(128, 128, 128, 0.2); border-radius: 3px; height: 7px; }
 .label-list .bar div { background: #f5820a; border-radius: 3px; height: 7px; }
+.label-list summary { cursor: pointer; margin: 0.6em 0; }
 .label-list .note { opacity: 0.75; margin-top: 0.8em; overflow-wrap: anywhere; }
 """
 
@@ -54,13 +57,16 @@ PAGE_CSS = """
 
 def label_list_html(prediction: Prediction, notes: Sequence[str] = ()) -> str:
     """The labels in generated order with their scores as bars, and notes below; labels and notes are escaped."""
-    items = "".join(
-        f'<li><div class="row"><span>{html.escape(entry["label"])}</span><span>{entry["score"]:.2f}</span></div>'
-        f'<div class="bar"><div style="width: {100 * entry["score"]:.1f}%"></div></div></li>'
-        for entry in prediction
-    )
-    listed = f"<ol>{items}</ol>" if prediction else "<p>No label.</p>"
+    listed = f"<ol>{''.join(map(label_html, prediction))}</ol>" if prediction else "<p>No label.</p>"
     return f'<div class="label-list">{listed}{"".join(map(note_html, notes))}</div>'
+
+
+def label_html(entry: dict[str, Any], decimals: int = 2) -> str:
+    """A label with its score as a bar, an item of a list."""
+    return (
+        f'<li><div class="row"><span>{html.escape(entry["label"])}</span><span>{entry["score"]:.{decimals}f}</span>'
+        f'</div><div class="bar"><div style="width: {100 * entry["score"]:.1f}%"></div></div></li>'
+    )
 
 
 def note_html(note: str) -> str:
@@ -95,6 +101,21 @@ def show_text(
     file = new_folder() / "attention.html"
     file.write_text(attention_page(text, predictions[0]), encoding="utf-8", errors="replace")
     return labels, attention_html(text, predictions[0]), str(file)
+
+
+def show_ranks(predictor: Predictor, text: str, num_beams: int, set_decoding: str, threshold: float) -> str:
+    """All labels by the probability that they are in the set of one text, as HTML that unfolds.
+
+    Of many labels, the first `NUM_RANKED`; of a model without a lexical branch, those that a beam has.
+    """
+    config = predictor.classifier.model.config
+    (ranked,), _ = predictor.predict([text], num_beams, set_decoding, threshold, top_k=NUM_RANKED)
+    shown = [entry for entry in ranked if entry["score"] > 0]
+    rest = config.num_labels - len(shown)
+    title = "Every label by its probability" if config.lexical_branch else "Labels of all beams by their score"
+    items = "".join(label_html(entry, decimals=4) for entry in shown)
+    note = note_html(f"{rest:,} more have a score of at most {ranked[-1]['score']:.4f}.") if rest and ranked else ""
+    return f'<div class="label-list"><details><summary>{title}</summary><ol>{items}</ol>{note}</details></div>'
 
 
 def show_documents(
@@ -190,7 +211,9 @@ def generation_controls(predictor: Predictor) -> list[gr.components.Component]:
             elem_id="threshold",
             interactive=decoding == THRESHOLD and not fixed,
         )
-    choice = gr.Radio(DECODINGS, value=decoding, label="Which labels", elem_id="decoding")
+    objective = OBJECTIVES.get(getattr(config, "objective", None) or "")
+    made_for = f"The model is made for {objective}." if objective else None
+    choice = gr.Radio(DECODINGS, value=decoding, label="Which labels", info=made_for, elem_id="decoding")
     if not fixed:
         choice.change(
             lambda chosen: gr.update(interactive=chosen == THRESHOLD), choice, threshold, api_visibility="private"
@@ -208,6 +231,7 @@ def text_tab(predictor: Predictor, examples: Sequence[str]) -> None:
         with gr.Column(scale=2):
             gr.HTML('<span class="heading">Labels in generated order, with scores</span>')
             labels = gr.HTML(elem_id="labels")
+            ranks = gr.HTML(elem_id="ranks")
             tried = None
             if examples:
                 tried = gr.Examples([[example] for example in examples], text, cache_examples=False, label="Examples")
@@ -224,9 +248,17 @@ def text_tab(predictor: Predictor, examples: Sequence[str]) -> None:
         shown, mapped, file = show_text(predictor, text, num_beams, set_decoding, threshold)
         return shown, mapped, gr.update(value=file, interactive=file is not None)
 
-    button.click(predict, [text, *controls], [labels, maps, download], api_name="predict")
+    @showing_errors
+    def rank(text: str, num_beams: int, set_decoding: str, threshold: float) -> str:
+        """All labels of one text by their scores, as HTML."""
+        return show_ranks(predictor, text, num_beams, set_decoding, threshold)
+
+    given = [text, *controls]
+    predicted = button.click(predict, given, [labels, maps, download], api_name="predict")
+    predicted.success(rank, given, ranks, api_name="rank")
     if tried is not None:
-        tried.load_input_event.then(predict, [text, *controls], [labels, maps, download], api_visibility="private")
+        predicted = tried.load_input_event.then(predict, given, [labels, maps, download], api_visibility="private")
+        predicted.success(rank, given, ranks, api_visibility="private")
 
 
 def documents_tab(predictor: Predictor) -> None:

@@ -48,7 +48,13 @@ class Predictor:
         return isinstance(getattr(self.classifier.model.generation_config, "label_threshold", None), list)
 
     def predict(
-        self, texts: list[str], num_beams: int, set_decoding: str, threshold: float, return_attention: bool = False
+        self,
+        texts: list[str],
+        num_beams: int,
+        set_decoding: str,
+        threshold: float,
+        return_attention: bool = False,
+        top_k: int | str = "generated",
     ) -> tuple[list[Prediction], list[str]]:
         """Predict texts.
 
@@ -58,6 +64,7 @@ class Predictor:
             set_decoding: "best_sequence", "threshold" or "expected_f1".
             threshold: Score from which "threshold" takes a label, unless the model has a threshold per label.
             return_attention: Whether each label comes with its attention, if the model has any.
+            top_k: The number of labels, those of highest score, or "generated" for the label set.
 
         Returns:
             The labels of each text, and the pipeline's warnings.
@@ -72,6 +79,7 @@ class Predictor:
                 set_decoding=set_decoding,
                 label_threshold=float(threshold) if takes_threshold else None,
                 return_attention=return_attention and self.classifier.model.attends_to_words,
+                top_k=top_k,
             )
         return predictions, [str(warning.message) for warning in caught if warning.category is UserWarning]
 

@@ -318,3 +318,42 @@ def test_the_command_line_serves_a_saved_model_with_its_examples(predictor, tmp_
 def test_a_missing_model_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no model .*nowhere: .* has no model.$"):
         app.load_predictor(str(tmp_path / "nowhere"))
+
+
+# ---- a lexical branch and an objective ----
+
+
+def test_every_label_is_listed_by_its_probability_where_there_is_a_branch():
+    predictor = app.Predictor(build_pipeline(lexical_branch=True))
+    ranks = app.show_ranks(predictor, TEXTS[1], *SETTINGS)
+    expected = predictor.classifier(TEXTS[1], num_beams=3, top_k=None)
+    assert Reader(ranks).text == "Every label by its probability" + "".join(
+        f"{entry['label']}{entry['score']:.4f}" for entry in expected
+    )
+    assert len(expected) == 4 and expected[-1]["score"] > 0
+
+
+def test_without_a_branch_the_labels_of_the_beams_are_listed(predictor):
+    ranks = app.show_ranks(predictor, TEXTS[0], 2, "best_sequence", 0.5)
+    expected = [entry for entry in predictor.classifier(TEXTS[0], num_beams=2, top_k=None) if entry["score"] > 0]
+    assert Reader(ranks).text.startswith("Labels of all beams by their score")
+    assert ranks.count("<li>") == len(expected)
+
+
+def test_of_many_labels_the_first_are_listed_and_the_others_counted(monkeypatch):
+    monkeypatch.setattr(app, "NUM_RANKED", 3)
+    predictor = app.Predictor(
+        build_pipeline([HOSTILE, *(f"label {number}" for number in range(9))], lexical_branch=True)
+    )
+    ranks = app.show_ranks(predictor, TEXTS[1], *SETTINGS)
+    assert ranks.count("<li>") == 3 and "7 more have a score of at most" in Reader(ranks).text
+    assert not {"img", "script"} & Reader(ranks).tags
+
+
+def test_the_controls_say_what_the_model_is_made_for(predictor):
+    classifier = build_pipeline()
+    classifier.model.generation_config.objective = "exact_match"
+    for one, expected in ((app.Predictor(classifier), "whole set is right"), (predictor, None)):
+        with gr.Blocks(analytics_enabled=False):
+            _, decoding, _ = app.generation_controls(one)
+        assert decoding.info is None if expected is None else expected in decoding.info
