@@ -4,12 +4,14 @@
     python benchmarks/bench_generate.py --size aapd --data_dir data/aapd --model_name_or_path runs/aapd_sgm_ge
 
 A repetition decodes the same documents in every arm. Ours sorts them by length and restores their order; the textbook
-keeps their order. The number of documents that get the same labels from both is also printed.
+keeps their order. The number of documents that get the same labels from both is also printed, and how much longer the
+arms with a lexical branch take than `ours_fp32`, which has none: `--arms ours_fp32 branch_beside branch_decoder`.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+import branch
 import harness
 import torch
 from decoding import load_model, load_textbook
@@ -20,7 +22,7 @@ from sgm_hf.training.prediction import generate_predictions
 
 ARMS = (
     *("textbook_unpacked", "textbook_packed", "ours_fp32", "ours_tf32", "ours_bf16"),
-    *("limit_fp32", "limit_tf32", "limit_bf16"),
+    *("limit_fp32", "limit_tf32", "limit_bf16", "branch_beside", "branch_decoder"),
 )
 TEXTBOOK_BATCH = 64
 MAX_DOCUMENTS, MAX_TOKENS = 256, 32768
@@ -46,12 +48,15 @@ def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
 
         return repeat
 
-    model = load_model(arguments)
+    model = load_model(arguments, **branch.VARIANTS.get(variant, {}))
+    if kind == "branch":
+        model.set_lexical_branch(branch.make_fit(texts, model.config).branch())
+        model.generation_config.update(**branch.GENERATION)
     max_documents = arguments.batch_size or MAX_DOCUMENTS
     max_tokens = MAX_TOKENS * max_documents // MAX_DOCUMENTS
     bf16 = harness.uses_bf16(variant, arguments.device)
     fell_back = bf16 != (variant == "bf16")
-    if kind == "ours":
+    if kind in ("ours", "branch"):
 
         def repeat() -> dict[str, Any]:
             predictions = generate_predictions(
@@ -88,6 +93,7 @@ def main() -> None:
         found = results[arm][-1]["sequences"]
         same = sum(mine == theirs for mine, theirs in zip(found, expected, strict=True))
         print(f"{arm}: the packed textbook's labels for {same} of {len(expected)} documents")
+    harness.show_times(results, "branch", "ours_fp32")
 
 
 if __name__ == "__main__":

@@ -4,12 +4,15 @@
     python benchmarks/bench_training.py --size aapd --data_dir data/aapd
 
 A repetition trains on the same documents in every arm, the textbook model in random batches, ours in batches of
-similar length; both do the forward and backward pass, the clipping and the update of Adam.
+similar length; both do the forward and backward pass, the clipping and the update of Adam. How much longer the arms
+with a lexical branch take than `ours_fp32`, which has none, is also printed:
+`--arms ours_fp32 branch_beside branch_decoder`.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+import branch
 import harness
 import numpy as np
 import torch
@@ -22,7 +25,7 @@ from sgm_hf.data.collation import MultiLabelCollator
 
 ARMS = (
     *("textbook_unpacked", "textbook_packed", "ours_fp32", "ours_tf32", "ours_bf16"),
-    *("limit_fp32", "limit_tf32", "limit_bf16"),
+    *("limit_fp32", "limit_tf32", "limit_bf16", "branch_beside", "branch_decoder"),
 )
 # Batches come from a pool of this many times the documents of a repetition, so that their lengths are as similar as
 # in training on a whole corpus.
@@ -50,7 +53,7 @@ def make_batches(arguments: Any, texts: Dataset, alike: bool) -> list[dict[str, 
 def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
     """The function that does one repetition of an arm and returns its number of documents."""
     kind, variant = harness.prepare(arguments)
-    config = harness.model_config(arguments.size)
+    config = harness.model_config(arguments.size, **branch.VARIANTS.get(variant, {}))
     texts = harness.make_texts(arguments.size, POOL * arguments.documents, arguments.data_dir)
     batches = make_batches(arguments, texts, alike=kind != "textbook")
     num_documents = sum(len(batch["labels"]) for batch in batches)
@@ -67,13 +70,21 @@ def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
         return repeat
 
     model = TextbookSGM(config, variant == "packed") if kind == "textbook" else SGMForMultiLabelGeneration(config)
-    optimizer = torch.optim.Adam(model.train().parameters(), lr=1e-3, fused=True if kind == "ours" else None)
+    optimizer = torch.optim.Adam(model.train().parameters(), lr=1e-3, fused=True if kind != "textbook" else None)
+    fit = branch.make_fit(texts, config) if kind == "branch" else None
+    if fit is not None:
+        model.set_lexical_branch(fit.branch())
 
     def repeat() -> dict[str, Any]:
         for batch in batches:
             with torch.autocast(arguments.device, dtype=torch.bfloat16, enabled=bf16):
                 if kind == "textbook":
                     loss = model(batch["input_ids"], batch["attention_mask"].sum(dim=1), batch["labels"])
+                elif variant == "decoder":
+                    # As the trainer does: training sees what a branch says that was fitted without the document.
+                    words, mask = batch["input_ids"], batch["attention_mask"]
+                    log_odds = fit.out_of_fold_log_odds(words, mask, fit.folds[batch["index"]])
+                    loss = model(**batch, lexical_logits=log_odds, use_cache=False).loss
                 else:
                     loss = model(**batch, use_cache=False).loss
             update(model, optimizer, loss, max_norm=10.0)
@@ -100,7 +111,8 @@ def batch_multiplications(config: Any, batch: dict[str, torch.Tensor]) -> list[t
 def main() -> None:
     """Run the arms in turns, keep the results, and print them."""
     description, value = __doc__.splitlines()[0], harness.documents_per_second
-    harness.run(__file__, description, ARMS, make_arm, "training", value, documents=256, repetitions=5)
+    results = harness.run(__file__, description, ARMS, make_arm, "training", value, documents=256, repetitions=5)
+    harness.show_times(results, "branch", "ours_fp32")
 
 
 if __name__ == "__main__":

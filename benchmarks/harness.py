@@ -97,10 +97,10 @@ def read_settings(size: str) -> dict[str, Any]:
     return json.loads((ROOT / "examples" / "configs" / SIZES[size].settings).read_text(encoding="utf-8"))
 
 
-def model_config(size: str) -> SGMConfig:
-    """The model configuration of a size, with attention and global embedding."""
+def model_config(size: str, **settings: Any) -> SGMConfig:
+    """The model configuration of a size, with attention and global embedding, and further settings."""
     names = {field.name for field in fields(SGMConfig)}
-    settings = {name: value for name, value in read_settings(size).items() if name in names}
+    settings = {name: value for name, value in read_settings(size).items() if name in names} | settings
     return SGMConfig(**settings, num_labels=SIZES[size].num_labels)
 
 
@@ -213,7 +213,8 @@ def prepare(arguments: argparse.Namespace) -> tuple[str, str]:
     """Set threads, device and precision of multiplication in the process of an arm.
 
     Returns:
-        The arm's kind ("textbook", "ours" or "limit") and variant ("packed", "unpacked", "fp32", "tf32" or "bf16").
+        The arm's kind ("textbook", "ours", "limit" or "branch") and variant ("packed", "unpacked", "fp32", "tf32",
+        "bf16", "beside" or "decoder").
     """
     kind, _, variant = arguments.arm.partition("_")
     if kind == "textbook":
@@ -412,3 +413,18 @@ def show(rows: list[dict[str, Any]]) -> None:
     )
     print("\n" + ", ".join(setting) + "\n")
     print(markdown_table(columns, ([row[column] for column in columns] for row in rows)))
+
+
+def show_times(results: dict[str, list[dict[str, Any]]], kind: str, other: str) -> None:
+    """Print how much longer each arm of a kind takes than another arm: the median of the ratios of the turns.
+
+    Args:
+        results: Of the repetitions of each arm.
+        kind: Beginning of the arms' names.
+        other: The arm that they are compared with; where it did not run, nothing is printed.
+    """
+    for arm in (arm for arm in results if arm.startswith(kind) and other in results):
+        pairs = zip(results[arm], results[other], strict=True)
+        ratios = [mine["seconds"] / theirs["seconds"] for mine, theirs in pairs]
+        spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
+        print(f"{arm}: {statistics.median(ratios):.3f} times the time of {other} ({spread})")

@@ -1,0 +1,48 @@
+"""The lexical branch of the benchmarks: of the size that a fit has, with weights that decide nothing.
+
+So the arms with a branch generate sets of the same sizes as the one without, and differ in time by the branch alone.
+"""
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from sgm_hf import SGMConfig
+from sgm_hf.training.lexical import LexicalFit, LexicalSettings
+
+# Settings of the model by variant of the arms "branch".
+VARIANTS = {
+    "beside": {"lexical_branch": True},
+    "decoder": {"lexical_branch": True, "lexical_in_decoder": True},
+}
+# What `SGMTrainer.calibrate` would store.
+GENERATION = {"lexical_weight": 2.0, "hypothesis_temperature": 1.5, "label_calibration": [1.0, 0.1]}
+
+
+def make_fit(texts: Dataset, config: SGMConfig, max_bigrams: int = 200_000) -> LexicalFit:
+    """A branch in which every word of the texts is a feature, and every pair of adjacent words, or the first of them.
+
+    Args:
+        texts: Encoded documents.
+        config: Of the model that it is for.
+        max_bigrams: Pairs at most.
+    """
+    settings = LexicalSettings(bigram_weight=0.5, max_bigrams=max_bigrams)
+    rows = [np.asarray(row, dtype=np.int64) for row in texts["input_ids"]]
+    pairs = np.unique(np.concatenate([row[:-1] * config.vocab_size + row[1:] for row in rows]))[:max_bigrams]
+    num_features, num_labels, num_folds = config.vocab_size + len(pairs), config.num_labels, settings.num_folds
+    generator = torch.Generator().manual_seed(0)
+    return LexicalFit(
+        scale=torch.ones(num_features),
+        bigrams=torch.from_numpy(pairs),
+        weight=0.01 * torch.randn(num_features, num_labels, generator=generator),
+        bias=torch.zeros(num_labels),
+        fold_weight=0.01 * torch.randn(num_folds * num_features, num_labels, generator=generator),
+        fold_bias=torch.zeros(num_folds, num_labels),
+        folds=torch.arange(len(rows)) % num_folds,
+        slope=1.0,
+        intercept=0.0,
+        out_of_fold_f1=0.0,
+        settings=settings,
+        data_hash="",
+    )
