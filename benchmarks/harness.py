@@ -237,7 +237,8 @@ def serve(repeat: Callable[[], dict[str, Any]], device: str) -> None:
     """Be an arm: warm up and print "ready"; then per line of the input do a repetition and print its result as JSON.
 
     Args:
-        repeat: Does a repetition and returns its result, to which `seconds` and `peak_mib` are added.
+        repeat: Does a repetition and returns its result, to which `seconds`, `processor_seconds` and `peak_mib` are
+            added.
         device: "cpu", where the peak is the greatest resident memory, or "cuda", where it is PyTorch's allocations.
     """
     on_gpu = device == "cuda"
@@ -246,7 +247,7 @@ def serve(repeat: Callable[[], dict[str, Any]], device: str) -> None:
     for _ in sys.stdin:
         if on_gpu:
             torch.cuda.synchronize()
-        start = time.perf_counter()
+        start, processor = time.perf_counter(), time.process_time()
         result = repeat()
         if on_gpu:
             torch.cuda.synchronize()
@@ -254,7 +255,8 @@ def serve(repeat: Callable[[], dict[str, Any]], device: str) -> None:
         peak = (
             torch.cuda.max_memory_allocated() if on_gpu else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         )
-        print(json.dumps({"seconds": seconds, "peak_mib": peak / 2**20, **result}), flush=True)
+        times = {"seconds": seconds, "processor_seconds": time.process_time() - processor}
+        print(json.dumps({**times, "peak_mib": peak / 2**20, **result}), flush=True)
 
 
 def take_turns(script: str, arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
@@ -416,7 +418,9 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 
 def show_times(results: dict[str, list[dict[str, Any]]], kind: str, other: str) -> None:
-    """Print how much longer each arm of a kind takes than another arm: the median of the ratios of the turns.
+    """Print how much more processor time each arm of a kind takes than another: the median of the turns' ratios.
+
+    Processor time, because other load on the machine moves it less than the few parts in a hundred that are measured.
 
     Args:
         results: Of the repetitions of each arm.
@@ -425,6 +429,6 @@ def show_times(results: dict[str, list[dict[str, Any]]], kind: str, other: str) 
     """
     for arm in (arm for arm in results if arm.startswith(kind) and other in results):
         pairs = zip(results[arm], results[other], strict=True)
-        ratios = [mine["seconds"] / theirs["seconds"] for mine, theirs in pairs]
+        ratios = [mine["processor_seconds"] / theirs["processor_seconds"] for mine, theirs in pairs]
         spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
-        print(f"{arm}: {statistics.median(ratios):.3f} times the time of {other} ({spread})")
+        print(f"{arm}: {statistics.median(ratios):.3f} times the processor time of {other} ({spread})")
