@@ -140,6 +140,18 @@ def test_a_user_types_a_text_and_reads_its_labels_and_maps(page, predictor):
         assert page.find_element(By.CSS_SELECTOR, "#maps span[style*=background]").is_displayed()
 
 
+def test_the_list_of_all_labels_unfolds_below_them(page, predictor):
+    write(page, "#text textarea", TEXTS[1])
+    click(page, "#predict")
+    items = wait_for(page, lambda: page.find_elements(By.CSS_SELECTOR, "#ranks li"))
+    assert not items[0].is_displayed()
+    click(page, "#ranks summary")
+    wait_for(page, lambda: items[0].is_displayed())
+    expected = [entry for entry in predictor.classifier(TEXTS[1], top_k=None) if entry["score"] > 0]
+    assert [item.text.split("\n")[0] for item in items] == [entry["label"] for entry in expected]
+    assert nothing_ran(page)
+
+
 def test_the_controls_change_the_labels(page, predictor):
     text = TEXTS[1]
     write(page, "#text textarea", text)
