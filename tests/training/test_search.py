@@ -165,3 +165,28 @@ def test_a_search_without_model_init_is_refused(arguments):
     trainer = SGMTrainer(make_model(), arguments(), make_documents(8), make_documents(4))
     with pytest.raises(RuntimeError, match="model_init"):
         search(trainer)
+
+
+def test_trials_fit_the_lexical_branch_with_their_own_settings(arguments):
+    fits = []
+
+    class Watch(TrainerCallback):
+        def on_train_begin(self, args, state, control, **keywords):
+            settings = trainer.lexical_fit.settings
+            fits.append((settings.cost, settings.num_folds, trainer.model.lexical.weight.abs().sum() > 0))
+
+    trainer = SGMTrainer(
+        args=arguments("search", num_train_epochs=1),
+        train_dataset=make_documents(24),
+        eval_dataset=make_documents(10, seed=1),
+        model_init=lambda: make_model(lexical_branch=True, lexical_in_decoder=True),
+        callbacks=[Watch()],
+    )
+    space = {"lexical_cost": [0.3, 1.0], "lexical_folds": [2, 3]}
+    trainer.hyperparameter_search(
+        hp_space=lambda trial: {name: trial.suggest_categorical(name, values) for name, values in space.items()},
+        n_trials=4,
+        backend="optuna",
+        sampler=optuna.samplers.GridSampler(space, seed=0),
+    )
+    assert sorted(fits) == [(0.3, 2, True), (0.3, 3, True), (1.0, 2, True), (1.0, 3, True)]
