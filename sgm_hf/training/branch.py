@@ -2,10 +2,10 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import Trainer
 
 from sgm_hf.modeling import SGMForMultiLabelGeneration
 from sgm_hf.training.arguments import SGMTrainingArguments
@@ -17,18 +17,24 @@ from sgm_hf.training.lexical import (
     choose_lexical_settings,
     fit_lexical_branch,
 )
+from sgm_hf.training.private import TrainerHooks
 from sgm_hf.training.streaming import is_stream
 
 logger = logging.getLogger(__name__)
 
 
-class BranchTrainer(Trainer):
-    """A `Trainer` that fits its model's lexical branch before it trains the rest."""
+class BranchTrainer(TrainerHooks):
+    """A Transformers `Trainer` that fits its model's lexical branch before it trains the rest."""
 
     args: SGMTrainingArguments
     model: SGMForMultiLabelGeneration
     lexical_fit: LexicalFit | None = None
     threshold_dataset: Dataset | None
+
+    def set_up_training(self, trial: Any) -> None:
+        """As Transformers'; then fit the branch, with a trial's settings and before a checkpoint is compared."""
+        super().set_up_training(trial)
+        self.fit_lexical_branch()
 
     def fit_lexical_branch(self) -> None:
         """Fit the branch to the training documents, or read from `output_dir` the fit to the same documents.

@@ -74,7 +74,7 @@ class SGMPredictionOutput:
     metrics: dict[str, float]
 
 
-class SGMTrainer(PushingTrainer, CalibratingTrainer, BranchTrainer, ResumableTrainer):
+class SGMTrainer(PushingTrainer, CalibratingTrainer, ResumableTrainer, BranchTrainer):
     """A Transformers `Trainer` for multi-label generation.
 
     Training batches hold documents of similar length, capped by words and by documents. Evaluation generates: one
@@ -386,7 +386,6 @@ class SGMTrainer(PushingTrainer, CalibratingTrainer, BranchTrainer, ResumableTra
             for name in TOKEN_IDS:
                 vars(config).pop(name, None)
             vars(config).update(ids)
-        self.fit_lexical_branch()
         super().set_up_training(trial)
         self._num_untrained_labels = self.model.config.num_untrained_labels
         if self._has_own_collator and self.model_init is not None:
