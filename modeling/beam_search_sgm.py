@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from transformers import GenerationConfig, LogitsProcessorList
 
 from .constraints_sgm import produced_labels
-from .decoder_sgm import SGMDecoder, SGMDecoderState
+from .decoder_sgm import SGMDecoderState, SGMLabelDecoder
 
 # The batch is made smaller once at most this share of its documents is open: copying what stays is not free.
 OPEN_SHARE = 0.75
@@ -55,7 +55,7 @@ class FinishedHypotheses:
 
 
 def beam_search(
-    decoder: SGMDecoder,
+    decoder: SGMLabelDecoder,
     state: SGMDecoderState,
     constraints: LogitsProcessorList,
     config: GenerationConfig,

@@ -41,6 +41,7 @@ CODE_FILES = (
     "cpu_sgm.py",
     "decoder_sgm.py",
     "encoders_sgm.py",
+    "ensemble_sgm.py",
     "generation_sgm.py",
     "handler.py",
     "label_sets_sgm.py",
@@ -50,6 +51,30 @@ CODE_FILES = (
     "pipeline_sgm.py",
     "private_sgm.py",
     "tokenization_sgm.py",
+)
+
+# In what the members of an ensemble may differ.
+MEMBER_SETTINGS = (
+    "embedding_size",
+    "encoder",
+    "encoder_config",
+    "encoder_hidden_size",
+    "encoder_layers",
+    "encoder_max_length",
+    "cell",
+    "decoder_hidden_size",
+    "decoder_layers",
+    "label_embedding_size",
+    "attention",
+    "attention_size",
+    "label_feedback",
+    "mixture_lambda",
+    "gate_activation",
+    "lexical_in_decoder",
+    "lexical_logit_dropout",
+    "dropout",
+    "word_dropout",
+    "label_order",
 )
 
 # False in the copy of this file that Transformers makes of a repository's.
@@ -110,6 +135,9 @@ class SGMConfig(PreTrainedConfig):
         num_untrained_labels: How many of the last labels were added to the model and have not been trained since.
             `generate()` leaves them out. `model.add_labels()` counts up, `model.mark_labels_trained()` (which
             `SGMTrainer` calls) sets it to 0.
+        members: Of a model that averages several, in what each of them differs from this configuration, such as
+            `[{}, {"encoder_hidden_size": 128}]`; see [`SGMForMultiLabelGeneration.from_members`], which makes it.
+            Default: it is one model.
         pad_token_id: Id of the padding *word* (decoder padding is `pad_label_id`).
 
     Raises:
@@ -157,6 +185,7 @@ class SGMConfig(PreTrainedConfig):
     initializer_range: float | int = 0.1
     label_order: Literal["frequency", "alphabetical", "shuffled", "given"] = "frequency"
     num_untrained_labels: int = 0
+    members: list[dict[str, Any]] | None = None
     use_cache: bool = True
     is_encoder_decoder: bool = True
     tie_word_embeddings: bool = False
@@ -306,6 +335,41 @@ class SGMConfig(PreTrainedConfig):
                 f"lexical_logit_dropout is {self.lexical_logit_dropout}, but without lexical_in_decoder the decoder "
                 "has its own logits only; set that to True, or leave this out."
             )
+
+    def validate_members(self) -> None:
+        """Part of `@strict` validation: each member of an ensemble is a valid model of these words and labels."""
+        if self.members is None:
+            return
+        if not self.members:
+            raise ValueError("members is an empty list; give the settings of each member, or None for one model.")
+        for place, settings in enumerate(self.members):
+            unknown = sorted(settings.keys() - set(MEMBER_SETTINGS))
+            if unknown:
+                raise ValueError(
+                    f"Member {place} has {', '.join(unknown)} of its own, but members may differ only in "
+                    f"{', '.join(MEMBER_SETTINGS)}."
+                )
+        for place, config in enumerate(self.member_configs()):
+            limit = self.encoder_max_length
+            if limit is not None and (config.encoder_max_length is None or config.encoder_max_length > limit):
+                raise ValueError(
+                    f"encoder_max_length of member {place} is {config.encoder_max_length}, beyond {limit}, where the "
+                    "ensemble stops reading; give the ensemble the longest."
+                )
+            if config.lexical_in_decoder and not self.lexical_in_decoder:
+                raise ValueError(f"lexical_in_decoder is True of member {place}; set it to True of the ensemble too.")
+            words, own = ((one.vocab_size, one.pad_token_id) for one in (self, config))
+            if own != words:  # its pre-trained encoder has others
+                raise ValueError(
+                    f"vocab_size and pad_token_id of member {place} are {own}, of the ensemble {words}; members read "
+                    "the same words."
+                )
+
+    def member_configs(self) -> list["SGMConfig"]:
+        """The configuration of each member of an ensemble."""
+        shared = ("vocab_size", "pad_token_id", "id2label", "label_mask", "lexical_branch", "num_untrained_labels")
+        settings = {name: getattr(self, name) for name in (*shared, *MEMBER_SETTINGS)}
+        return [type(self)(**{**settings, **own}) for own in self.members or ()]
 
     @property
     def eos_label_id(self) -> int:

@@ -175,7 +175,49 @@ class SGMLSTMCell(nn.LSTMCell):
 CELLS: dict[str, Any] = {"lstm": SGMLSTMCell}
 
 
-class SGMDecoder(nn.Module):
+class SGMLabelDecoder(nn.Module):
+    """What model and search ask of a decoder, however it is made."""
+
+    attends_to_states: bool  # whether its steps return attention weights over the encoder's states
+
+    def add_labels(self, count: int) -> None:
+        """Adds `count` labels after those it has."""
+        raise NotImplementedError
+
+    def start(self, encoded: SGMEncoderOutput, num_rows: int, num_left_out: int = 0) -> SGMDecoderState:
+        """The state before the first step; see [`~SGMDecoder.start`]."""
+        raise NotImplementedError
+
+    def step(
+        self, label_ids: torch.Tensor, state: SGMDecoderState
+    ) -> tuple[torch.Tensor, torch.Tensor | None, list[torch.Tensor]]:
+        """One step; see [`~SGMDecoder.step`]."""
+        raise NotImplementedError
+
+    def forward(
+        self, decoder_input_ids: torch.Tensor, state: SGMDecoderState, output_hidden_states: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None, tuple[torch.Tensor, ...] | None]:
+        """Steps over known labels (teacher forcing), or over the one label that `generate()` has just chosen.
+
+        Args:
+            decoder_input_ids: bos, then labels, (R, n) int64.
+            state: Updated in place.
+            output_hidden_states: Whether to return the hidden states.
+
+        Returns:
+            Logits (R, n, L + 1); attention weights (R, n, T') or `None`; the hidden states that
+            [`~SGMDecoder.step`] describes, (R, n, E) and (R, n, H_d), or `None`.
+        """
+        steps = [self.step(label_ids, state) for label_ids in decoder_input_ids.unbind(dim=1)]
+        logits, weights, hidden = zip(*steps, strict=True)
+        attention = None if weights[0] is None else torch.stack(weights, dim=1)  # (R, n, T')
+        hidden_states = None
+        if output_hidden_states:
+            hidden_states = tuple(torch.stack(layer, dim=1) for layer in zip(*hidden, strict=True))  # (R, n, ...)
+        return torch.stack(logits, dim=1), attention, hidden_states  # (R, n, L + 1), ...
+
+
+class SGMDecoder(SGMLabelDecoder):
     """Generates labels one by one (eq. 7-10)."""
 
     def __init__(self, config: SGMConfig, encoder: SGMEncoder):
@@ -186,6 +228,7 @@ class SGMDecoder(nn.Module):
         self.label_mask = config.label_mask
         self.feedback = SGMLabelFeedback(config)
         self.attention = ATTENTIONS[config.attention](config, encoder)
+        self.attends_to_states = self.attention.over_states
         cell_class = CELLS[config.cell]
         self.state_names = cell_class.state_names
         for name in self.state_names:
@@ -309,28 +352,6 @@ class SGMDecoder(nn.Module):
         if "masked" in state.rows:
             logits = logits.masked_fill(state.rows["masked"], float("-inf"))  # (R, L + 1), eq. 9-10
         return logits
-
-    def forward(
-        self, decoder_input_ids: torch.Tensor, state: SGMDecoderState, output_hidden_states: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor | None, tuple[torch.Tensor, ...] | None]:
-        """Steps over known labels (teacher forcing), or over the one label that `generate()` has just chosen.
-
-        Args:
-            decoder_input_ids: bos, then labels, (R, n) int64.
-            state: Updated in place.
-            output_hidden_states: Whether to return the hidden states.
-
-        Returns:
-            Logits (R, n, L + 1); attention weights (R, n, T') or `None`; the hidden states that
-            [`~SGMDecoder.step`] describes, (R, n, E) and (R, n, H_d), or `None`.
-        """
-        steps = [self.step(label_ids, state) for label_ids in decoder_input_ids.unbind(dim=1)]
-        logits, weights, hidden = zip(*steps, strict=True)
-        attention = None if weights[0] is None else torch.stack(weights, dim=1)  # (R, n, T')
-        hidden_states = None
-        if output_hidden_states:
-            hidden_states = tuple(torch.stack(layer, dim=1) for layer in zip(*hidden, strict=True))  # (R, n, ...)
-        return torch.stack(logits, dim=1), attention, hidden_states  # (R, n, L + 1), ...
 
 
 def _parameter_like(parameter: torch.Tensor, rows: list[torch.Tensor]) -> nn.Parameter:

@@ -6,6 +6,7 @@ Shapes: B documents, T words, T' states (T of them in the recurrent encoder), H 
 """
 
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, cast
 
 import torch
@@ -48,6 +49,11 @@ class SGMEncoder(nn.Module):
         """Encodes a batch of documents."""
         raise NotImplementedError
 
+    @property
+    def input_names(self) -> set[str]:
+        """What `forward` takes."""
+        return {*signature(self.forward).parameters}
+
     def get_input_embeddings(self) -> nn.Module:
         """The word embeddings."""
         return self.embed_tokens
@@ -65,6 +71,16 @@ class SGMEncoder(nn.Module):
         raise ValueError(
             f"encoder_outputs has states only, but {type(self).__name__} returns more; give what the encoder returned."
         )
+
+
+def first_words(inputs: dict[str, Any], longest: int | None) -> dict[str, Any]:
+    """Cuts `input_ids`, `attention_mask` (B, T) and `inputs_embeds` after `longest` words; None leaves them whole."""
+    if longest is None:
+        return inputs
+    names = {"input_ids", "attention_mask", "inputs_embeds"}
+    return {
+        name: value[:, :longest] if name in names and value is not None else value for name, value in inputs.items()
+    }
 
 
 class SGMBidirectionalLSTM(GradientCheckpointingLayer):

@@ -457,7 +457,7 @@ class SGMGenerationMixin(SearchHooks):
     ) -> None:
         """Adds what [`~SGMForMultiLabelGeneration.encode`] returns to the arguments of the model."""
         # Transformers would run the encoder alone.
-        names = {*signature(self.encode).parameters, *signature(self.encoder.forward).parameters}
+        names = {*signature(self.encode).parameters, *self.encoder.input_names}
         texts = {name: model_kwargs[name] for name in names if name in model_kwargs}
         if inputs is not None:
             texts[self.encoder.main_input_name] = inputs

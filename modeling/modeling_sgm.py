@@ -7,9 +7,11 @@ Shapes: B documents, T words, T' encoder states of size H, L labels, n decoder s
 or samples of a document, which are adjacent), H_d decoder size, E label embedding size.
 """
 
+import copy
 import os
 from collections import Counter
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -21,8 +23,9 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from .attention_sgm import at_least_float32
 from .configuration_sgm import SGMConfig
-from .decoder_sgm import SGMDecoder, SGMDecoderState
-from .encoders_sgm import ENCODERS, SGMEncoder, SGMEncoderOutput
+from .decoder_sgm import SGMDecoder, SGMDecoderState, SGMLabelDecoder
+from .encoders_sgm import ENCODERS, SGMEncoder, SGMEncoderOutput, first_words
+from .ensemble_sgm import SGMEnsembleDecoder, SGMEnsembleEncoder, ensemble_config
 from .generation_sgm import SGMGenerationMixin, default_generation_config
 from .lexical_sgm import UNTRAINED_LOG_ODDS, SGMLexicalBranch
 from .loading_sgm import check_hashes, check_names, check_values, refuse_pickles, unusable_weights
@@ -150,24 +153,66 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
 
     def __init__(self, config: SGMConfig):
         super().__init__(config)
-        self.encoder = ENCODERS[config.encoder](config)
+        self.encoder: SGMEncoder
+        self.decoder: SGMLabelDecoder
+        if config.members is None:
+            self.encoder = ENCODERS[config.encoder](config)
+            self.decoder = SGMDecoder(config, self.encoder)
+        else:
+            self.encoder = SGMEnsembleEncoder(config.member_configs())
+            self.decoder = SGMEnsembleDecoder(config.member_configs(), self.encoder)
         self.lexical = None
         if config.lexical_branch:
             self.lexical = SGMLexicalBranch(config.vocab_size, config.num_labels, config.lexical_bigrams)
-        self.decoder = SGMDecoder(config, self.encoder)
         self.generation_config = default_generation_config(config)
         self.post_init()
+
+    @classmethod
+    def from_members(cls, models: Sequence["SGMForMultiLabelGeneration"]) -> "SGMForMultiLabelGeneration":
+        """Makes one model of several that were trained with other seeds or sizes: it averages their probabilities.
+
+        At each step a label's probability is the mean of the members'; the rest is as in any model. It takes the time
+        and memory of all members. The weights are copied. Lexical branch and generation config are those of the first:
+        calibrate and fit thresholds anew (`SGMTrainer.calibrate`), since what a single model needs does not fit the
+        average.
+
+        Args:
+            models: Trained with the same words, labels and, if they have a lexical branch, documents. They may differ
+                in all that `MEMBER_SETTINGS` names: sizes and kinds of the parts, `encoder_max_length`,
+                `lexical_in_decoder`.
+
+        Returns:
+            A model in evaluation mode, on the device of the first.
+
+        Raises:
+            ValueError: If there is none, one is such a model itself, or they differ in words, labels or anything else
+                that members have in common.
+
+        Examples:
+            >>> models = [SGMForMultiLabelGeneration.from_pretrained(f"runs/seed{seed}") for seed in (1, 2, 3)]
+            >>> SGMForMultiLabelGeneration.from_members(models).save_pretrained("runs/best")
+        """
+        model = cls(ensemble_config([one.config for one in models]))
+        widest = reduce(torch.promote_types, [one.dtype for one in models])
+        model.to(device=models[0].device, dtype=widest)
+        for part in ("encoder", "decoder"):
+            for member, one in zip(getattr(model, part).members, models, strict=True):
+                member.load_state_dict(getattr(one, part).state_dict())
+        if model.lexical is not None:
+            model.lexical.load_state_dict(models[0].lexical.state_dict())
+        model.generation_config = copy.deepcopy(models[0].generation_config)
+        return model.eval()
 
     @property
     def attends_to_words(self) -> bool:
         """Whether `cross_attentions` has a weight for each word of the text."""
-        return self.decoder.attention.over_states and self.encoder.states_are_words
+        return self.decoder.attends_to_states and self.encoder.states_are_words
 
     def get_encoder(self, *args: Any, **kwargs: Any) -> SGMEncoder:
         """The text encoder."""
         return self.encoder
 
-    def get_decoder(self, *args: Any, **kwargs: Any) -> SGMDecoder:
+    def get_decoder(self, *args: Any, **kwargs: Any) -> SGMLabelDecoder:
         """The label decoder."""
         return self.decoder
 
@@ -288,10 +333,7 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
             mask = input_ids.ne(self.config.pad_token_id) if attention_mask is None else attention_mask  # (B, T)
             lexical_logits = self.lexical(input_ids, mask)  # (B, L)
         texts = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds}
-        if self.config.encoder_max_length is not None:
-            longest = self.config.encoder_max_length
-            texts = {name: None if tensor is None else tensor[:, :longest] for name, tensor in texts.items()}
-        encoded = self.encoder(**texts, **kwargs)
+        encoded = self.encoder(**first_words(texts, self.config.encoder_max_length), **kwargs)
         if lexical_logits is not None:
             encoded.lexical_logits = lexical_logits.float()  # (B, L)
         return encoded
