@@ -35,7 +35,7 @@ POOL = 16
 def make_batches(arguments: Any, texts: Dataset, alike: bool) -> list[dict[str, torch.Tensor]]:
     """The batches of a repetition: of documents of similar length (`alike`), or of the same documents at random."""
     settings, config = harness.read_settings(arguments.size), harness.model_config(arguments.size)
-    collate = MultiLabelCollator(config.pad_token_id, config.num_labels)
+    collate = MultiLabelCollator(config.pad_token_id, config.num_labels, keep_index=arguments.arm == "branch_decoder")
     batch_size = arguments.batch_size or settings["per_device_train_batch_size"]
     max_tokens = settings["max_tokens_per_batch"] * batch_size // settings["per_device_train_batch_size"]
     sampler = LengthBucketBatchSampler(texts["length"], max_tokens, batch_size)
@@ -82,9 +82,10 @@ def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
                     loss = model(batch["input_ids"], batch["attention_mask"].sum(dim=1), batch["labels"])
                 elif variant == "decoder":
                     # As the trainer does: training sees what a branch says that was fitted without the document.
-                    words, mask = batch["input_ids"], batch["attention_mask"]
-                    log_odds = fit.out_of_fold_log_odds(words, mask, fit.folds[batch["index"]])
-                    loss = model(**batch, lexical_logits=log_odds, use_cache=False).loss
+                    inputs = {name: tensor for name, tensor in batch.items() if name != "index"}
+                    folds = fit.folds[batch["index"]]
+                    log_odds = fit.out_of_fold_log_odds(inputs["input_ids"], inputs["attention_mask"], folds)
+                    loss = model(**inputs, lexical_logits=log_odds, use_cache=False).loss
                 else:
                     loss = model(**batch, use_cache=False).loss
             update(model, optimizer, loss, max_norm=10.0)

@@ -61,7 +61,12 @@ ATTRIBUTES = {
     "_last_lr": "torch.optim.lr_scheduler",
 }
 # Of Python's own library, where they may be touched anywhere.
-PYTHONS = {"_actions": "argparse", "_SubParsersAction": "argparse"}
+PYTHONS = {
+    "_actions": "argparse",
+    "_SubParsersAction": "argparse",
+    "_fields": "collections",
+    "_replace": "collections",
+}
 CLASSES = {"PushInProgress": "transformers.utils.hub"}
 
 # Begin with an underscore, and are what the documentation has those override who write a model, a pipeline, a metric
