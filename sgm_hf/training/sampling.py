@@ -222,8 +222,7 @@ class SamplingTrainer(SGMTrainer):
             source: dict[str, Any] = texts  # all that FSDP can use: only the whole model has its weights
             if not self.is_fsdp_enabled:
                 encoded = self.model.encode(**texts) if encoder_outputs is None else encoder_outputs
-                tensors = {name: t.detach() for name, t in encoded.items() if isinstance(t, torch.Tensor)}
-                source = {"encoder_outputs": type(encoded)(**tensors), "attention_mask": texts["attention_mask"]}
+                source = {"encoder_outputs": encoded, "attention_mask": texts["attention_mask"]}
             settings = {"do_sample": True, "top_k": 0, "top_p": 1.0, "temperature": self.args.temperature}
             # From the model's own distribution, which is what is scored: a constraint or filter of the generation
             # config would shift the gradient.

@@ -451,3 +451,13 @@ def test_samples_are_drawn_from_all_that_the_encoder_returns_for_a_document(tmp_
     assert samples.targets.tolist() == [[[2, NUM_LABELS]]] * 3
     loss.backward()
     assert log_odds.grad is not None
+
+
+def test_samples_of_an_ensemble_train_all_its_members(tmp_path):
+    members = [make_model(), make_model(encoder_hidden_size=5)]
+    model = type(members[0]).from_members(members).train()
+    trainer, batch = make_trainer(tmp_path, model=model), make_batch([0, 1, 2])
+    trainer.compute_loss(trainer.model, batch).backward()
+    for part in (model.encoder, model.decoder):
+        for member in part.members:
+            assert any(p.grad is not None and p.grad.ne(0).any() for p in member.parameters())
