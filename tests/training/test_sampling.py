@@ -439,14 +439,14 @@ def test_samples_are_drawn_from_all_that_the_encoder_returns_for_a_document(tmp_
     log_odds = torch.full((3, NUM_LABELS), -9.0)
     log_odds[:, 2] = 9.0
     log_odds.requires_grad_()
-    encode = trainer.model.encoder.forward
+    encode = trainer.model.encode
 
     def with_bias(*inputs, **named_inputs):
         encoded = encode(*inputs, **named_inputs)
         encoded.lexical_logits = log_odds
         return encoded
 
-    trainer.model.encoder.forward = with_bias
+    trainer.model.encode = with_bias
     loss, samples = trainer.compute_loss(trainer.model, batch, return_outputs=True)
     assert samples.targets.tolist() == [[[2, NUM_LABELS]]] * 3
     loss.backward()
