@@ -2,7 +2,7 @@ import csv
 
 import pytest
 
-from sgm_hf.tables import markdown_table, write_csv
+from sgm_hf.tables import markdown_table, span, write_csv
 
 
 def test_a_markdown_table_has_a_line_per_row_and_shows_what_looks_like_a_column_border():
@@ -27,3 +27,8 @@ def test_rows_are_added_under_one_header_or_replace_the_file(tmp_path, append):
 def test_columns_without_rows_give_the_header_alone(tmp_path):
     write_csv([], tmp_path / "rows.csv", ["a", "b"])
     assert (tmp_path / "rows.csv").read_bytes() == b"a,b\n"
+
+
+def test_many_numbers_are_shown_by_their_ends_and_their_middle():
+    assert span([0.5, 0.125, 0.75]) == "0.125 to 0.75, median 0.5 (3)"
+    assert span([0.3125]) == "0.312 to 0.312, median 0.312 (1)"
