@@ -369,11 +369,16 @@ def make_records(
         if include_text:
             record["text"] = document.text
         record["labels"] = [names[label] for label in found.labels]
-        record["scores"] = [round(score, DIGITS) for score in found.scores]
+        record["scores"] = list(map(rounded, found.scores))
         if found.top_labels is not None and found.top_scores is not None:
             record["top_labels"] = [names[label] for label in found.top_labels]
-            record["top_scores"] = [round(score, DIGITS) for score in found.top_scores]
+            record["top_scores"] = list(map(rounded, found.top_scores))
         yield record
+
+
+def rounded(score: float) -> float:
+    """A score as it is written: to as many significant digits that a small one is not written as 0."""
+    return float(f"{score:.{DIGITS}g}")
 
 
 def written(output: Path, records: Iterable[dict[str, Any]], separator: str, with_header: bool) -> bytes:

@@ -16,7 +16,7 @@ from sgm_hf import SGMConfig, SGMForMultiLabelGeneration, SGMTokenizer, load_fil
 from sgm_hf.data.documents import Document
 from sgm_hf.modeling import MultiLabelGenerationPipeline
 from sgm_hf.programs import labelling
-from sgm_hf.programs.labelling import label_file, windows
+from sgm_hf.programs.labelling import label_file, rounded, windows
 from sgm_hf.programs.labelling_options import LabellingOptions
 from sgm_hf.programs.resumable import record_of
 
@@ -131,6 +131,10 @@ def test_the_answers_of_a_calibrated_model_with_a_branch_are_those_of_the_pipeli
         assert record["top_labels"] == [entry["label"] for entry in top]
         assert record["top_scores"] == pytest.approx([entry["score"] for entry in top], abs=2e-6)
         assert 0 < min(record["top_scores"]) and max(record["top_scores"]) < 1
+
+
+def test_no_score_is_written_as_0_that_is_above():
+    assert [rounded(score) for score in (0.0, 3.14159265e-12, 0.98774449, 1.0)] == [0.0, 3.14159e-12, 0.987744, 1.0]
 
 
 def test_tokens_around_each_text_are_no_words(tmp_path):
