@@ -72,6 +72,7 @@ MEMBER_SETTINGS = (
     "gate_activation",
     "lexical_in_decoder",
     "lexical_logit_dropout",
+    "lexical_dropout",
     "dropout",
     "word_dropout",
     "label_order",
@@ -126,6 +127,7 @@ class SGMConfig(PreTrainedConfig):
             part when sets and scores are made of what the decoder has found.
         lexical_logit_dropout: Share of the documents for which the decoder has only these log-odds to score labels by,
             in training with `lexical_in_decoder`.
+        lexical_dropout: Share of the documents for which it has only its own, their log-odds being 0, likewise.
         dropout: Dropout probability on the inputs of every encoder layer (the word embeddings first) and of every
             decoder layer (label feedback and context first), and before the output layer.
         word_dropout: Probability that a word of the encoder's input is left out in training: its embedding is zero.
@@ -180,6 +182,7 @@ class SGMConfig(PreTrainedConfig):
     lexical_data: str | None = None
     lexical_in_decoder: bool = False
     lexical_logit_dropout: float | int = 0.0
+    lexical_dropout: float | int = 0.0
     dropout: float | int = 0.5
     word_dropout: float | int = 0.0
     initializer_range: float | int = 0.1
@@ -317,7 +320,7 @@ class SGMConfig(PreTrainedConfig):
             raise ValueError(f"mixture_lambda must lie between 0 and 1 (eq. 14), got {self.mixture_lambda}.")
         if self.encoder_max_length is not None and self.encoder_max_length < 1:
             raise ValueError(f"encoder_max_length must be at least 1, got {self.encoder_max_length}.")
-        for name in ("dropout", "word_dropout", "lexical_logit_dropout"):
+        for name in ("dropout", "word_dropout", "lexical_logit_dropout", "lexical_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}.")
 
@@ -330,11 +333,14 @@ class SGMConfig(PreTrainedConfig):
             raise ValueError(
                 f"{asked[0]} is {getattr(self, asked[0])}, but there is no lexical_branch; set it to True."
             )
-        if self.lexical_logit_dropout and not self.lexical_in_decoder:
+        shares = (self.lexical_logit_dropout, self.lexical_dropout)
+        if any(shares) and not self.lexical_in_decoder:
             raise ValueError(
-                f"lexical_logit_dropout is {self.lexical_logit_dropout}, but without lexical_in_decoder the decoder "
-                "has its own logits only; set that to True, or leave this out."
+                f"lexical_logit_dropout and lexical_dropout are {shares}, but without lexical_in_decoder the decoder "
+                "has its own logits only; set that to True, or leave these out."
             )
+        if sum(shares) > 1:
+            raise ValueError(f"lexical_logit_dropout and lexical_dropout are {shares}; together at most 1.")
 
     def validate_members(self) -> None:
         """Part of `@strict` validation: each member of an ensemble is a valid model of these words and labels."""

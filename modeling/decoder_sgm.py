@@ -115,6 +115,25 @@ class SGMDecoderState(Cache):
         self.documents = {name: tensor.index_select(0, documents) for name, tensor in self.documents.items()}
 
 
+class SGMSourceDropout(nn.Dropout):
+    """Leaves out, in training, one of a decoder's two sources of logits for a share of the documents.
+
+    So that each learns to do without the other, as words have most to say and would be all that is listened to.
+    """
+
+    def __init__(self, own: float, lexical: float):
+        super().__init__(own + lexical)
+        self.own, self.lexical = own, lexical
+
+    def forward(self, documents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draws for documents (B, ...) whether their own and their lexical logits count, 1 or 0, (B, 1) each."""
+        draw = documents.new_ones(len(documents), 1)  # (B, 1)
+        if not self.training or not self.p:
+            return draw, draw
+        draw = torch.rand_like(draw)  # (B, 1)
+        return (draw >= self.own).to(draw.dtype), (draw < 1 - self.lexical).to(draw.dtype)
+
+
 class SGMLexicalScorer(nn.Module):
     """What the lexical branch's log-odds z add to the logits of a step: a z_l + b to a label's, c log Σ exp z to eos'.
 
@@ -132,15 +151,13 @@ class SGMLexicalScorer(nn.Module):
         self.label_scale = nn.Parameter(torch.ones(self.num_steps))  # a
         self.label_bias = nn.Parameter(torch.zeros(self.num_steps))  # b
         self.eos_scale = nn.Parameter(torch.zeros(self.num_steps))  # c
-        self.logit_dropout = nn.Dropout(config.lexical_logit_dropout)
+        self.source_dropout = SGMSourceDropout(config.lexical_logit_dropout, config.lexical_dropout)
 
     def memory(self, lexical_logits: torch.Tensor) -> dict[str, torch.Tensor]:
         """What is kept of each document: z (B, L), and which documents' own logits count, (B, 1)."""
-        ones = lexical_logits.new_ones(len(lexical_logits), 1)  # (B, 1)
-        return {
-            "lexical_logits": lexical_logits.clamp(-self.largest, self.largest),
-            "own_logits_count": (self.logit_dropout(ones) > 0).to(ones.dtype),
-        }
+        own_count, lexical_count = self.source_dropout(lexical_logits)  # (B, 1), (B, 1)
+        z = lexical_logits.clamp(-self.largest, self.largest) * lexical_count  # (B, L)
+        return {"lexical_logits": z, "own_logits_count": own_count}
 
     def forward(self, own_logits: torch.Tensor, state: SGMDecoderState) -> torch.Tensor:
         """Adds both sources.

@@ -16,6 +16,10 @@ BALANCED: dict[str, Any] = {
     "word_dropout": 0.1,
     "lexical_branch": True,
     "lexical_bigrams": 100_000,
+    "lexical_in_decoder": True,
+    "lexical_logit_dropout": 0.15,
+    "lexical_dropout": 0.5,
+    "label_order": "shuffled",
     "num_train_epochs": 0,  # as many as suit the number of documents
     "learning_rate": 2e-3,
     "lr_scheduler_type": "linear",

@@ -9,6 +9,7 @@ from transformers import GenerationConfig
 
 from sgm_hf.modeling import SGMForMultiLabelGeneration
 from sgm_hf.modeling.lexical_sgm import SGMLexicalBranch
+from sgm_hf.training.sampling import without_dropout
 
 EOS = NUM_LABELS
 SIZES = range(NUM_LABELS + 1)
@@ -176,13 +177,18 @@ def test_what_is_saved_answers_the_same_bit_for_bit(texts, tmp_path, in_decoder)
     assert GenerationConfig.from_pretrained(tmp_path).lexical_weight == 0.5
 
 
-def test_in_training_the_own_logits_of_a_share_of_the_documents_do_not_count(texts):
-    model = build(lexical_in_decoder=True, lexical_logit_dropout=0.5, label_feedback="previous_label").train()
+def test_in_training_one_source_is_left_out_for_a_share_of_the_documents():
+    model = build(lexical_in_decoder=True, lexical_logit_dropout=0.2, lexical_dropout=0.5).train()
     torch.manual_seed(0)
-    z = torch.zeros(400, NUM_LABELS)
-    counts = model.decoder.lexical.memory(z)["own_logits_count"]
-    assert set(counts.flatten().tolist()) == {0.0, 1.0} and 150 < counts.sum() < 250
-    assert model.eval().decoder.lexical.memory(z)["own_logits_count"].eq(1).all()
+    z = torch.ones(1000, NUM_LABELS)
+    memory = model.decoder.lexical.memory(z)
+    has_own, has_lexical = memory["own_logits_count"][:, 0] == 1, (memory["lexical_logits"] == 1).all(dim=1)
+    assert (has_own | has_lexical).all() and ((memory["lexical_logits"] == 0).all(dim=1) | has_lexical).all()
+    assert 150 < (~has_own).sum() < 250 and 450 < (~has_lexical).sum() < 550
+    with without_dropout(model):
+        assert model.decoder.lexical.memory(z)["own_logits_count"].eq(1).all()
+    memory = model.eval().decoder.lexical.memory(z)
+    assert memory["own_logits_count"].eq(1).all() and memory["lexical_logits"].eq(1).all()
 
 
 def test_more_or_fewer_words_leave_the_branch_as_it_was(texts):
