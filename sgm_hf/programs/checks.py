@@ -14,7 +14,7 @@ from sgm_hf.training.checkpoints import is_unused
 logger = logging.getLogger(__name__)
 
 AT_LEAST_ONE = (
-    *("num_beams", "max_labels", "max_train_samples", "max_eval_samples", "max_predict_samples"),
+    *("num_beams", "num_models", "max_labels", "max_train_samples", "max_eval_samples", "max_predict_samples"),
     *("vocab_size", "min_frequency", "max_length", "num_threads"),
 )
 # Options of Transformers' Trainer that SGMTrainer does not use.
@@ -90,6 +90,11 @@ def check_settings(model_args: ModelArguments, data_args: DataArguments, trainin
         raise FileExistsError(
             f"the output folder {output_dir} is not empty; choose another --output_dir, or resume the training "
             "in it with --resume_from_checkpoint true."
+        )
+    if model_args.num_models > 1 and (model_args.model_name_or_path is not None or not training_args.do_train):
+        raise ValueError(
+            f"--num_models is {model_args.num_models}, but only new models are trained several times; leave out "
+            "--num_models, or --model_name_or_path."
         )
     warn_of_idle_options(model_args, data_args, training_args)
 

@@ -26,7 +26,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("max_train_samples", "max_eval_samples", "max_predict_samples"),
     ),
     "Words": (*WORD_OPTIONS, "max_length", "initial_vectors"),
-    "Model": ("preset",),
+    "Model": ("preset", "num_models"),
     "Continuing a model": ("model_name_or_path", "add_labels", "freeze_encoder"),
     "Generation": (),
     "Fine-tuning": (),

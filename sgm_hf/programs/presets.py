@@ -36,6 +36,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "fast": BALANCED
     | {"embedding_size": 128, "encoder_hidden_size": 128, "encoder_max_length": 100, "decoder_hidden_size": 256},
     "balanced": BALANCED,
+    "best": BALANCED | {"num_models": 3},
 }
 DEFAULT_PRESET = "balanced"
 # Of `num_train_epochs` 0: this many for so many documents, fewer for more by their square root, within bounds.

@@ -114,6 +114,9 @@ class ModelArguments(GenerationOptions, ConfigOptions):
         choices=list(PRESETS),
     )
     model_name_or_path: str | None = option("Checkpoint to start from or to evaluate; default: a new model.")
+    num_models: int = option(
+        "Models that are trained, with the seeds --seed, --seed + 1, …, and averaged into one.", 1
+    )
     add_labels: bool = option(
         "Whether the model of --model_name_or_path gets the labels of the training data that it does not have.", False
     )

@@ -10,6 +10,7 @@ from transformers.utils import logging as transformers_logging
 
 from sgm_hf.programs.checks import check_settings, complete_settings
 from sgm_hf.programs.ending import log_to_stderr
+from sgm_hf.programs.members import train_members
 from sgm_hf.programs.models import (
     build_model,
     build_tokenizer,
@@ -39,7 +40,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
         disable_progress_bars()  # of datasets; the trainer and the reader write lines instead
     complete_settings(model_args, data_args, training_args)
     check_settings(model_args, data_args, training_args)
-    if training_args.do_train:
+    if training_args.do_train and model_args.num_models == 1:  # several models look for their own
         training_args.resume_from_checkpoint = find_checkpoint(
             training_args.resume_from_checkpoint, training_args.output_dir
         )
@@ -119,7 +120,11 @@ def run_training(
     with one_run_in(training_args):
         trainer, splits, encoded = build_trainer(parsed)
         logger.info("documents: %s", ", ".join(f"{split} {len(dataset):,}" for split, dataset in encoded.items()))
-        train_metrics = train(trainer) if training_args.do_train else {}
+        train_metrics: dict[str, float] = {}
+        if training_args.do_train and model_args.num_models > 1:
+            train_metrics = train_members(trainer, model_args, splits["train"], encoded)
+        elif training_args.do_train:
+            train_metrics = train(trainer)
         metrics = score_splits(trainer, splits, encoded, write=True)
         report(parsed, trainer, splits, encoded, train_metrics, metrics)
         publish(trainer, data_args)

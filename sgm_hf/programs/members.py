@@ -1,0 +1,92 @@
+"""Train several models of other seeds, and make one of them that averages what they say."""
+
+import copy
+import logging
+import shutil
+from pathlib import Path
+
+from datasets import Dataset
+from transformers import set_seed
+
+from sgm_hf.modeling import SGMForMultiLabelGeneration
+from sgm_hf.programs.models import build_model, set_generation, set_initial_vectors
+from sgm_hf.programs.settings import ModelArguments
+from sgm_hf.training import SGMTrainer, SGMTrainingArguments
+from sgm_hf.training.checkpoints import has_complete_checkpoint
+from sgm_hf.training.lexical import FOLDS_FILE
+
+logger = logging.getLogger(__name__)
+
+# In the output folder, below a folder of each member.
+FOLDER = "members"
+
+
+def train_members(
+    trainer: SGMTrainer, model_args: ModelArguments, train: Dataset, encoded: dict[str, Dataset]
+) -> dict[str, float]:
+    """Train `--num_models` models and give their average to a trainer, calibrated and saved.
+
+    Each model is trained in a folder of its own, `members/1`, `members/2`, …, from which a training that was
+    interrupted goes on; those that are finished stay.
+
+    Args:
+        trainer: The trainer of the run, whose model has the settings of all.
+        model_args: The model settings.
+        train: The training documents as loaded.
+        encoded: The splits as encoded.
+
+    Returns:
+        The training's metrics, of all models together.
+    """
+    metrics: dict[str, float] = {}
+    members: list[SGMForMultiLabelGeneration] = []
+    for number in range(1, model_args.num_models + 1):
+        args = member_arguments(trainer.args, number)
+        logger.info("model %d of %d, in %s", number, model_args.num_models, args.output_dir)
+        set_seed(args.seed)
+        model = build_model(train, trainer.processing_class, model_args)
+        set_generation(model, model_args)
+        set_initial_vectors(model, trainer.processing_class, encoded["train"], model_args.initial_vectors, args.seed)
+        member = SGMTrainer(
+            model,
+            args,
+            train_dataset=encoded["train"],
+            eval_dataset=encoded.get("validation"),
+            threshold_dataset=encoded.get("threshold"),
+            processing_class=trainer.processing_class,
+        )
+        if members and trainer.args.should_save:
+            copy_fit(Path(args.output_dir).with_name("1"), Path(args.output_dir))
+        found = member.train(resume_from_checkpoint=args.resume_from_checkpoint).metrics
+        for name, value in found.items():
+            metrics[name] = metrics.get(name, 0.0) + value
+        members.append(member.model)
+        trainer.state, trainer.lexical_fit = member.state, member.lexical_fit
+    for name in ("train_loss", "train_documents_per_second", "epoch"):
+        if name in metrics:
+            metrics[name] /= len(members)
+    trainer.model = trainer.model_wrapped = SGMForMultiLabelGeneration.from_members(members)
+    if trainer.args.objective is not None:
+        trainer.calibrate()
+    trainer.save_model()
+    return metrics
+
+
+def copy_fit(source: Path, target: Path) -> None:
+    """Let a member have the fit of the lexical branch of another: it is of the same documents."""
+    if (source / FOLDS_FILE).is_file() and not (target / FOLDS_FILE).is_file():
+        target.mkdir(parents=True, exist_ok=True)
+        unfinished = target / f"{FOLDS_FILE}.unfinished"
+        shutil.copyfile(source / FOLDS_FILE, unfinished)
+        unfinished.replace(target / FOLDS_FILE)
+
+
+def member_arguments(arguments: SGMTrainingArguments, number: int) -> SGMTrainingArguments:
+    """The settings of the training of one member: its folder and its seed, and no calibration of its own."""
+    args = copy.copy(arguments)
+    args.output_dir = str(Path(arguments.output_dir, FOLDER, str(number)))
+    args.seed = arguments.seed + number - 1
+    args.objective, args.push_to_hub = None, False
+    is_begun = bool(arguments.resume_from_checkpoint) and has_complete_checkpoint(args.output_dir)
+    args.resume_from_checkpoint = True if is_begun else None  # type: ignore[assignment]
+    return args
