@@ -62,9 +62,7 @@ def score_splits(
         output = trainer.predict(encoded[split], metric_key_prefix=split)
         metrics[split] = {name.removeprefix(f"{split}_"): value for name, value in output.metrics.items()}
         if write and trainer.is_world_process_zero():
-            draw_reliability(
-                output, Path(trainer.args.output_dir, f"reliability_{split}"), f"Label scores, {split} split"
-            )
+            draw_reliability(output, split, trainer.args.output_dir)
         if write and trainer.args.do_predict and trainer.is_world_process_zero():
             path = Path(trainer.args.output_dir, f"predictions_{split}.jsonl")
             write_predictions(path, raw[split], output, trainer, names)
