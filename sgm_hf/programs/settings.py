@@ -19,7 +19,7 @@ from sgm_hf.programs.presets import DEFAULT_PRESET, PRESETS
 
 # Fields of SGMConfig that the data or the library set.
 NOT_OPTIONS = {
-    *("vocab_size", "num_untrained_labels", "pad_token_id"),
+    *("vocab_size", "num_untrained_labels", "pad_token_id", "lexical_data"),
     *("use_cache", "is_encoder_decoder", "tie_word_embeddings"),
 }
 FILE_OPTIONS = tuple(f.name for f in fields(Layout))
