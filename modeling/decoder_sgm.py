@@ -125,13 +125,13 @@ class SGMSourceDropout(nn.Dropout):
         super().__init__(own + lexical)
         self.own, self.lexical = own, lexical
 
-    def forward(self, documents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draws for documents (B, ...) whether their own and their lexical logits count, 1 or 0, (B, 1) each."""
+    def forward(self, documents: torch.Tensor) -> torch.Tensor:
+        """Draws for documents (B, ...) whether their own and their lexical logits count, 1 or 0, (2, B, 1)."""
         draw = documents.new_ones(len(documents), 1)  # (B, 1)
         if not self.training or not self.p:
-            return draw, draw
+            return torch.stack([draw, draw])  # (2, B, 1)
         draw = torch.rand_like(draw)  # (B, 1)
-        return (draw >= self.own).to(draw.dtype), (draw < 1 - self.lexical).to(draw.dtype)
+        return torch.stack([draw >= self.own, draw < 1 - self.lexical]).to(draw.dtype)  # (2, B, 1)
 
 
 class SGMLexicalScorer(nn.Module):
@@ -155,7 +155,7 @@ class SGMLexicalScorer(nn.Module):
 
     def memory(self, lexical_logits: torch.Tensor) -> dict[str, torch.Tensor]:
         """What is kept of each document: z (B, L), and which documents' own logits count, (B, 1)."""
-        own_count, lexical_count = self.source_dropout(lexical_logits)  # (B, 1), (B, 1)
+        own_count, lexical_count = self.source_dropout(lexical_logits).unbind()  # (B, 1), (B, 1)
         z = lexical_logits.clamp(-self.largest, self.largest) * lexical_count  # (B, L)
         return {"lexical_logits": z, "own_logits_count": own_count}
 

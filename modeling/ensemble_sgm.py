@@ -11,7 +11,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -50,7 +50,9 @@ class SGMEnsembleEncoder(SGMEncoder):
 
     def __init__(self, configs: Sequence[SGMConfig]):
         super().__init__()
-        self.members = nn.ModuleList(ENCODERS[config.encoder](config) for config in configs)
+        # For type checkers: the elements of a ModuleList are any modules.
+        encoders = nn.ModuleList(ENCODERS[config.encoder](config) for config in configs)
+        self.members = cast(Sequence[SGMEncoder], encoders)
         self.max_lengths = [config.encoder_max_length for config in configs]
         first = self.members[0]
         self.main_input_name = first.main_input_name
@@ -109,7 +111,8 @@ class SGMEnsembleDecoder(SGMLabelDecoder):
 
     def __init__(self, configs: Sequence[SGMConfig], encoder: SGMEnsembleEncoder):
         super().__init__()
-        self.members = nn.ModuleList(map(SGMDecoder, configs, encoder.members))
+        decoders = nn.ModuleList(map(SGMDecoder, configs, encoder.members))
+        self.members = cast(Sequence[SGMDecoder], decoders)
         states_are_alike = encoder.states_are_words  # others may be of different things
         self.attends_to_states = states_are_alike and all(member.attends_to_states for member in self.members)
 
@@ -151,7 +154,9 @@ class SGMEnsembleDecoder(SGMLabelDecoder):
             all_weights.append(weights)
             hidden_states += hidden
         state.num_steps += 1
-        weights = mean_weights(all_weights) if self.attends_to_states else None  # (R, T')
+        weights = None
+        if self.attends_to_states:  # then none of the weights is None
+            weights = mean_weights(cast(list[torch.Tensor], all_weights))  # (R, T')
         return mean_logits(all_logits), weights, hidden_states
 
 
@@ -214,8 +219,8 @@ def ensemble_config(configs: Sequence[SGMConfig]) -> SGMConfig:
                     f"{getattr(ensemble, name)!r:.200}, but the members of an ensemble have it in common; train them "
                     "with the same tokenizer, labels and documents."
                 )
-    lengths = [config.encoder_max_length for config in configs]
-    ensemble.encoder_max_length = None if None in lengths else max(lengths)
+    lengths = [config.encoder_max_length for config in configs if config.encoder_max_length is not None]
+    ensemble.encoder_max_length = max(lengths) if len(lengths) == len(configs) else None
     ensemble.lexical_in_decoder = any(config.lexical_in_decoder for config in configs)
     ensemble.members = [_differences(config, ensemble) for config in configs]
     ensemble.validate()

@@ -12,7 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -199,6 +199,7 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
             for member, one in zip(getattr(model, part).members, models, strict=True):
                 member.load_state_dict(getattr(one, part).state_dict())
         if model.lexical is not None:
+            assert models[0].lexical is not None  # the configurations have lexical_branch in common
             model.lexical.load_state_dict(models[0].lexical.state_dict())
         model.generation_config = copy.deepcopy(models[0].generation_config)
         return model.eval()
@@ -220,7 +221,7 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
         """The word embeddings."""
         return self.encoder.get_input_embeddings()
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
         """Replaces the word embeddings by `value`; the lexical branch gets as many words, new ones without weight."""
         self.encoder.set_input_embeddings(value)
         if self.lexical is not None and self.lexical.vocab_size != len(value.weight):
@@ -330,7 +331,8 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
         if self.lexical is not None and lexical_logits is None:
             if input_ids is None:
                 raise ValueError("The lexical branch reads words: give input_ids, or lexical_logits in its place.")
-            mask = input_ids.ne(self.config.pad_token_id) if attention_mask is None else attention_mask  # (B, T)
+            pad_token_id = cast(int, self.config.pad_token_id)  # of all that read words
+            mask = input_ids.ne(pad_token_id) if attention_mask is None else attention_mask  # (B, T)
             lexical_logits = self.lexical(input_ids, mask)  # (B, L)
         texts = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds}
         encoded = self.encoder(**first_words(texts, self.config.encoder_max_length), **kwargs)

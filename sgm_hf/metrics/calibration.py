@@ -6,7 +6,7 @@ binary event. Rows are taken in blocks, so the memory needed in addition does no
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -117,7 +117,7 @@ def calibration_bins(
     ]
 
 
-def expected_calibration_error(bins: Sequence[dict[str, float | int]]) -> float:
+def expected_calibration_error(bins: Sequence[Mapping[str, float | int]]) -> float:
     """The mean distance of `mean_score` and `share_true` over the bins, weighted by `count`; NaN if all are empty.
 
     Naeini, Cooper and Hauskrecht 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning", as Guo et al.

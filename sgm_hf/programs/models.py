@@ -4,6 +4,7 @@ import logging
 from dataclasses import fields, replace
 from pathlib import Path
 
+import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
@@ -114,7 +115,8 @@ def set_initial_vectors(
     """
     if initial_vectors == "none":
         return
-    size, made = model.config.embedding_size, [None]
+    size = model.config.embedding_size
+    made: list[torch.Tensor | None] = [None]
     if PartialState().is_main_process:
         if initial_vectors == "ppmi":
             made = [ppmi_vectors(train, len(tokenizer), size, pad_token_id=tokenizer.pad_token_id, seed=seed)]

@@ -83,30 +83,31 @@ class BranchTrainer(TrainerHooks):
     def _fit_branch(self) -> LexicalFit:
         """Choose the settings that are not given, fit, and write the fit to `output_dir`."""
         config, shown = self.model.config, self.is_world_process_zero()
-        progress = {
+        progress: dict[str, Any] = {
             "show_progress": shown and not self.args.disable_tqdm,
             "show_lines": shown and bool(self.args.disable_tqdm),
         }
-        sizes = (config.vocab_size, config.num_labels)
         cost, weight = self.args.lexical_cost, self.args.lexical_bigram_weight
         weights = ((0.0, 0.5) if weight is None else (weight,)) if config.lexical_bigrams else (0.0,)
         settings = LexicalSettings(
             max_bigrams=max(1, config.lexical_bigrams), num_folds=self.args.lexical_folds, seed=self.args.seed
         )
         if cost is None or len(weights) > 1:
+            costs: dict[str, Any] = {} if cost is None else {"costs": (cost,)}
             settings = choose_lexical_settings(
                 self.train_dataset,
-                *sizes,
+                config.vocab_size,
+                config.num_labels,
                 validation=self.threshold_dataset or self.labelled_eval_dataset(),
                 settings=settings,
                 bigram_weights=weights,
-                **({} if cost is None else {"costs": (cost,)}),
+                **costs,
                 **progress,
             )
         else:
             settings = LexicalSettings(**{**vars(settings), "cost": cost, "bigram_weight": weights[0]})
         logger.info("lexical branch: cost %g, bigram weight %g", settings.cost, settings.bigram_weight)
-        fit = fit_lexical_branch(self.train_dataset, *sizes, settings, **progress)
+        fit = fit_lexical_branch(self.train_dataset, config.vocab_size, config.num_labels, settings, **progress)
         if self.args.should_save:
             Path(self.args.output_dir).mkdir(parents=True, exist_ok=True)
             fit.save(self.args.output_dir)

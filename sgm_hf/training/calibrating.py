@@ -1,7 +1,8 @@
 """`SGMTrainer.calibrate`: fits scores and decisions of hypotheses and lexical log-odds on held-out documents."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from sgm_hf.modeling.label_sets_sgm import (
     reweighted_log_probs,
 )
 from sgm_hf.training.arguments import SGMTrainingArguments
-from sgm_hf.training.calibration import choose_rule, fit_hypothesis_weights, fit_platt
+from sgm_hf.training.calibration import Rule, choose_rule, fit_hypothesis_weights, fit_platt
 from sgm_hf.training.lexical import LexicalFit
 from sgm_hf.training.prediction import LabelHypotheses
 from sgm_hf.training.thresholds import fit_thresholds, shifted_thresholds
@@ -105,7 +106,7 @@ class CalibratingTrainer(Trainer):
     def _choose_decision(self, references: np.ndarray, scores: np.ndarray, objective: str) -> dict[str, Any]:
         """The set decoding, and its thresholds, that are best for an F1 in cross-validation."""
         num_labels = references.shape[1]
-        thresholds = {
+        thresholds: dict[str, Callable[[np.ndarray], float | list[float]]] = {
             "one threshold": lambda rows: fit_thresholds(references[rows], scores[rows], objective, shrinkage=1.0),
             "own thresholds": lambda rows: fit_thresholds(references[rows], scores[rows], objective),
         }
@@ -114,14 +115,16 @@ class CalibratingTrainer(Trainer):
             thresholds["shifted thresholds"] = lambda rows: shifted_thresholds(
                 fit_threshold(references[rows], scores[rows]), *shift
             )
-        rules = {
-            name: lambda fit, rows, rule=rule: scores[rows] >= np.array(rule(fit), dtype=scores.dtype)
-            for name, rule in thresholds.items()
-        }
+
+        def reached(rule: Callable, fit: np.ndarray, rows: np.ndarray) -> np.ndarray:
+            return scores[rows] >= np.array(rule(fit), dtype=scores.dtype)
+
+        rules: dict[str, Rule] = {name: partial(reached, rule) for name, rule in thresholds.items()}
         if self.model.lexical is not None:
             sets = label_matrix(expected_f1_sets_from_scores(torch.from_numpy(scores)), num_labels)
             rules["expected F1"] = lambda fit, rows: sets[rows]
-        chosen, values = next(iter(rules)), {}
+        chosen = next(iter(rules))
+        values: dict[str, float] = {}
         if len(references) > 1:
             chosen, values = choose_rule(
                 rules, lambda predictions: compute_metrics(references, predictions)[objective], len(references)
@@ -143,7 +146,9 @@ class CalibratingTrainer(Trainer):
         log_odds = torch.cat(list(self.lexical_fit.iterate_out_of_fold_log_odds(documents)))  # (n, L)
         scores = log_odds.sigmoid().numpy()  # (n, L)
         references = label_matrix(documents["labels"], num_labels)
-        return fit_thresholds(references, scores, "macro_f1", shrinkage=0.0), fit_threshold(references, scores)
+        own = fit_thresholds(references, scores, "macro_f1", shrinkage=0.0)
+        assert isinstance(own, list)  # of macro-F1 each label has its own
+        return own, fit_threshold(references, scores)
 
 
 def score_blocks(found: LabelHypotheses, settings: ScoreSettings) -> Iterator[np.ndarray]:

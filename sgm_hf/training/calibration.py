@@ -132,7 +132,11 @@ def fit_two_sources(
     if tried[0][:2].min() < 0:  # then the best of those that are not negative has one source only
         tried = []
         for source in (0, 1):
-            alone = _fit_logistic(lambda rows, source=source: both(rows)[[source]], 1, references, l2)
+
+            def one(rows: slice, source: int = source) -> np.ndarray:
+                return both(rows)[[source]]
+
+            alone = _fit_logistic(one, 1, references, l2)
             tried.append(np.insert(np.append(max(alone[0], _LEAST_SLOPE), alone[1:]), 1 - source, 0.0))
     before, after = 0.0, np.zeros(len(tried))
     for rows in _blocks(references):

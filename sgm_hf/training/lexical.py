@@ -525,8 +525,8 @@ def choose_lexical_settings(
                     histogram.add(judge_matrix.times(fitted)[judged], judge_labels.sides(chosen)[judged])
                     progress.update(len(chosen))
                 tried[replace(settings, cost=cost)] = histogram.best_micro_f1()
-    for chosen, f1 in tried.items():
-        logger.info("cost %g, bigram weight %g: micro-F1 %.4f", chosen.cost, chosen.bigram_weight, f1)
+    for candidate, f1 in tried.items():
+        logger.info("cost %g, bigram weight %g: micro-F1 %.4f", candidate.cost, candidate.bigram_weight, f1)
     return max(tried, key=tried.__getitem__)
 
 

@@ -162,9 +162,10 @@ def generate_predictions(
     config = model.config
     rows: list[tuple[int, list[int], np.ndarray, list[int]]] = []
     constraints = model.label_constraints(**generation_arguments)
-    settings = {"max_tokens": max_tokens, "max_documents": max_documents, "bf16": bf16, "description": description}
-    shown = {"show_progress": show_progress, "show_lines": show_lines}
-    for batch, output in generated_batches(model, dataset, **settings, **shown, **generation_arguments):
+    shown: dict[str, Any] = {"show_progress": show_progress, "show_lines": show_lines, "description": description}
+    for batch, output in generated_batches(
+        model, dataset, max_tokens, max_documents, bf16, **shown, **generation_arguments
+    ):
         best_sequences = label_sets_from_sequences(output.sequences.cpu(), config.num_labels)
         scores = output.label_scores.float().cpu().numpy()
         rows += zip(batch, best_sequences, scores, expected_f1_sets(output, constraints), strict=True)
@@ -191,7 +192,7 @@ def generate_hypotheses(model: PreTrainedModel, dataset: Dataset, **settings: An
         The hypotheses of the N documents, in the data set's order, the same on all processes.
     """
     rows: list[tuple[int, np.ndarray, np.ndarray, np.ndarray | None]] = []
-    neutral = {"lexical_weight": 0.0, "hypothesis_temperature": 1.0}
+    neutral: dict[str, Any] = {"lexical_weight": 0.0, "hypothesis_temperature": 1.0}
     for batch, output in generated_batches(model, dataset, **settings, **neutral):
         log_odds = [None] * len(batch)
         if output.lexical_logits is not None:

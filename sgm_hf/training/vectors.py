@@ -181,10 +181,11 @@ def ppmi_matrices(
         of_word = np.log(words).astype(np.float32)
         of_context = (np.log(contexts) - np.log(contexts.sum())).astype(np.float32)
     logs = np.log(counts, dtype=np.float32)
-    return tuple(
+    matrix, transposed = (
         _positive(rows, columns, logs - ours[rows] - theirs[columns], vocab_size)
         for ours, theirs in ((of_word, of_context), (of_context, of_word))
     )
+    return matrix, transposed
 
 
 def _positive(rows: np.ndarray, columns: np.ndarray, values: np.ndarray, size: int) -> torch.Tensor:
@@ -193,9 +194,10 @@ def _positive(rows: np.ndarray, columns: np.ndarray, values: np.ndarray, size: i
     ends = np.zeros(size + 1, dtype=np.int32)
     ends[1:] = np.cumsum(np.bincount(rows[chosen], minlength=size))
     parts = ends, columns[chosen].astype(np.int32), values[chosen]
+    row_ends, column_ids, kept = map(torch.from_numpy, parts)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
-        return torch.sparse_csr_tensor(*map(torch.from_numpy, parts), (size, size), check_invariants=False)
+        return torch.sparse_csr_tensor(row_ends, column_ids, kept, (size, size), check_invariants=False)
 
 
 def truncated_svd(
