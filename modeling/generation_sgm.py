@@ -130,7 +130,7 @@ class ScoreSettings(NamedTuple):
 
     lexical_weight: float = 0.0
     hypothesis_temperature: float = 1.0
-    label_calibration: Sequence[float] = ()
+    label_calibration: Sequence[float] | Sequence[Sequence[float]] = ()
 
 
 def default_generation_config(config: SGMConfig) -> GenerationConfig:
@@ -255,7 +255,7 @@ class SGMGenerationMixin(SearchHooks):
         label_threshold: float | Sequence[float] | None = None,
         lexical_weight: float | None = None,
         hypothesis_temperature: float | None = None,
-        label_calibration: Sequence[float] | None = None,
+        label_calibration: Sequence[float] | Sequence[Sequence[float]] | None = None,
         output_label_scores: bool | None = None,
         **kwargs: Any,
     ) -> SGMGenerateOutput | SGMGenerateBeamOutput | torch.Tensor:

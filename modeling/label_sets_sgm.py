@@ -259,7 +259,9 @@ def best_hypotheses(hypotheses: torch.Tensor, log_probs: torch.Tensor, num_label
 
 
 def combined_scores(
-    marginals: torch.Tensor, lexical_logits: torch.Tensor, calibration: Sequence[float] = ()
+    marginals: torch.Tensor,
+    lexical_logits: torch.Tensor,
+    calibration: Sequence[float] | Sequence[Sequence[float]] = (),
 ) -> torch.Tensor:
     """The probability of each label from two sources: the hypotheses, which know sets, and the words, which know all.
 
@@ -267,8 +269,8 @@ def combined_scores(
         marginals: From hypotheses, (B, L); exactly 0 for most labels, as few sets are found.
         lexical_logits: Log-odds of each label given the words, (B, L).
         calibration: Empty for the mean of both probabilities; (slope, intercept) of the log-odds of the mean (Platt
-            1999); or (a, b, c) for sigmoid(a * log-odds of the marginal + b * lexical log-odds + c), the marginal
-            clipped to [.001, .999].
+            1999); (a, b, c) for sigmoid(a * log-odds of the marginal + b * lexical log-odds + c), the marginal clipped
+            to [.001, .999]; or the points of a curve from the mean to probabilities ([`interpolated_scores`]).
 
     Returns:
         (B, L): Above 0 and below 1, float32 or wider, and never falling when a source rises.
@@ -276,6 +278,8 @@ def combined_scores(
     Raises:
         ValueError: If the calibration has another length, a negative slope, or a number that is not finite.
     """
+    if len(calibration) and isinstance(calibration[0], Sequence):
+        return interpolated_scores(combined_scores(marginals, lexical_logits), calibration)  # (B, L)
     dtype = torch.promote_types(torch.promote_types(marginals.dtype, lexical_logits.dtype), torch.float32)
     # Rounding moves a ratio of sums past 1. Within these bounds no probability is 0, even where denormals are flushed.
     marginals = marginals.to(dtype).clamp(0, 1)  # (B, L)

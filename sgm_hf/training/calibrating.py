@@ -21,7 +21,7 @@ from sgm_hf.modeling.label_sets_sgm import (
     reweighted_log_probs,
 )
 from sgm_hf.training.arguments import SGMTrainingArguments
-from sgm_hf.training.calibration import Rule, choose_rule, fit_hypothesis_weights, fit_platt
+from sgm_hf.training.calibration import Rule, choose_rule, fit_curve, fit_hypothesis_weights
 from sgm_hf.training.lexical import LexicalFit
 from sgm_hf.training.prediction import LabelHypotheses
 from sgm_hf.training.thresholds import fit_thresholds, shifted_thresholds
@@ -53,8 +53,9 @@ class CalibratingTrainer(Trainer):
         """Fit what serves an objective, and store it in the model's generation config.
 
         In a model with a lexical branch these are the weights of its log-odds and the temperature beside the beams
-        (`lexical_weight`, `hypothesis_temperature`), by a search over a grid, and slope and intercept that make
-        calibrated probabilities of the scores (`label_calibration`, Platt 1999). For micro-F1 and macro-F1 these are
+        (`lexical_weight`, `hypothesis_temperature`), by a search over a grid, and a rising curve that makes
+        calibrated probabilities of the scores (`label_calibration`, Zadrozny and Elkan 2002; of few documents Platt's
+        two numbers). For micro-F1 and macro-F1 these are
         also thresholds: one for all labels, one for each drawn to that, or one shifted by what the out-of-fold scores
         of the branch say of the label; or, in a model with a branch, the sets of highest expected F1: what is best
         in cross-validation.
@@ -92,7 +93,7 @@ class CalibratingTrainer(Trainer):
             )
             fitted = {"lexical_weight": weights.lexical_weight, "hypothesis_temperature": weights.temperature}
             scores = np.concatenate(list(score_blocks(found, ScoreSettings(**fitted))))  # (N, L)
-            fitted["label_calibration"] = fit_platt(scores, references).values
+            fitted["label_calibration"] = fit_curve(scores, references).values
             scores = np.concatenate(list(score_blocks(found, ScoreSettings(**fitted))))  # (N, L)
         if objective == "hamming":
             fitted["label_threshold"] = 0.5

@@ -1,8 +1,8 @@
 """
 Probabilities that come true, fitted on documents that no part of the model was trained on.
 
-1. Of one score: `fit_platt`, `fit_temperature` (two numbers for `combined_scores`), `fit_isotonic` (a curve for
-   `interpolated_scores`).
+1. Of one score: `fit_platt`, `fit_temperature` (two numbers for `combined_scores`), `fit_isotonic` and `fit_curve`
+   (points of a curve for it).
 2. Of two sources: `fit_two_sources` (three numbers for `combined_scores`).
 3. Of hypotheses: `fit_hypothesis_weights` (two numbers for `reweighted_log_probs`).
 4. `cross_validated` and `choose_rule` judge such fits, and the thresholds of `thresholds.py`, on the same documents.
@@ -26,6 +26,8 @@ CRITERIA = ("exact_match", "likelihood", "nll", "micro_f1")
 _MAX_CELLS = 2**20
 # Log-odds are kept within this, as in `combined_scores`.
 _MAX_LOG_ODDS = 80.0
+# True labels that a curve of calibration takes at least.
+LEAST_TRUE = 50
 # A score that does not rise with the truth still has to rank the labels.
 _LEAST_SLOPE = 1e-3
 
@@ -192,6 +194,42 @@ def fit_isotonic(scores: np.ndarray, references: np.ndarray, max_points: int = 6
         for r in _blocks(references)
     )
     return CalibrationFit(points, before / references.size, after / references.size)
+
+
+def fit_curve(
+    scores: np.ndarray, references: np.ndarray, least_score: float = 1e-3, max_points: int = 32
+) -> CalibrationFit:
+    """The curve of [`fit_isotonic`] for scores from `least_score` on, and a straight line from 0 to its beginning.
+
+    Most labels of a document score near 0, and steps would make one probability of all these. Below the curve, scores
+    keep their proportions.
+
+    Args:
+        scores: Of held-out documents, in [0, 1], (N, L).
+        references: True labels, bool, (N, L).
+        least_score: Where the curve begins.
+        max_points: As of `fit_isotonic`.
+
+    Returns:
+        `values` are [score, probability] of each point; or Platt's two numbers where fewer than `LEAST_TRUE` true
+        labels are on the curve, which is too few for one.
+
+    Raises:
+        TypeError: As in `fit_platt`.
+        ValueError: As in `fit_platt`.
+    """
+    platt = fit_platt(scores, references)
+    is_on = scores >= least_score
+    if references[is_on].sum() < LEAST_TRUE:
+        return platt
+    curve = fit_isotonic(scores[is_on][:, None], references[is_on][:, None], max_points).values
+    values = [[0.0, 0.0], *(point for point in curve if point[0] >= least_score)]
+    points = np.array(values)
+    after = sum(
+        _summed_nll(log_odds(np.interp(scores[rows], points[:, 0], points[:, 1])), references[rows])
+        for rows in _blocks(references)
+    )
+    return CalibrationFit(values, platt.nll_before, after / references.size)
 
 
 def pool_adjacent_violators(every: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

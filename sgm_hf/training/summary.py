@@ -61,6 +61,9 @@ def describe_model(model: PreTrainedModel) -> dict[str, Any]:
 def describe_generation(model: PreTrainedModel) -> dict[str, Any]:
     """The generation settings that decide a model's label sets."""
     settings = {name: getattr(model.generation_config, name, None) for name in (*FITTED_FIELDS, *GENERATION_FIELDS)}
+    curve = settings["label_calibration"]
+    if curve and isinstance(curve[0], list | tuple):
+        settings["label_calibration"] = f"curve of {len(curve)} points"
     return {name: value for name, value in settings.items() if name in GENERATION_FIELDS or value is not None}
 
 

@@ -20,6 +20,8 @@ LABELS = {
     "`zoë`": "court judge crime trial",
 }
 SMALL = [
+    "--preset",
+    "none",
     *("--embedding_size", "16", "--encoder_hidden_size", "16", "--encoder_layers", "1", "--decoder_hidden_size", "16"),
     *("--dropout", "0.0", "--learning_rate", "0.02", "--per_device_train_batch_size", "16", "--num_beams", "3"),
     *("--label_separator", ";", "--disable_tqdm", "true", "--num_threads", "1"),

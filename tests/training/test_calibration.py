@@ -7,7 +7,7 @@ from scipy.optimize import minimize
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from sgm_hf.metrics import compute_metrics, fit_threshold
+from sgm_hf.metrics import compute_metrics, compute_score_metrics, fit_threshold
 from sgm_hf.modeling.label_sets_sgm import (
     MARGINAL_CLIP,
     best_hypotheses,
@@ -21,6 +21,7 @@ from sgm_hf.training.calibration import (
     CRITERIA,
     choose_rule,
     cross_validated,
+    fit_curve,
     fit_hypothesis_weights,
     fit_isotonic,
     fit_platt,
@@ -364,3 +365,27 @@ def test_the_rule_that_only_learns_its_documents_by_heart_is_not_chosen():
     assert choose_rule({"first": thresholded, "second": thresholded}, micro_f1, 200)[0] == "first"
     with pytest.raises(ValueError, match="no rule"):
         choose_rule({}, micro_f1, 200)
+
+
+def test_a_curve_calibrates_scores_that_no_slope_does_and_keeps_their_ranks():
+    random = np.random.default_rng(0)
+    made = np.exp(random.uniform(-12, 0, (3000, 20)))  # most of them small
+    truth = random.random(made.shape) < np.clip(1.6 * made**1.3 + 0.05 * (made > 0.02), 0, 0.97)
+    scores, references = made[:1500].astype(np.float32), truth[:1500]
+    curve, platt = fit_curve(scores, references), fit_platt(scores, references)
+    assert curve.nll_after < platt.nll_after and len(curve.values) <= 32
+    others = torch.from_numpy(made[1500:].astype(np.float32))
+    after = interpolated_scores(others, curve.values).numpy()
+    order = others.numpy().argsort(axis=None)
+    assert (np.diff(after.ravel()[order]) >= 0).all() and len(np.unique(after)) > 0.99 * after.size
+    metrics = compute_score_metrics(truth[1500:], after)
+    slope, intercept = platt.values
+    metrics_of_platt = compute_score_metrics(truth[1500:], probabilities(slope * log_odds(others.numpy()) + intercept))
+    assert metrics["ece"] < 0.01 < metrics_of_platt["ece"] and metrics["nll"] < metrics_of_platt["nll"]
+
+
+def test_of_few_true_labels_a_curve_is_two_numbers():
+    random = np.random.default_rng(1)
+    scores = random.random((20, 3))
+    references = random.random((20, 3)) < scores
+    assert fit_curve(scores, references) == fit_platt(scores, references)
