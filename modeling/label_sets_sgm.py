@@ -14,6 +14,7 @@ Shapes: B documents, K hypotheses per document (beams or samples), R = B * K row
 import warnings
 from collections.abc import Sequence
 from itertools import islice
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -261,7 +262,7 @@ def best_hypotheses(hypotheses: torch.Tensor, log_probs: torch.Tensor, num_label
 def combined_scores(
     marginals: torch.Tensor,
     lexical_logits: torch.Tensor,
-    calibration: Sequence[float] | Sequence[Sequence[float]] = (),
+    calibration: Sequence[Any] = (),
 ) -> torch.Tensor:
     """The probability of each label from two sources: the hypotheses, which know sets, and the words, which know all.
 
