@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench_svm import COLUMNS, PRESETS_CSV, load_splits
+from bench_svm import COLUMNS, PRESETS_CSV, add_document_options, check_document_options, load_splits
 from datasets import Dataset
 from transformers import set_seed
 
@@ -82,19 +82,14 @@ def measure(trainer: SGMTrainer, objective: str) -> dict[str, Any]:
 def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     """The command line, and the options behind `--`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", help="a corpus of sgm_hf.load_corpus")
-    parser.add_argument("--data_dir", help="its published files")
-    parser.add_argument("--train_file", help="or a file of documents as sgm-hf train reads it")
-    parser.add_argument("--test_file")
-    parser.add_argument("--validation_split_size", type=float, default=0.1, help="share or number of documents")
+    add_document_options(parser)
     parser.add_argument("--preset", default="balanced", choices=list(PRESETS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--objectives", nargs="+", default=["micro_f1", "macro_f1", "exact_match"], choices=OBJECTIVES)
     parser.add_argument("--output", type=Path, default=PRESETS_CSV)
     own, _, options = " ".join(map(shlex.quote, sys.argv[1:])).partition(" -- ")
     arguments = parser.parse_args(shlex.split(own))
-    if bool(arguments.corpus) == bool(arguments.train_file and arguments.test_file):
-        parser.error("give either --corpus, or --train_file and --test_file")
+    check_document_options(parser, arguments)
     return arguments, shlex.split(options)
 
 

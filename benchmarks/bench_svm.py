@@ -276,14 +276,25 @@ def row(objective: str, truth: np.ndarray, predicted: np.ndarray, minutes: float
     }
 
 
-def parse_arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_document_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `load_splits`."""
     parser.add_argument("--corpus", help="a corpus of sgm_hf.load_corpus")
     parser.add_argument("--data_dir", help="its published files")
     parser.add_argument("--train_file", help="or a file of documents as sgm-hf train reads it")
     parser.add_argument("--test_file")
     parser.add_argument("--validation_split_size", type=float, default=0.1, help="share or number of documents")
+
+
+def check_document_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Ends the program unless there is one source of documents."""
+    if bool(arguments.corpus) == bool(arguments.train_file and arguments.test_file):
+        parser.error("give either --corpus, or --train_file and --test_file")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_document_options(parser)
     parser.add_argument("--bigram_weights", type=float, nargs="+", default=[0.0, 0.5])
     parser.add_argument("--costs", type=float, nargs="+", default=[0.1, 0.3, 1.0, 2.0, 4.0])
     parser.add_argument("--min_dfs", type=int, nargs="+", default=[1, 3])
@@ -291,8 +302,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--refit", action="store_true", help="also train on training and validation documents")
     parser.add_argument("--output", type=Path, default=PRESETS_CSV)
     arguments = parser.parse_args()
-    if bool(arguments.corpus) == bool(arguments.train_file and arguments.test_file):
-        parser.error("give either --corpus, or --train_file and --test_file")
+    check_document_options(parser, arguments)
     return arguments
 
 

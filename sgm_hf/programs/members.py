@@ -2,7 +2,6 @@
 
 import copy
 import logging
-import shutil
 from pathlib import Path
 
 from datasets import Dataset
@@ -13,7 +12,6 @@ from sgm_hf.programs.models import build_model, set_generation, set_initial_vect
 from sgm_hf.programs.settings import ModelArguments
 from sgm_hf.training import SGMTrainer, SGMTrainingArguments
 from sgm_hf.training.checkpoints import has_complete_checkpoint
-from sgm_hf.training.lexical import FOLDS_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +53,9 @@ def train_members(
             threshold_dataset=encoded.get("threshold"),
             processing_class=trainer.processing_class,
         )
-        if members and trainer.args.should_save:
-            copy_fit(Path(args.output_dir).with_name("1"), Path(args.output_dir))
+        if trainer.lexical_fit is not None and args.should_save:  # of the same documents
+            Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+            trainer.lexical_fit.save(args.output_dir)
         found = member.train(resume_from_checkpoint=args.resume_from_checkpoint).metrics
         for name, value in found.items():
             metrics[name] = metrics.get(name, 0.0) + value
@@ -70,15 +69,6 @@ def train_members(
         trainer.calibrate()
     trainer.save_model()
     return metrics
-
-
-def copy_fit(source: Path, target: Path) -> None:
-    """Let a member have the fit of the lexical branch of another: it is of the same documents."""
-    if (source / FOLDS_FILE).is_file() and not (target / FOLDS_FILE).is_file():
-        target.mkdir(parents=True, exist_ok=True)
-        unfinished = target / f"{FOLDS_FILE}.unfinished"
-        shutil.copyfile(source / FOLDS_FILE, unfinished)
-        unfinished.replace(target / FOLDS_FILE)
 
 
 def member_arguments(arguments: SGMTrainingArguments, number: int) -> SGMTrainingArguments:

@@ -87,7 +87,8 @@ def build_trainer(
     set_generation(model, model_args)
     label_names = [model.config.id2label[label] for label in range(model.config.num_labels)]
     encoded = encode_splits(splits, tokenizer, label_names, data_args, training_args.do_train)
-    if checkpoint is None and training_args.resume_from_checkpoint is None:  # else the checkpoint has vectors
+    # A checkpoint has vectors; several models are made anew, each with its own.
+    if checkpoint is None and training_args.resume_from_checkpoint is None and model_args.num_models == 1:
         set_initial_vectors(model, tokenizer, encoded["train"], model_args.initial_vectors, training_args.seed)
     trainer = trainer_class(
         model,

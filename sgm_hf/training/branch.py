@@ -1,6 +1,7 @@
 """The lexical branch in training: fitted before the first update, and asked for what it says without a document."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ class BranchTrainer(TrainerHooks):
                 **progress,
             )
         else:
-            settings = LexicalSettings(**{**vars(settings), "cost": cost, "bigram_weight": weights[0]})
+            settings = replace(settings, cost=cost, bigram_weight=weights[0])
         logger.info("lexical branch: cost %g, bigram weight %g", settings.cost, settings.bigram_weight)
         fit = fit_lexical_branch(self.train_dataset, config.vocab_size, config.num_labels, settings, **progress)
         if self.args.should_save:

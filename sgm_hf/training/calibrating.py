@@ -55,10 +55,9 @@ class CalibratingTrainer(Trainer):
         In a model with a lexical branch these are the weights of its log-odds and the temperature beside the beams
         (`lexical_weight`, `hypothesis_temperature`), by a search over a grid, and a rising curve that makes
         calibrated probabilities of the scores (`label_calibration`, Zadrozny and Elkan 2002; of few documents Platt's
-        two numbers). For micro-F1 and macro-F1 these are
-        also thresholds: one for all labels, one for each drawn to that, or one shifted by what the out-of-fold scores
-        of the branch say of the label; or, in a model with a branch, the sets of highest expected F1: what is best
-        in cross-validation.
+        two numbers). For micro-F1 and macro-F1 these are also thresholds: one for all labels, one for each drawn to
+        that, or one shifted by what the out-of-fold scores of the branch say of the label; or, in a model with a
+        branch, the sets of highest expected F1: what is best in cross-validation.
 
         Args:
             dataset: Encoded documents that are not trained on; default `threshold_dataset`, else those of evaluation,
@@ -83,7 +82,6 @@ class CalibratingTrainer(Trainer):
         found = self.generate_hypotheses(dataset, "Calibrating")
         settings, (decoding, criterion) = self.model.generation_config, DECISIONS[objective]
         settings.set_decoding, settings.objective = decoding, objective
-        scores = np.concatenate(list(score_blocks(found, ScoreSettings())))  # (N, L)
         fitted: dict[str, Any] = {}
         if found.lexical_logits is not None:
             # Without beams there is nothing to weigh.
@@ -94,7 +92,7 @@ class CalibratingTrainer(Trainer):
             fitted = {"lexical_weight": weights.lexical_weight, "hypothesis_temperature": weights.temperature}
             scores = np.concatenate(list(score_blocks(found, ScoreSettings(**fitted))))  # (N, L)
             fitted["label_calibration"] = fit_curve(scores, references).values
-            scores = np.concatenate(list(score_blocks(found, ScoreSettings(**fitted))))  # (N, L)
+        scores = np.concatenate(list(score_blocks(found, ScoreSettings(**fitted))))  # (N, L)
         if objective == "hamming":
             fitted["label_threshold"] = 0.5
         elif decoding == "threshold":
