@@ -4,10 +4,12 @@
     python benchmarks/bench_presets.py --corpus reuters21578 --data_dir data/reuters21578.tar.gz --seeds 1 2 3
     python benchmarks/bench_presets.py --corpus aapd --data_dir data/aapd --validation_split_size 1500 --preset fast
     python benchmarks/bench_presets.py --train_file my.csv --test_file test.csv
-    python benchmarks/bench_presets.py --corpus goemotions --data_dir data/goemotions -- --dropout 0.4
+    python benchmarks/bench_presets.py --corpus goemotions --data_dir data/goemotions --hold_out 0.1 -- --dropout 0.4
 
-    python benchmarks/bench_presets.py --corpus aapd --data_dir data/aapd --validation_split_size 1500 --preset best
-validation documents, which are those of `bench_svm.py`, and measured on the test documents: a row of presets.csv.
+A model is trained once for each seed. For each objective it is then calibrated on the validation documents, which are
+those of `bench_svm.py`, and measured on the test documents: a row of presets.csv. What stands behind `--` goes before
+the preset's settings. Settings are compared with `--hold_out`, which leaves the test documents alone.
+
 Minutes are the process' own processor time for words, word vectors, training and one calibration.
 """
 

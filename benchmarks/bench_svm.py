@@ -176,13 +176,19 @@ def minutes_of(function: Any, *arguments: Any) -> tuple[Any, float]:
 
 
 def load_splits(arguments: argparse.Namespace) -> tuple[Dataset, Dataset, Dataset, str]:
-    """Training, validation and test documents, and the name of the split that the last ones are."""
+    """Training, validation and test documents, and the name of the split that the last ones are.
+
+    With `hold_out` the test documents are never looked at: what is measured are training documents that are left out.
+    """
     if arguments.corpus:
         splits = load_corpus(arguments.corpus, data_dir=arguments.data_dir)
     else:
         splits = load_files(arguments.train_file, None, arguments.test_file)
     tested = "test" if "test" in splits else "validation"
     train, validation = splits["train"], splits["validation"] if tested == "test" and "validation" in splits else None
+    if arguments.hold_out:
+        tested = "held out"
+        train, splits[tested] = split_off(train, arguments.hold_out, 1, "hold_out")
     if validation is None:
         size = arguments.validation_split_size
         train, validation = split_off(train, size, 0, "validation_split_size")
@@ -283,6 +289,11 @@ def add_document_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train_file", help="or a file of documents as sgm-hf train reads it")
     parser.add_argument("--test_file")
     parser.add_argument("--validation_split_size", type=float, default=0.1, help="share or number of documents")
+    parser.add_argument(
+        "--hold_out",
+        type=float,
+        help="measure on this share of the training documents, not on test",
+    )
 
 
 def check_document_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:

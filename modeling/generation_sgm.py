@@ -131,6 +131,7 @@ class ScoreSettings(NamedTuple):
     lexical_weight: float = 0.0
     hypothesis_temperature: float = 1.0
     label_calibration: Sequence[float] | Sequence[Sequence[float]] = ()
+    lexical_bias: Sequence[float] = ()
 
 
 def default_generation_config(config: SGMConfig) -> GenerationConfig:
@@ -256,6 +257,7 @@ class SGMGenerationMixin(SearchHooks):
         lexical_weight: float | None = None,
         hypothesis_temperature: float | None = None,
         label_calibration: Sequence[float] | Sequence[Sequence[float]] | None = None,
+        lexical_bias: Sequence[float] | None = None,
         output_label_scores: bool | None = None,
         **kwargs: Any,
     ) -> SGMGenerateOutput | SGMGenerateBeamOutput | torch.Tensor:
@@ -294,7 +296,9 @@ class SGMGenerationMixin(SearchHooks):
                 [`reweighted_log_probs`]. 0 by default.
             hypothesis_temperature: Divides both; above 1 it makes beams more alike. 1 by default.
             label_calibration: Makes calibrated probabilities of the scores of a model with a lexical branch; see
-                [`combined_scores`]. `SGMTrainer.calibrate` fits all three.
+                [`combined_scores`].
+            lexical_bias: Added to the branch's log-odds of each label where these join the beams, (L); for labels that
+                are more or less frequent than in training. `SGMTrainer.calibrate` fits all four.
             output_label_scores: Whether to return `label_scores` and `hypotheses` (needs
                 `return_dict_in_generate=True`). In beam search a label's share is the summed probability of the kept
                 hypotheses with the label over that of all kept; in sampling, the share of the `num_return_sequences`
@@ -324,7 +328,7 @@ class SGMGenerationMixin(SearchHooks):
             "output_label_scores": output_label_scores,
         }
         options = {name: getattr(config, name, None) if value is None else value for name, value in options.items()}
-        scoring = self._score_settings(config, lexical_weight, hypothesis_temperature, label_calibration)
+        scoring = self._score_settings(config, lexical_weight, hypothesis_temperature, label_calibration, lexical_bias)
         set_decoding = checked_set_decoding(options.pop("set_decoding"))
         num_returned = _num_returned(config, set_decoding)
         if label_threshold is not None and set_decoding != "threshold":
@@ -472,10 +476,16 @@ class SGMGenerationMixin(SearchHooks):
             value = getattr(config, name, None) if value is None else value
             if value is not None:
                 settings = settings._replace(**{name: value})
-        if self.lexical is None and (settings.lexical_weight or settings.label_calibration):
+        if self.lexical is None and (settings.lexical_weight or settings.label_calibration or settings.lexical_bias):
             raise ValueError(
-                f"lexical_weight is {settings.lexical_weight} and label_calibration {settings.label_calibration}, but "
-                "the model has no lexical branch (config.lexical_branch); leave them out."
+                f"lexical_weight is {settings.lexical_weight}, label_calibration {settings.label_calibration} and "
+                f"lexical_bias {settings.lexical_bias!r:.80}, but the model has no lexical branch "
+                "(config.lexical_branch); leave them out."
+            )
+        if len(settings.lexical_bias) not in (0, self.config.num_labels):
+            raise ValueError(
+                f"lexical_bias has {len(settings.lexical_bias)} numbers; give one for each of the "
+                f"{self.config.num_labels} labels."
             )
         return settings
 
@@ -521,14 +531,17 @@ class SGMGenerationMixin(SearchHooks):
     ) -> None:
         """Adds the hypotheses, and the label scores from all of them; puts re-weighted beams in their new order."""
         num_rows, num_labels = config.num_return_sequences or 1, self.config.num_labels
+        log_odds = lexical_logits  # (B, L)
+        if log_odds is not None and len(scoring.lexical_bias):
+            log_odds = log_odds + log_odds.new_tensor(scoring.lexical_bias)  # (B, L)
         hypotheses = output.sequences.unflatten(0, (-1, num_rows))  # (B, K, n)
         log_probs = output.sequences.new_zeros(hypotheses.shape[:2], dtype=torch.float)  # (B, K), samples count alike
         if isinstance(output, SGMGenerateBeamOutput):
             log_probs = hypothesis_log_probs(
                 output.sequences, output.sequences_scores, config.length_penalty, self.config.pad_label_id
             ).view_as(log_probs)  # (B, K)
-            log_odds = log_probs.new_zeros(len(log_probs), num_labels) if lexical_logits is None else lexical_logits
-            log_probs = reweighted_log_probs(log_probs, hypotheses, log_odds, *scoring[:2])  # (B, K)
+            words = log_probs.new_zeros(len(log_probs), num_labels) if log_odds is None else log_odds  # (B, L)
+            log_probs = reweighted_log_probs(log_probs, hypotheses, words, *scoring[:2])  # (B, K)
             if scoring.lexical_weight > 0:
                 best = best_hypotheses(hypotheses, log_probs, num_labels)[:, None]  # (B, 1)
                 order = log_probs.scatter(1, best, float("inf")).argsort(dim=1, descending=True, stable=True)  # (B, K)
@@ -536,8 +549,8 @@ class SGMGenerationMixin(SearchHooks):
                 hypotheses = output.sequences.unflatten(0, (-1, num_rows))  # (B, K, n)
                 log_probs = log_probs.gather(1, order)  # (B, K)
         scores = label_scores_from_hypotheses(hypotheses, log_probs, num_labels)  # (B, L)
-        if lexical_logits is not None:
-            scores = combined_scores(scores, lexical_logits, scoring.label_calibration)  # (B, L)
+        if log_odds is not None:
+            scores = combined_scores(scores, log_odds, scoring.label_calibration)  # (B, L)
             scores = constraints.decide(scores)  # (B, L)
         output.hypotheses, output.hypothesis_log_probs = hypotheses, log_probs
         output.label_scores, output.lexical_logits = scores, lexical_logits

@@ -291,6 +291,9 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
         if isinstance(thresholds, list | tuple):  # the average here, too
             added = [sum(thresholds) / len(thresholds)] * len(names)
             self.generation_config.label_threshold = [*thresholds, *added]
+        bias = getattr(self.generation_config, "lexical_bias", None)
+        if bias:
+            self.generation_config.lexical_bias = [*bias, *[0.0] * len(names)]
         ids = default_generation_config(self.config)
         for name in ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id"):
             setattr(self.generation_config, name, getattr(ids, name))

@@ -10,6 +10,7 @@ from sgm_hf.metrics.calibration import SCORE_METRICS
 from sgm_hf.training.checkpoints import chosen_checkpoint
 from sgm_hf.training.imbalance import read_label_weights
 from sgm_hf.training.machine import PRECISIONS, choose_precision
+from sgm_hf.training.priors import read_label_frequencies
 
 OBJECTIVES = ("micro_f1", "macro_f1", "exact_match", "hamming", "expected_f1")
 
@@ -77,6 +78,9 @@ class SGMTrainingArguments(TrainingArguments):
             "expected_f1"; before each evaluation and at the end, scores and decisions are fitted to it
             (`SGMTrainer.calibrate`). Default: nothing is fitted but the threshold, where there is a
             `threshold_dataset`.
+        label_frequencies: The share of documents that has each label where the model is to be used, by name or as a
+            .json file of these, if labels are more or less frequent there than in training: calibration then fits
+            scores and decisions for these (needs a lexical branch). Labels left out go with those they appear with.
         lexical_cost: C of the lexical branch's linear models; default: what serves best on the documents that
             thresholds are fitted on, else on those of validation, else on a part of those of training.
         lexical_bigram_weight: Weight of its bigrams beside its words; default: 0 or 0.5, chosen likewise.
@@ -166,6 +170,13 @@ class SGMTrainingArguments(TrainingArguments):
     ddp_broadcast_buffers: bool | None = field(
         default=False, metadata={"help": "Send buffers to all processes at each update; ours never change."}
     )
+    label_frequencies: dict[str, float] | str | None = field(
+        default=None,
+        metadata={
+            "help": "A .json file of label names and the share of documents that has each, where these differ from "
+            "those of the training documents; scores and decisions are fitted for them."
+        },
+    )
     objective: str | None = field(
         default=None,
         metadata={
@@ -223,6 +234,7 @@ class SGMTrainingArguments(TrainingArguments):
         self._check_rare_labels()
         if not torch.accelerator.is_available():
             self.use_cpu = True
+        self.label_frequencies = read_label_frequencies(self.label_frequencies)
         self._choose_precision()
         self.resume_from_checkpoint = chosen_checkpoint(self.resume_from_checkpoint) or None  # type: ignore[assignment]
         if self.disable_tqdm is None:

@@ -1,7 +1,8 @@
 """`SGMTrainer.calibrate`: fits scores and decisions of hypotheses and lexical log-odds on held-out documents."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,7 @@ from sgm_hf.training.arguments import SGMTrainingArguments
 from sgm_hf.training.calibration import Rule, choose_rule, fit_curve, fit_hypothesis_weights
 from sgm_hf.training.lexical import LexicalFit
 from sgm_hf.training.prediction import LabelHypotheses
+from sgm_hf.training.priors import PriorShift, fit_prior_shift, read_label_frequencies, resampled_rows
 from sgm_hf.training.thresholds import fit_thresholds, shifted_thresholds
 
 logger = logging.getLogger(__name__)
@@ -49,7 +51,12 @@ class CalibratingTrainer(Trainer):
     lexical_fit: LexicalFit | None
     threshold_dataset: Dataset | None
 
-    def calibrate(self, dataset: Dataset | None = None, objective: str | None = None) -> dict[str, float]:
+    def calibrate(
+        self,
+        dataset: Dataset | None = None,
+        objective: str | None = None,
+        label_frequencies: Mapping[str, float] | None = None,
+    ) -> dict[str, float]:
         """Fit what serves an objective, and store it in the model's generation config.
 
         In a model with a lexical branch these are the weights of its log-odds and the temperature beside the beams
@@ -64,12 +71,16 @@ class CalibratingTrainer(Trainer):
                 whose metrics then are a little too good.
             objective: What sets are to be best at: "micro_f1", "macro_f1", "exact_match" (0/1 loss), "hamming" or
                 "expected_f1" (the F1 of each document); default that of the settings, else "micro_f1".
+            label_frequencies: The share of documents that has each label where the model is to be used, by name, if
+                labels are more or less frequent there than in training; default those of the settings. The branch's
+                log-odds change by as much (`lexical_bias`), and all is fitted to documents drawn in such shares.
 
         Returns:
             The numbers that were fitted, where there is one for all labels.
 
         Raises:
-            ValueError: If there are no labelled documents to fit on, or there is no such objective.
+            ValueError: If there are no labelled documents to fit on, there is no such objective, or the label
+                frequencies are not those of labels in the training documents, or the model has no branch for them.
         """
         objective = objective or self.args.objective or "micro_f1"
         if objective not in DECISIONS:
@@ -79,10 +90,19 @@ class CalibratingTrainer(Trainer):
             raise ValueError("no labelled documents to calibrate on; pass a data set, or the trainer's eval_dataset.")
         num_labels = self.model.config.num_labels
         references = label_matrix([[i for i in labels if i < num_labels] for labels in dataset["labels"]], num_labels)
+        shift = self._prior_shift(label_frequencies)
         found = self.generate_hypotheses(dataset, "Calibrating")
         settings, (decoding, criterion) = self.model.generation_config, DECISIONS[objective]
         settings.set_decoding, settings.objective = decoding, objective
         fitted: dict[str, Any] = {}
+        settings.lexical_bias = None if shift is None else shift.log_odds.tolist()
+        if shift is not None and found.lexical_logits is not None:
+            rows = resampled_rows(shift.weights(references))
+            references = references[rows]
+            biased = (found.lexical_logits[rows] + shift.log_odds).astype(np.float32)
+            found = replace(
+                found, hypotheses=found.hypotheses[rows], log_probs=found.log_probs[rows], lexical_logits=biased
+            )
         if found.lexical_logits is not None:
             # Without beams there is nothing to weigh.
             grid = {} if found.hypotheses.shape[1] > 1 else {"lexical_weights": (0.0,), "temperatures": (1.0,)}
@@ -97,19 +117,33 @@ class CalibratingTrainer(Trainer):
             fitted["label_threshold"] = 0.5
         elif decoding == "threshold":
             fitted["label_threshold"] = float(fit_threshold(references, scores))
-            fitted |= self._choose_decision(references, scores, objective)
+            fitted |= self._choose_decision(references, scores, objective, shift)
         for name, value in fitted.items():
             setattr(settings, name, value)
         return {name: value for name, value in fitted.items() if isinstance(value, float)}
 
-    def _choose_decision(self, references: np.ndarray, scores: np.ndarray, objective: str) -> dict[str, Any]:
+    def _prior_shift(self, label_frequencies: Mapping[str, float] | None) -> PriorShift | None:
+        """What other label frequencies than those of the training documents change; None without any."""
+        frequencies = read_label_frequencies(label_frequencies or self.args.label_frequencies)
+        if frequencies is None:
+            return None
+        if self.model.lexical is None or self.train_dataset is None:
+            raise ValueError(
+                "label_frequencies need a model with a lexical branch (config.lexical_branch), whose log-odds they "
+                "change, and a trainer with the training documents; leave them out."
+            )
+        return fit_prior_shift(self.train_dataset, list(self.model.config.id2label.values()), frequencies)
+
+    def _choose_decision(
+        self, references: np.ndarray, scores: np.ndarray, objective: str, prior: PriorShift | None
+    ) -> dict[str, Any]:
         """The set decoding, and its thresholds, that are best for an F1 in cross-validation."""
         num_labels = references.shape[1]
         thresholds: dict[str, Callable[[np.ndarray], float | list[float]]] = {
             "one threshold": lambda rows: fit_thresholds(references[rows], scores[rows], objective, shrinkage=1.0),
             "own thresholds": lambda rows: fit_thresholds(references[rows], scores[rows], objective),
         }
-        shift = self._label_shift()
+        shift = self._label_shift(prior)
         if shift is not None:
             thresholds["shifted thresholds"] = lambda rows: shifted_thresholds(
                 fit_threshold(references[rows], scores[rows]), *shift
@@ -135,7 +169,7 @@ class CalibratingTrainer(Trainer):
             return {"set_decoding": "expected_f1"}
         return {"label_threshold": thresholds[chosen](np.arange(len(references)))}
 
-    def _label_shift(self) -> tuple[list[float], float] | None:
+    def _label_shift(self, prior: PriorShift | None) -> tuple[list[float], float] | None:
         """Of the branch's out-of-fold scores the threshold of each label, and that of all; None without them."""
         if self.lexical_fit is None:
             return None
@@ -143,8 +177,11 @@ class CalibratingTrainer(Trainer):
         count = min(len(self.train_dataset), max(1, MOST_SCORES // num_labels))
         documents = self.train_dataset.select(range(count))
         log_odds = torch.cat(list(self.lexical_fit.iterate_out_of_fold_log_odds(documents)))  # (n, L)
-        scores = log_odds.sigmoid().numpy()  # (n, L)
         references = label_matrix(documents["labels"], num_labels)
+        if prior is not None:
+            rows = torch.from_numpy(resampled_rows(prior.weights(references)))  # (n)
+            log_odds, references = log_odds[rows] + torch.from_numpy(prior.log_odds), references[rows.numpy()]
+        scores = log_odds.float().sigmoid().numpy()  # (n, L)
         own = fit_thresholds(references, scores, "macro_f1", shrinkage=0.0)
         assert isinstance(own, list)  # of macro-F1 each label has its own
         return own, fit_threshold(references, scores)

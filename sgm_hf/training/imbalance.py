@@ -32,31 +32,46 @@ def read_label_weights(given: Mapping[str, float] | str | None) -> dict[str, flo
             number from 0 on.
     """
     expected = f"expected {', '.join(WEIGHTINGS)}, or weights by label name: a mapping, or a .json file of one"
-    if given is None:
-        return "none"
+    if given is None or (isinstance(given, str) and given in WEIGHTINGS):
+        return given or "none"
+    weights = read_numbers_by_label(given, "label_weights", expected)
+    for name, weight in weights.items():
+        if weight < 0:
+            raise ValueError(f"label_weights: the weight of {name!r} is {weight:g}; expected a number from 0 on.")
+    return weights
+
+
+def read_numbers_by_label(given: Mapping[str, float] | str, setting: str, expected: str) -> dict[str, float]:
+    """A finite number for each label name, given so or in a JSON file.
+
+    Args:
+        given: The numbers, or the path of the file, which ends in ".json".
+        setting: What they are given for, for the errors.
+        expected: What is expected there, for the errors.
+
+    Raises:
+        FileNotFoundError: If there is no such JSON file.
+        TypeError: If they are no mapping.
+        ValueError: If the file is not JSON or has a label twice, or there is something else than finite numbers.
+    """
+    numbers: Any = given
     if isinstance(given, str):
-        if given in WEIGHTINGS:
-            return given
         if not given.endswith(".json"):
-            raise ValueError(f"label_weights is {given!r}; {expected}.")
+            raise ValueError(f"{setting} is {given!r}; {expected}.")
         if not Path(given).is_file():
-            raise FileNotFoundError(f"label_weights is {given!r}, but there is no such file; {expected}.")
+            raise FileNotFoundError(f"{setting} is {given!r}, but there is no such file; {expected}.")
         try:
             text = Path(given).read_text(encoding="utf-8-sig")
-            weights = json.loads(text, object_pairs_hook=object_of_distinct_keys)
+            numbers = json.loads(text, object_pairs_hook=object_of_distinct_keys)
         except (RecursionError, ValueError) as error:
-            raise ValueError(f"label_weights: {given} cannot be read ({error}); {expected}.") from error
-    else:
-        weights = given
-    if not isinstance(weights, Mapping):
-        raise TypeError(f"label_weights: {given!r:.100} is no mapping but a {type(weights).__name__}; {expected}.")
-    for name, weight in weights.items():
-        is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
-        if not is_number or not math.isfinite(weight) or weight < 0:
-            raise ValueError(
-                f"label_weights: the weight of {name!r} is {weight!r}; expected a finite number from 0 on."
-            )
-    return {name: float(weight) for name, weight in weights.items()}
+            raise ValueError(f"{setting}: {given} cannot be read ({error}); {expected}.") from error
+    if not isinstance(numbers, Mapping):
+        raise TypeError(f"{setting}: {given!r:.100} is no mapping but a {type(numbers).__name__}; {expected}.")
+    for name, number in numbers.items():
+        is_number = isinstance(number, int | float) and not isinstance(number, bool)
+        if not is_number or not math.isfinite(number):
+            raise ValueError(f"{setting}: {name!r} has {number!r}; expected a finite number.")
+    return {name: float(number) for name, number in numbers.items()}
 
 
 def label_occurrences(dataset: Any, setting: str) -> tuple[np.ndarray, np.ndarray]:

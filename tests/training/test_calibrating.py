@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from tiny_training import NUM_LABELS, make_documents, make_model
 
 from sgm_hf.data.labels import label_matrix
@@ -89,6 +90,52 @@ def test_each_objective_is_at_least_as_good_in_its_metric_as_the_default_on_the_
     assert metrics()["zero_one_loss"] <= before["zero_one_loss"]
     trainer.calibrate(objective="micro_f1")
     assert metrics()["micro_f1"] >= before["micro_f1"]
+
+
+def make_doubtful_documents(count: int, seed: int) -> Dataset:
+    """Documents of which every second one has the labels of another."""
+    documents = make_documents(count, seed)
+    labels = documents["labels"][:]
+    for row in range(0, count - 1, 2):
+        labels[row] = labels[count - 1 - row]
+    return documents.remove_columns("labels").add_column("labels", labels)
+
+
+def test_known_label_frequencies_make_scores_right_where_labels_are_more_frequent(tmp_path):
+    arguments = SGMTrainingArguments(
+        str(tmp_path), use_cpu=True, disable_tqdm=True, eval_strategy="no", num_train_epochs=3, lexical_cost=1.0
+    )
+    data = {"train_dataset": make_doubtful_documents(400, 0), "eval_dataset": make_doubtful_documents(400, 1)}
+    trainer = SGMTrainer(make_model(lexical_branch=True), arguments, **data)
+    trainer.train()
+    pool = make_doubtful_documents(3000, seed=2)
+    has_first = label_matrix(pool["labels"], NUM_LABELS)[:, 0]
+    shifted = pool.select(np.r_[np.flatnonzero(has_first)[:400], np.flatnonzero(~has_first)[:100]])
+    references = label_matrix(shifted["labels"], NUM_LABELS)
+    shares = dict(zip(trainer.model.config.id2label.values(), references.mean(axis=0).tolist(), strict=True))
+
+    def loss() -> float:
+        scores = trainer.generate_predictions(shifted).label_scores.astype(float).clip(1e-6, 1 - 1e-6)
+        return -np.where(references, np.log(scores), np.log1p(-scores)).mean()
+
+    trainer.calibrate(objective="micro_f1")
+    before = loss()
+    trainer.calibrate(objective="micro_f1", label_frequencies=shares)
+    assert len(trainer.model.generation_config.lexical_bias) == NUM_LABELS
+    assert loss() < 0.97 * before
+    trainer.calibrate(objective="micro_f1")
+    assert trainer.model.generation_config.lexical_bias is None
+    assert loss() == pytest.approx(before)
+
+
+def test_label_frequencies_need_a_branch_and_training_documents(trainer, tmp_path):
+    name = trainer.model.config.id2label[0]
+    arguments = SGMTrainingArguments(str(tmp_path), use_cpu=True, disable_tqdm=True, eval_strategy="no")
+    other = SGMTrainer(make_model(), arguments, train_dataset=make_documents(9), eval_dataset=make_documents(40))
+    with pytest.raises(ValueError, match="need a model with a lexical branch"):
+        other.calibrate(label_frequencies={name: 0.5})
+    with pytest.raises(ValueError, match="'no label', which is none of"):
+        trainer.calibrate(label_frequencies={"no label": 0.5})
 
 
 def test_training_with_an_objective_ends_calibrated(tmp_path):
