@@ -22,7 +22,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench_svm import COLUMNS, PRESETS_CSV, add_document_options, check_document_options, load_splits
+from bench_svm import (
+    COLUMNS,
+    KNOWN_FREQUENCIES,
+    PRESETS_CSV,
+    add_document_options,
+    check_document_options,
+    load_splits,
+)
 from datasets import Dataset
 from transformers import set_seed
 
@@ -114,7 +121,7 @@ def main() -> None:
                 row = {
                     "corpus": arguments.corpus or Path(arguments.train_file).stem,
                     "split": split,
-                    "system": arguments.preset,
+                    "system": arguments.preset + (KNOWN_FREQUENCIES if trainer.args.label_frequencies else ""),
                     "objective": objective,
                     "seed": seed,
                     **measure(trainer, objective),

@@ -15,6 +15,9 @@ macro_f1     the same setting; a threshold for each label, fitted on the scores 
              documents that they have not seen, and moved half-way to the one threshold that is best for all of these
 exact_match  the setting and the threshold with the lowest 0/1 loss on validation
 
+`--label_frequencies` says how frequent labels are among the test documents, where that differs: margins move by as
+much as log-odds would, and thresholds are fitted to documents drawn in such shares, as in `SGMTrainer.calibrate`.
+
 `--refit` adds the first two of a model of the chosen setting that is trained on the validation documents too, and
 whose thresholds come from five models likewise. Times are the process' own processor time: words, features, fit and
 models of the thresholds of that setting; the time of the whole choice is printed.
@@ -39,6 +42,8 @@ from sgm_hf.data.files import load_files
 from sgm_hf.data.labels import label_matrix
 from sgm_hf.programs.splits import split_off
 from sgm_hf.tables import write_csv
+from sgm_hf.training.calibration import fit_platt, probabilities
+from sgm_hf.training.priors import PriorShift, fit_prior_shift, read_label_frequencies, resampled_rows
 from sgm_hf.training.summary import describe_machine
 
 PRESETS_CSV = Path(__file__).with_name("presets.csv")
@@ -47,6 +52,7 @@ COLUMNS = (
     *("cpu", "cores", "commit", "command"),
 )
 FOLDS = 5
+KNOWN_FREQUENCIES = ", known label frequencies"
 
 
 class Setting(NamedTuple):
@@ -235,36 +241,48 @@ def train_setting(setting: Setting, train: Documents) -> tuple[Features, sparse.
     return features, matrix, fit(matrix, train.truth, setting.cost)
 
 
-def measure(chosen: dict[str, Setting], train: Documents, validation: Documents, test: Documents) -> list[dict]:
+def measure(
+    chosen: dict[str, Setting], train: Documents, validation: Documents, test: Documents, shift: PriorShift
+) -> list[dict]:
     """The rows of the objectives, trained on the training documents."""
     rows = []
     setting = chosen["micro_f1"]
     (features, matrix, model), minutes = minutes_of(train_setting, setting, train)
-    scores = margins(model, features.transform(validation.ids))
-    test_scores = margins(model, features.transform(test.ids))
-    rows.append(row("micro_f1", test.truth, test_scores >= micro_f1_threshold(validation.truth, scores), minutes))
     held_out, more = minutes_of(held_out_margins, matrix, train.truth, setting.cost)
-    thresholds = label_thresholds(train.truth, held_out)
+    truth, held_out, bias = shifted(train.truth, held_out, shift)
+    validation_rows = resampled_rows(shift.weights(validation.truth))
+    validation_truth = validation.truth[validation_rows]
+    scores = (margins(model, features.transform(validation.ids)) + bias)[validation_rows]
+    test_scores = margins(model, features.transform(test.ids)) + bias
+    rows.append(row("micro_f1", test.truth, test_scores >= micro_f1_threshold(validation_truth, scores), minutes))
+    thresholds = label_thresholds(truth, held_out)
     rows.append(row("macro_f1", test.truth, test_scores >= thresholds, minutes + more))
     if chosen["exact_match"] != setting:
         (features, matrix, model), minutes = minutes_of(train_setting, chosen["exact_match"], train)
-        scores = margins(model, features.transform(validation.ids))
-        test_scores = margins(model, features.transform(test.ids))
-    threshold = exact_match_threshold(validation.truth, scores)
+        scores = (margins(model, features.transform(validation.ids)) + bias)[validation_rows]
+        test_scores = margins(model, features.transform(test.ids)) + bias
+    threshold = exact_match_threshold(validation_truth, scores)
     rows.append(row("exact_match", test.truth, test_scores >= threshold, minutes))
     return rows
 
 
-def measure_refitted(setting: Setting, train: Documents, validation: Documents, test: Documents) -> list[dict]:
+def shifted(truth: np.ndarray, held_out: np.ndarray, shift: PriorShift) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Truth and margins of held-out documents drawn for other label frequencies, and what each label gains."""
+    slope = fit_platt(probabilities(held_out), truth).values[0]  # margins to log-odds
+    rows, bias = resampled_rows(shift.weights(truth)), shift.log_odds / slope
+    return truth[rows], held_out[rows] + bias, bias
+
+
+def measure_refitted(
+    setting: Setting, train: Documents, validation: Documents, test: Documents, shift: PriorShift
+) -> list[dict]:
     """The rows of a model that is trained on the validation documents too."""
     both = Documents(train.ids + validation.ids, np.concatenate([train.truth, validation.truth]))
     (features, matrix, model), minutes = minutes_of(train_setting, setting, both)
     held_out, more = minutes_of(held_out_margins, matrix, both.truth, setting.cost)
-    scores = margins(model, features.transform(test.ids))
-    thresholds = {
-        "micro_f1": micro_f1_threshold(both.truth, held_out),
-        "macro_f1": label_thresholds(both.truth, held_out),
-    }
+    truth, held_out, bias = shifted(both.truth, held_out, shift)
+    scores = margins(model, features.transform(test.ids)) + bias
+    thresholds = {"micro_f1": micro_f1_threshold(truth, held_out), "macro_f1": label_thresholds(truth, held_out)}
     return [
         row(objective, test.truth, scores >= threshold, minutes + more) | {"system": "linear SVM, all data"}
         for objective, threshold in thresholds.items()
@@ -311,6 +329,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--min_dfs", type=int, nargs="+", default=[1, 3])
     parser.add_argument("--setting", nargs=3, metavar=("BIGRAM_WEIGHT", "C", "MIN_DF"), help="this one only")
     parser.add_argument("--refit", action="store_true", help="also train on training and validation documents")
+    parser.add_argument("--label_frequencies", help="thresholds and margins for these, as of `sgm-hf train`")
     parser.add_argument("--output", type=Path, default=PRESETS_CSV)
     arguments = parser.parse_args()
     check_document_options(parser, arguments)
@@ -332,9 +351,15 @@ def main() -> None:
         settings = [Setting(weight, cost, min_df) for weight, min_df, cost in grid]
         chosen, minutes = minutes_of(choose, settings, *documents[:2])
         print(f"chosen of {len(settings)} settings in {minutes:.1f} minutes: {chosen}", flush=True)
-    rows = measure(chosen, *documents)
+    frequencies = read_label_frequencies(arguments.label_frequencies)
+    names = train.features["labels"].feature.names
+    # Without other frequencies nothing shifts: all weights are equal.
+    shift = PriorShift(np.zeros(len(names)), np.zeros(len(names)))
+    if frequencies:
+        shift = fit_prior_shift(train, names, frequencies)
+    rows = measure(chosen, *documents, shift)
     if arguments.refit:
-        rows += measure_refitted(chosen["micro_f1"], *documents)
+        rows += measure_refitted(chosen["micro_f1"], *documents, shift)
     machine = describe_machine()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
     common = {
@@ -348,6 +373,7 @@ def main() -> None:
     }
     for values in rows:
         values["cpu_minutes"] = round(values["cpu_minutes"] + encoding, 2)
+        values["system"] += KNOWN_FREQUENCIES if frequencies else ""
         print(", ".join(f"{name} {value}" for name, value in values.items()), flush=True)
     write_csv([common | values for values in rows], arguments.output, COLUMNS, append=True)
 

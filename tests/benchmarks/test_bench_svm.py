@@ -106,7 +106,7 @@ def test_a_csv_is_measured(tmp_path, monkeypatch, capsys):
 
 
 def test_the_validation_documents_of_a_corpus_are_those_of_a_training():
-    arguments = SimpleNamespace(corpus="generated", data_dir=None, validation_split_size=0.1)
+    arguments = SimpleNamespace(corpus="generated", data_dir=None, validation_split_size=0.1, hold_out=None)
     train, validation, test, split = bench_svm.load_splits(arguments)
     assert split == "test" and len(validation) == 1_000
     assert not {*train["id"]} & {*validation["id"]} and not {*test["id"]} & {*validation["id"]}
