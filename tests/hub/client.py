@@ -120,8 +120,8 @@ def resave(model: str, folder: str, **options: Any) -> list[str]:
 # ---- publishing (with sgm_hf) ----
 
 
-def make_checkpoint(folder: str, seed: int = 0, branch: bool = False) -> None:
-    """Save a small model with strong preferences and its tokenizer, on request with a lexical branch, calibrated."""
+def make_checkpoint(folder: str, seed: int = 0, branch: bool = False, num_models: int = 1) -> None:
+    """Save a small model with strong preferences and its tokenizer; with a lexical branch, calibrated; of several."""
     import torch
 
     import sgm_hf
@@ -139,8 +139,10 @@ def make_checkpoint(folder: str, seed: int = 0, branch: bool = False) -> None:
         **({"lexical_branch": True, "lexical_bigrams": 6, "lexical_in_decoder": True} if branch else {}),
         encoder_max_length=3 if branch else None,
     )
-    model = sgm_hf.SGMForMultiLabelGeneration(config)
-    model.decoder.output.weight.data.mul_(6.0)
+    models = [sgm_hf.SGMForMultiLabelGeneration(config) for _ in range(num_models)]
+    for model in models:
+        model.decoder.output.weight.data.mul_(6.0)
+    model = models[0] if num_models == 1 else sgm_hf.SGMForMultiLabelGeneration.from_members(models)
     model.generation_config.num_beams = 3
     if branch:
         add_branch(model)
@@ -162,6 +164,7 @@ def add_branch(model: Any) -> None:
     branch.bigrams = torch.randperm(config.vocab_size**2)[: config.lexical_bigrams].sort().values
     model.set_lexical_branch(branch, "some documents")
     calibrated = {"lexical_weight": 0.7, "hypothesis_temperature": 1.5, "label_calibration": [0.9, -0.2]}
+    calibrated["lexical_bias"] = [0.1, -0.2, 0.0, 0.3]
     calibrated |= {"objective": "macro_f1", "label_threshold": [0.2, 0.3, 0.4, 0.5], "set_decoding": "threshold"}
     for name, value in calibrated.items():
         setattr(model.generation_config, name, value)

@@ -66,6 +66,15 @@ def test_a_model_with_a_branch_answers_bit_by_bit_without_the_package(hub, me, s
     assert len({tuple(entry["label"] for entry in answer) for answer in found["sets"]}) > 1
 
 
+def test_several_models_in_one_answer_bit_by_bit_without_the_package(hub, me, stranger, tmp_path):
+    me.call("make_checkpoint", folder=str(tmp_path), num_models=2)
+    me.call("push", folder=str(tmp_path), repository="me/members")
+    assert "ensemble_sgm.py" in hub.files("me/members")
+    found = stranger.call("predict", model="me/members", trust_remote_code=True)
+    assert without_modules(found) == without_modules(me.call("predict", model=str(tmp_path)))
+    assert all(module.startswith("transformers_modules.me.members.") for module in found["modules"])
+
+
 def test_with_the_package_it_does_so_without_trust(start, published, expected):
     user = start(token=None)
     user.call("use_sgm_hf")
