@@ -96,6 +96,7 @@ class CalibratingTrainer(Trainer):
         settings.set_decoding, settings.objective = decoding, objective
         fitted: dict[str, Any] = {}
         settings.lexical_bias = None if shift is None else shift.log_odds.tolist()
+        rows = np.arange(len(references))
         if shift is not None and found.lexical_logits is not None:
             rows = resampled_rows(shift.weights(references))
             references = references[rows]
@@ -117,7 +118,7 @@ class CalibratingTrainer(Trainer):
             fitted["label_threshold"] = 0.5
         elif decoding == "threshold":
             fitted["label_threshold"] = float(fit_threshold(references, scores))
-            fitted |= self._choose_decision(references, scores, objective, shift)
+            fitted |= self._choose_decision(references, scores, objective, rows, shift)
         for name, value in fitted.items():
             setattr(settings, name, value)
         return {name: value for name, value in fitted.items() if isinstance(value, float)}
@@ -135,9 +136,14 @@ class CalibratingTrainer(Trainer):
         return fit_prior_shift(self.train_dataset, list(self.model.config.id2label.values()), frequencies)
 
     def _choose_decision(
-        self, references: np.ndarray, scores: np.ndarray, objective: str, prior: PriorShift | None
+        self,
+        references: np.ndarray,
+        scores: np.ndarray,
+        objective: str,
+        documents: np.ndarray,
+        prior: PriorShift | None,
     ) -> dict[str, Any]:
-        """The set decoding, and its thresholds, that are best for an F1 in cross-validation."""
+        """The set decoding, and its thresholds, that are best for an F1 in cross-validation over documents."""
         num_labels = references.shape[1]
         thresholds: dict[str, Callable[[np.ndarray], float | list[float]]] = {
             "one threshold": lambda rows: fit_thresholds(references[rows], scores[rows], objective, shrinkage=1.0),
@@ -158,9 +164,12 @@ class CalibratingTrainer(Trainer):
             rules["expected F1"] = lambda fit, rows: sets[rows]
         chosen = next(iter(rules))
         values: dict[str, float] = {}
-        if len(references) > 1:
+        if len(np.unique(documents)) > 1:
             chosen, values = choose_rule(
-                rules, lambda predictions: compute_metrics(references, predictions)[objective], len(references)
+                rules,
+                lambda predictions: compute_metrics(references, predictions)[objective],
+                len(references),
+                copy_of=documents,
             )
         logger.info(
             "%s: %s (%s)", objective, chosen, ", ".join(f"{name} {value:.4f}" for name, value in values.items())

@@ -415,7 +415,9 @@ def _criterion_value(total: np.ndarray, references: np.ndarray, criterion: str) 
 Rule = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def cross_validated(rule: Rule, num_documents: int, num_folds: int = 5, seed: int = 0) -> np.ndarray:
+def cross_validated(
+    rule: Rule, num_documents: int, num_folds: int = 5, seed: int = 0, copy_of: np.ndarray | None = None
+) -> np.ndarray:
     """What a fitted rule predicts for documents that it was not fitted on, each of them once.
 
     Args:
@@ -424,6 +426,8 @@ def cross_validated(rule: Rule, num_documents: int, num_folds: int = 5, seed: in
         num_documents: N.
         num_folds: Parts, of which each is predicted from the others; no more than documents.
         seed: Of the parts.
+        copy_of: Where documents appear more than once, a number for each that copies of it share, (N): they come into
+            the same part, or a rule would be judged on what it was fitted to.
 
     Returns:
         The predictions, in the order of the documents.
@@ -435,10 +439,12 @@ def cross_validated(rule: Rule, num_documents: int, num_folds: int = 5, seed: in
         raise ValueError(
             f"{num_documents} documents in {num_folds} folds: a rule is judged with two of each at least."
         )
-    order = np.random.default_rng(seed).permutation(num_documents)
-    folds = [np.sort(part) for part in np.array_split(order, min(num_folds, num_documents))]
-    parts = [rule(np.setdiff1d(np.arange(num_documents), fold), fold) for fold in folds]
-    return np.concatenate(parts)[np.argsort(np.concatenate(folds))]
+    own = np.arange(num_documents) if copy_of is None else copy_of  # (N)
+    order = np.random.default_rng(seed).permutation(np.unique(own))
+    parts = np.array_split(order, min(num_folds, len(order)))
+    folds = [np.flatnonzero(np.isin(own, part)) for part in parts]
+    predictions = [rule(np.setdiff1d(np.arange(num_documents), fold), fold) for fold in folds]
+    return np.concatenate(predictions)[np.argsort(np.concatenate(folds))]
 
 
 def choose_rule(
@@ -447,6 +453,7 @@ def choose_rule(
     num_documents: int,
     num_folds: int = 5,
     seed: int = 0,
+    copy_of: np.ndarray | None = None,
 ) -> tuple[str, dict[str, float]]:
     """The rule whose cross-validated predictions are best.
 
@@ -456,6 +463,7 @@ def choose_rule(
         num_documents: N.
         num_folds: As in `cross_validated`; all rules see the same parts.
         seed: Of the parts.
+        copy_of: As in `cross_validated`.
 
     Returns:
         Its name, and the value of each.
@@ -466,7 +474,8 @@ def choose_rule(
     if not rules:
         raise ValueError("there is no rule to choose from; give at least one.")
     values = {
-        name: float(value(cross_validated(rule, num_documents, num_folds, seed))) for name, rule in rules.items()
+        name: float(value(cross_validated(rule, num_documents, num_folds, seed, copy_of)))
+        for name, rule in rules.items()
     }
     return max(values, key=lambda name: values[name]), values
 

@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from sgm_hf.training.calibration import log_odds
 from sgm_hf.training.imbalance import label_occurrences, read_numbers_by_label
 
-# Labels that no document has, or every one, get a share as of this many documents more.
-_SMOOTHING = 0.5
 # Shares that are asked for are met to this; a share of .001 of a million documents, which is the error of 30 of them.
 _TOLERANCE = 3e-5
 
@@ -111,8 +110,10 @@ def fit_prior_shift(dataset: Any, names: Sequence[str], frequencies: Mapping[str
             f"{names[asked[worst]]!r} gets {shares[asked[worst]]:.4f}, not {target[worst]:.4f}. Labels that always "
             "appear together can have one share only; leave one of them out."
         )
-    smoothed = (counts + _SMOOTHING) / (len(dataset) + 2 * _SMOOTHING)
-    return PriorShift(set_log_weights, _log_odds(shares.clip(smoothed.min() / 2, 1 - 1e-9)) - _log_odds(smoothed))
+    has_odds = (counts > 0) & (counts < len(dataset))  # (L)
+    shift = np.zeros(len(names))  # (L)
+    shift[has_odds] = log_odds(shares[has_odds]) - log_odds(counts[has_odds] / len(dataset))
+    return PriorShift(set_log_weights, shift)
 
 
 def resampled_rows(weights: np.ndarray) -> np.ndarray:
@@ -147,7 +148,3 @@ def _rake(
 
     optimizer.step(loss)
     return values.detach().numpy()
-
-
-def _log_odds(shares: np.ndarray) -> np.ndarray:
-    return np.log(shares) - np.log1p(-shares)

@@ -345,6 +345,16 @@ def test_cross_validation_predicts_each_document_once_from_the_others():
             cross_validated(rule, documents, folds)
 
 
+def test_copies_of_a_document_are_predicted_from_none_of_them():
+    copy_of = np.array([0, 0, 1, 2, 2, 2, 3, 5, 5])
+
+    def rule(fitted, predicted):
+        assert not set(copy_of[fitted]) & set(copy_of[predicted])
+        return predicted
+
+    assert cross_validated(rule, len(copy_of), 3, copy_of=copy_of).tolist() == list(range(len(copy_of)))
+
+
 def test_the_rule_that_only_learns_its_documents_by_heart_is_not_chosen():
     generator = np.random.default_rng(0)
     scores = generator.random((200, 3))
