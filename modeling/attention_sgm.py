@@ -33,7 +33,7 @@ class SGMAttention(nn.Module):
         raise NotImplementedError
 
     def forward(self, query: torch.Tensor, *memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Gathers the memory for the decoder states s_t (R, H_d).
+        """Gathers the memory for decoder states (R, H_d): s_t, or s_{t-1} with `context_input="current"`.
 
         Returns:
             The context c_t, (R, context_size), and the weights to show, (R, T') or `None`.

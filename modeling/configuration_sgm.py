@@ -66,6 +66,7 @@ MEMBER_SETTINGS = (
     "decoder_layers",
     "label_embedding_size",
     "attention",
+    "context_input",
     "attention_size",
     "label_feedback",
     "mixture_lambda",
@@ -110,6 +111,9 @@ class SGMConfig(PreTrainedConfig):
         label_embedding_size: Size of the label embeddings fed back to the decoder; default `embedding_size`.
         attention: Attention over the text: "word", additive over its words (eq. 4-6), or "none", plain S2S: the
             decoder sees the text through its first state only.
+        context_input: Which context enters the decoder's cell: "previous", c_{t-1} (eq. 7), or "current", c_t, for
+            which the attention is queried by s_{t-1} (Yang et al. 2019, "A Deep Reinforced Sequence-to-Set Model for
+            Multi-Label Classification", eq. 3). The output layer sees c_t in both.
         attention_size: Size of the attention's hidden layer (the length of *v_a* in eq. 4); default
             `decoder_hidden_size`.
         label_feedback: What g(y_{t-1}) of eq. 7 is: "previous_label", the embedding of the previous label (SGM),
@@ -172,6 +176,7 @@ class SGMConfig(PreTrainedConfig):
     decoder_layers: int = 1
     label_embedding_size: int | None = None
     attention: Literal["word", "none"] = "word"
+    context_input: Literal["previous", "current"] = "previous"
     attention_size: int | None = None
     label_feedback: Literal["previous_label", "global_embedding", "fixed_mixture"] = "previous_label"
     mixture_lambda: float | int = 0.5

@@ -88,7 +88,8 @@ class SGMDecoderState(Cache):
 
     Args:
         documents: Tensors (B, ...) kept once per document: the attention's memory, the log-odds of the labels.
-        rows: Tensors (R, ...) that follow their beam: the cells' states, c_{t-1}, ē_{t-1}, the labels masked so far.
+        rows: Tensors (R, ...) that follow their beam: the cells' states, the last context, ē_{t-1}, the labels masked
+            so far.
     """
 
     def __init__(self, documents: dict[str, torch.Tensor], rows: dict[str, torch.Tensor]):
@@ -248,6 +249,7 @@ class SGMDecoder(SGMLabelDecoder):
         self.attends_to_states = self.attention.over_states
         cell_class = CELLS[config.cell]
         self.state_names = cell_class.state_names
+        self.context_is_current = config.context_input == "current"
         for name in self.state_names:
             setattr(self, f"initial_{name}", nn.Linear(encoder.summary_size, config.decoder_layers * hidden_size))
         input_size = cast(int, config.label_embedding_size) + self.attention.context_size
@@ -321,10 +323,12 @@ class SGMDecoder(SGMLabelDecoder):
             Logits o_t + I_t (R, L + 1); attention weights (R, T') or `None`; hidden states: g(y_{t-1}) (R, E), then
             that of each layer, (R, H_d); the last is s_t.
         """
-        rows = state.rows
+        rows, weights = state.rows, None
         feedback = self.feedback(label_ids, rows.get("average"))  # (R, E)
-        if "context" not in rows:
-            rows["context"], _ = self._attend(rows[f"hidden_{self.num_layers - 1}"], state)  # (R, H), c_0
+        if self.context_is_current or "context" not in rows:
+            # c_t of Yang et al. (2019), eq. 3, queried by s_{t-1}; or else c_0.
+            before = rows[f"hidden_{self.num_layers - 1}"]  # (R, H_d)
+            rows["context"], weights = self._attend(before, state)  # (R, H), (R, T')
         inputs = torch.cat([feedback, rows["context"]], dim=-1)  # (R, E + H)
         hidden_states = [feedback]
         for layer, cell in enumerate(self.cells):
@@ -334,7 +338,8 @@ class SGMDecoder(SGMLabelDecoder):
             inputs = states[0]  # (R, H_d)
             hidden_states.append(inputs)
 
-        rows["context"], weights = self._attend(inputs, state)  # (R, H), (R, T')
+        if not self.context_is_current:
+            rows["context"], weights = self._attend(inputs, state)  # (R, H), (R, T')
         logits = self.label_logits(inputs, label_ids, state)  # (R, L + 1)
         if self.feedback.uses_distribution:
             rows["average"] = self.feedback.average(logits.softmax(dim=-1))  # (R, E)
@@ -342,7 +347,7 @@ class SGMDecoder(SGMLabelDecoder):
         return logits, weights, hidden_states
 
     def _attend(self, query: torch.Tensor, state: SGMDecoderState) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """c_t (R, H) and the weights (R, T') of s_t (R, H_d)."""
+        """The context (R, H) and the weights (R, T') of a decoder state (R, H_d)."""
         return self.attention(query, *(state.documents[name] for name in self.attention.memory_names))
 
     def label_logits(self, hidden: torch.Tensor, label_ids: torch.Tensor, state: SGMDecoderState) -> torch.Tensor:

@@ -190,7 +190,7 @@ def warn_of_idle_options(
         (not is_named, ("dataset_config", "dataset_revision", "data_dir"), "without --dataset_name"),
         (data_args.labels_columns is not None, ("labels_column", "label_separator"), "with --labels_columns"),
         (is_checkpoint, (*WORD_OPTIONS, "initial_vectors"), "with --model_name_or_path, whose words stay as they are"),
-        (model_args.attention == "none", ("attention_size",), "with --attention none"),
+        (model_args.attention == "none", ("context_input", "attention_size"), "with --attention none"),
         (feedback != "fixed_mixture", ("mixture_lambda",), "without --label_feedback fixed_mixture"),
         (feedback != "global_embedding", ("gate_activation",), "without --label_feedback global_embedding"),
         (not is_checkpoint and not chooses, ("threshold_split_size",), "on labels without --set_decoding threshold"),

@@ -1,4 +1,4 @@
-"""The model once more, from the equations of Yang et al. (2018) in NumPy, one document and one step at a time."""
+"""The model once more, from the equations of the papers in NumPy, one document and one step at a time."""
 
 import numpy as np
 import torch
@@ -82,15 +82,19 @@ class Reference:
         c = np.split(self.linear("initial_cell", final), config.decoder_layers)
         has_attention = config.attention == "word"
         context = self.attend(h[-1])[0] if has_attention else np.zeros(0)
+        is_current = config.context_input == "current"
         rows, weights = [], []
         for step, label in enumerate(decoder_input_ids):
+            if has_attention and is_current:
+                context, alpha = self.attend(h[-1])  # c_t by s_{t-1}: Yang et al. (2019), eq. 3
             x = np.concatenate([self.feedback(label, y), context])
             for layer in range(config.decoder_layers):
                 h[layer], c[layer] = self.cell(layer, x, h[layer], c[layer])  # eq. 7
                 x = h[layer]
             features = self.linear("state_projection", x)
             if has_attention:
-                context, alpha = self.attend(x)
+                if not is_current:
+                    context, alpha = self.attend(x)
                 features = features + self.linear("context_projection", context)
                 weights.append(alpha)
             o = self.linear("output", np.tanh(features))  # eq. 8

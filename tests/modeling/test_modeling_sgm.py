@@ -23,13 +23,15 @@ GOLD = torch.tensor([[2, 0, 3], [1, 3, -100], [3, -100, -100], [0, 2, 3]])
 @pytest.mark.parametrize("label_mask", [True, False])
 @pytest.mark.parametrize("gate_activation", ["linear", "sigmoid"])
 @pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("context_input", ["previous", "current"])
 @pytest.mark.parametrize(("attention", "label_feedback"), SYSTEMS)
 def test_logits_and_attention_equal_the_equations_in_numpy(
-    texts, attention, label_feedback, layers, gate_activation, label_mask
+    texts, attention, label_feedback, context_input, layers, gate_activation, label_mask
 ):
     model = build_model(
         attention=attention,
         label_feedback=label_feedback,
+        context_input=context_input,
         encoder_layers=layers,
         decoder_layers=layers,
         gate_activation=gate_activation,

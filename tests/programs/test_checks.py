@@ -20,7 +20,7 @@ IDLE = {
     "--labels_column x --label_separator ;": "--train_file x.csv --labels_columns a,b",
     "--dataset_config lyrl2004 --dataset_revision z --data_dir x": "--train_file x.csv",
     "--vocab_size 10 --min_frequency 2 --lowercase false --mask_numbers false": "--model_name_or_path x --test_file y",
-    "--attention_size 7": "--attention none",
+    "--context_input current --attention_size 7": "--attention none",
     "--mixture_lambda 0.3": "--label_feedback global_embedding",
     "--gate_activation sigmoid": "--label_feedback fixed_mixture",
     "--threshold_split_size 0.1": "--set_decoding best_sequence",
