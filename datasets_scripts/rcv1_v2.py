@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from sgm_hf.data.hierarchy import line_pairs
+from sgm_hf.data.hierarchy import with_ancestors as with_ancestors_of
 from sgm_hf.data.lines import read_lines
 
 from ._corpus import CorpusBuilder, CorpusConfig, check_distinct, check_labels
@@ -244,17 +246,10 @@ def read_topic_hierarchy(path: str | Path) -> dict[str, str]:
         ValueError: If a line is not of that form, or names an unknown topic.
     """
     parents = {}
-    for number, line in read_lines(Path(path)):
-        fields = line.split()
-        if len(fields) < 4 or fields[0] != "parent:" or fields[2] != "child:":
-            raise ValueError(
-                f"{path}, line {number}: got {line!r}, expected 'parent: P child: C'; fetch the file again"
-            )
-        parent, child = fields[1], fields[3]
-        if child == "Root" or parent == "Root":
-            continue
-        check_labels([child, parent], LABEL_NAMES, f"{path}, line {number}")
-        parents[child] = parent
+    for where, child, parent in line_pairs(Path(path)):
+        if parent is not None:
+            check_labels([child, parent], LABEL_NAMES, where)
+            parents[child] = parent
     return parents
 
 
@@ -289,11 +284,7 @@ def read_topics(path: str | Path) -> dict[int, list[str]]:
 
 def with_ancestors(topics: Sequence[str]) -> list[str]:
     """The topics, each once, and the ancestors that they lack, as RCV1-V2 was made from the original codes."""
-    closed = dict.fromkeys(topics)
-    for topic in topics:
-        while topic := TOPIC_PARENTS.get(topic, ""):
-            closed.setdefault(topic)
-    return list(closed)
+    return with_ancestors_of(topics, TOPIC_PARENTS)
 
 
 def _read_tokens(path: Path) -> Iterator[tuple[str, int, str]]:

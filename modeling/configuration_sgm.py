@@ -136,8 +136,8 @@ class SGMConfig(PreTrainedConfig):
             decoder layer (label feedback and context first), and before the output layer.
         word_dropout: Probability that a word of the encoder's input is left out in training: its embedding is zero.
         initializer_range: Standard deviation of the initial word and label embeddings.
-        label_order: Order of the labels in the training targets: "frequency", "alphabetical", "shuffled" or "given". A
-            record only: the data pipeline produces the order.
+        label_order: Order of the labels in the training targets: "frequency", "alphabetical", "shuffled", "given" or
+            "hierarchical" (ancestors first). A record only: the data pipeline produces the order.
         num_untrained_labels: How many of the last labels were added to the model and have not been trained since.
             `generate()` leaves them out. `model.add_labels()` counts up, `model.mark_labels_trained()` (which
             `SGMTrainer` calls) sets it to 0.
@@ -191,7 +191,7 @@ class SGMConfig(PreTrainedConfig):
     dropout: float | int = 0.5
     word_dropout: float | int = 0.0
     initializer_range: float | int = 0.1
-    label_order: Literal["frequency", "alphabetical", "shuffled", "given"] = "frequency"
+    label_order: Literal["frequency", "alphabetical", "shuffled", "given", "hierarchical"] = "frequency"
     num_untrained_labels: int = 0
     members: list[dict[str, Any]] | None = None
     use_cache: bool = True

@@ -17,8 +17,8 @@ class MultiLabelCollator:
     Args:
         pad_token_id: Token id that fills `input_ids`.
         num_labels: Number of labels L; `eos` is L.
-        label_order: "frequency" and "alphabetical" sort a document's labels by id (the ids are in that order),
-            "given" keeps the order they have, "shuffled" permutes them afresh for each document in each epoch.
+        label_order: "frequency", "alphabetical" and "hierarchical" sort a document's labels by id (the ids are in that
+            order), "given" keeps the order they have, "shuffled" permutes them afresh for each document in each epoch.
         seed: Seed of the permutations of "shuffled".
         pad_token_type_id: What fills `token_type_ids`, which some tokenizers give.
         keep_index: Whether a batch also holds the documents' row numbers.

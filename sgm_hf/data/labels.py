@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from datasets import Dataset
 
-LABEL_ORDERS = ("frequency", "alphabetical", "shuffled", "given")
+from sgm_hf.data.hierarchy import label_depths
+
+LABEL_ORDERS = ("frequency", "alphabetical", "shuffled", "given", "hierarchical")
 UNKNOWN_LABELS = ("error", "count")
 
 
@@ -30,7 +32,12 @@ def check_label_names(names: Sequence[str]) -> None:
             raise ValueError(f"The label name {name!r} is listed {count} times: list each name once.")
 
 
-def order_label_names(label_sets: Iterable[Iterable[str]], names: Sequence[str], order: str) -> list[str]:
+def order_label_names(
+    label_sets: Iterable[Iterable[str]],
+    names: Sequence[str],
+    order: str,
+    parents: Mapping[str, str] | None = None,
+) -> list[str]:
     """Put the label names into the order of the model's label ids.
 
     Args:
@@ -38,14 +45,16 @@ def order_label_names(label_sets: Iterable[Iterable[str]], names: Sequence[str],
         names: All label names, each once. A name that no training document has is kept.
         order: "frequency" (most frequent in training first, equally frequent ones by name; SGM paper, section 2.1),
             "alphabetical" (by character codes), "shuffled" (as "frequency"; what is shuffled are the documents' target
-            sequences) or "given" (as in `names`).
+            sequences), "given" (as in `names`), or "hierarchical" (from general to specific: labels with fewer
+            ancestors first, of as many as with "frequency").
+        parents: The parent of each label that has one, for "hierarchical"; see `parents_of_labels`.
 
     Returns:
         The names, each once. The position of a name is its model label id.
 
     Raises:
-        ValueError: If there is no such order, the names are invalid (see `check_label_names`), or a label set holds a
-            label that is not in `names`.
+        ValueError: If there is no such order, the names are invalid (see `check_label_names`), a label set holds a
+            label that is not in `names`, or "hierarchical" is asked for without `parents`.
 
     Warns:
         UserWarning: If there is one name only.
@@ -69,7 +78,12 @@ def order_label_names(label_sets: Iterable[Iterable[str]], names: Sequence[str],
         return list(names)
     if order == "alphabetical":
         return sorted(names)
-    return sorted(names, key=lambda name: (-counts[name], name))
+    depths: dict[str, int] = {}
+    if order == "hierarchical":
+        if parents is None:
+            raise ValueError("The label order hierarchical needs the labels' parents: give --label_hierarchy FILE.")
+        depths = label_depths(parents)
+    return sorted(names, key=lambda name: (depths.get(name, 0), -counts[name], name))
 
 
 def encode_labels(
@@ -144,8 +158,8 @@ def target_sequence(label_ids: Sequence[int], order: str, generator: np.random.G
 
     Args:
         label_ids: Model label ids in the order of the data.
-        order: "frequency" and "alphabetical" sort them (the ids are in that order), "given" keeps their order,
-            "shuffled" permutes them.
+        order: "frequency", "alphabetical" and "hierarchical" sort them (the ids are in that order), "given" keeps
+            their order, "shuffled" permutes them.
         generator: Source of the permutation; needed for "shuffled" only.
 
     Returns:

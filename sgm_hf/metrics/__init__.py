@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .calibration import calibration_bins, compute_score_metrics, expected_calibration_error
+from .hierarchical import compute_hierarchical_metrics
 from .multilabel import compute_metrics, f1_by_frequency, fit_threshold, frequency_bands, label_report
 
 if TYPE_CHECKING:
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "calibration_bins",
+    "compute_hierarchical_metrics",
     "compute_metrics",
     "compute_score_metrics",
     "expected_calibration_error",

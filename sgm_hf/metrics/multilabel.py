@@ -43,8 +43,8 @@ def compute_metrics(references: np.ndarray, predictions: np.ndarray) -> dict[str
     check_matrices(references, "predictions", predictions, "b", "bool")
     hits = references & predictions
     wrong = references ^ predictions
-    micro = _precision_recall_f1(hits.sum(), predictions.sum(), references.sum())
-    per_label = _precision_recall_f1(hits.sum(axis=0), predictions.sum(axis=0), references.sum(axis=0))
+    micro = precision_recall_f1(hits.sum(), predictions.sum(), references.sum())
+    per_label = precision_recall_f1(hits.sum(axis=0), predictions.sum(axis=0), references.sum(axis=0))
     macro = [values.mean() for values in per_label]
     set_sizes = predictions.sum(axis=1) + references.sum(axis=1)
     metrics = {
@@ -87,7 +87,7 @@ def label_report(
             "give one name for each column."
         )
     hits, support = (references & predictions).sum(axis=0), references.sum(axis=0)
-    precision, recall, f1 = _precision_recall_f1(hits, predictions.sum(axis=0), support)
+    precision, recall, f1 = precision_recall_f1(hits, predictions.sum(axis=0), support)
     return [
         {
             "label": name,
@@ -150,8 +150,8 @@ def f1_by_frequency(
     metrics = {}
     for band, members in frequency_bands(training_counts, bounds).items():
         counts = [of_labels[members] for of_labels in (hits, predicted, relevant)]
-        metrics[f"micro_f1_{band}"] = float(_precision_recall_f1(*(values.sum() for values in counts))[2])
-        metrics[f"macro_f1_{band}"] = float(_precision_recall_f1(*counts)[2].mean())
+        metrics[f"micro_f1_{band}"] = float(precision_recall_f1(*(values.sum() for values in counts))[2])
+        metrics[f"macro_f1_{band}"] = float(precision_recall_f1(*counts)[2].mean())
     return metrics
 
 
@@ -212,7 +212,7 @@ def multi_hot_matrix(name: str, rows: Sequence[Sequence[int]]) -> np.ndarray:
     return np.array(rows, dtype=bool)
 
 
-def _precision_recall_f1(
+def precision_recall_f1(
     hits: np.ndarray, predicted: np.ndarray, relevant: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Precision, recall and F1 from the counts of true positives, predicted positives and true labels, any shape."""

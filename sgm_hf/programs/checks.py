@@ -75,6 +75,7 @@ def check_settings(model_args: ModelArguments, data_args: DataArguments, trainin
         raise ValueError("--do_train needs --train_file or --dataset_name.")
     check_evaluation_data(data_args, training_args)
     check_ranges(model_args, data_args)
+    check_hierarchy(model_args, data_args)
     if model_args.model_name_or_path is None:
         check_label_threshold(model_args, model_args.set_decoding)
     check_attention_figures(data_args, training_args)
@@ -136,6 +137,23 @@ def check_ranges(model_args: ModelArguments, data_args: DataArguments) -> None:
             f"--validation_split_size is {data_args.validation_split_size} and --threshold_split_size "
             f"{data_args.threshold_split_size}; give a part below 1 or a number of documents."
         )
+
+
+def check_hierarchy(model_args: ModelArguments, data_args: DataArguments) -> None:
+    """Refuse to order or complete labels by a hierarchy that is not given.
+
+    Raises:
+        ValueError: If there is none.
+        FileNotFoundError: If there is no such file.
+    """
+    file = data_args.label_hierarchy
+    asked = ["--add_ancestors true"] if data_args.add_ancestors else []
+    if model_args.label_order == "hierarchical" and model_args.model_name_or_path is None:
+        asked.append("--label_order hierarchical")
+    if asked and file is None:
+        raise ValueError(f"{asked[0]} needs the labels' hierarchy: give --label_hierarchy FILE.")
+    if file is not None and not Path(file).is_file():
+        raise FileNotFoundError(f"--label_hierarchy {file}: there is no such file; correct its path.")
 
 
 def check_label_threshold(model_args: ModelArguments, set_decoding: str | None) -> None:

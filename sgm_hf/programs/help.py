@@ -20,6 +20,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Data": (
         *("train_file", "validation_file", "test_file", "text_column", "labels_column", "label_separator"),
         *("labels_columns", "multi_hot_names", "id_column", "delimiter", "encoding", "text_separator"),
+        *("label_hierarchy", "add_ancestors"),
     ),
     "Splits": (
         *("validation_split_size", "threshold_split_size", "split_seed", "split_method"),
@@ -56,7 +57,8 @@ TEXTS = {
     "do_train": "Train. Default, where none of the three is given: all three, as far as there is data.",
     "do_eval": "Evaluate the validation documents. Default: as --do_train.",
     "do_predict": "Predict the test documents, else the validation documents. Default: as --do_train.",
-    "label_order": "Order of a document's labels in training. Default: frequency, the most frequent first.",
+    "label_order": "Order of a document's labels in training. Default: frequency, the most frequent first; with "
+    "--label_hierarchy hierarchical, ancestors first.",
     "seed": "Seed of the initial weights, the order of the batches and dropout.",
     "num_train_epochs": "Passes over the training documents; 0: as many as suit their number, as with --preset.",
     "max_steps": "Stop after this many updates. Default: after --num_train_epochs.",
@@ -102,7 +104,7 @@ def value_name(option: Field) -> str:
             return "|".join(map(str, get_args(kind)))
     if bool in kinds:
         return "true|false"
-    if option.name.endswith("_file"):
+    if option.name.endswith("_file") or option.name == "label_hierarchy":
         return "FILE"
     if option.name.endswith("_dir"):
         return "FOLDER"

@@ -42,7 +42,8 @@ def train_members(
         args = member_arguments(trainer.args, number)
         logger.info("model %d of %d, in %s", number, model_args.num_models, args.output_dir)
         set_seed(args.seed)
-        model = build_model(train, trainer.processing_class, model_args)
+        parents = getattr(trainer.model.generation_config, "label_hierarchy", None)
+        model = build_model(train, trainer.processing_class, model_args, parents)
         set_generation(model, model_args)
         set_initial_vectors(model, trainer.processing_class, encoded["train"], model_args.initial_vectors, args.seed)
         member = SGMTrainer(

@@ -1,6 +1,7 @@
 """The model and tokenizer of a run: those of a checkpoint, or new ones for the training documents."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from sgm_hf.data.hierarchy import parents_of_labels, read_label_hierarchy, with_ancestors
 from sgm_hf.data.labels import label_sets_of, order_label_names
 from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration, SGMTokenizer
 from sgm_hf.modeling.pipeline_sgm import check_vocabulary
@@ -73,25 +75,73 @@ def build_tokenizer(train: Dataset, data_args: DataArguments) -> SGMTokenizer:
 
 
 def build_model(
-    train: Dataset, tokenizer: PreTrainedTokenizerBase, model_args: ModelArguments
+    train: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    model_args: ModelArguments,
+    parents: Mapping[str, str] | None = None,
 ) -> SGMForMultiLabelGeneration:
     """A new model for the labels of the training split.
+
+    Args:
+        train: The training split.
+        tokenizer: The model's tokenizer.
+        model_args: The model settings.
+        parents: The parent of each label that has one, where there is a hierarchy: it orders the labels, unless the
+            settings say otherwise, and the model generates a label only after its ancestors.
 
     Raises:
         ValueError: If `SGMConfig` refuses the settings.
     """
-    label_order = model_args.label_order or SGMConfig.label_order
-    names = order_label_names(label_sets_of(train), train.features["labels"].feature.names, label_order)
+    settings = model_settings(model_args)
+    if parents is not None:
+        settings.setdefault("label_order", "hierarchical")
+    label_order = settings.get("label_order", SGMConfig.label_order)
+    names = order_label_names(label_sets_of(train), train.features["labels"].feature.names, label_order, parents)
     try:
         config = SGMConfig(
-            **model_settings(model_args),
+            **settings,
             vocab_size=len(tokenizer),
             pad_token_id=tokenizer.pad_token_id,
             id2label=dict(enumerate(names)),
         )
     except StrictDataclassError as error:
         raise ValueError(f"the model cannot be made with these settings: {' '.join(str(error).split())}") from error
-    return SGMForMultiLabelGeneration(config)
+    model = SGMForMultiLabelGeneration(config)
+    if parents is not None:
+        model.generation_config.label_hierarchy = dict(parents)
+    return model
+
+
+def parents_of(data_args: DataArguments, names: Sequence[str]) -> dict[str, str] | None:
+    """The parent of each of these labels that has one, or None where no hierarchy is given.
+
+    Raises:
+        ValueError: If the hierarchy cannot be read, or does not fit the labels.
+    """
+    if data_args.label_hierarchy is None:
+        return None
+    return parents_of_labels(read_label_hierarchy(data_args.label_hierarchy), names)
+
+
+def warn_of_targets(train: Dataset, config: SGMConfig, parents: Mapping[str, str]) -> None:
+    """Warn where training shows what generation under the hierarchy never does."""
+    ids = config.label2id
+    sorts = config.label_order not in ("shuffled", "given")
+    if not sorts or any(ids[parent] > ids[child] for child, parent in parents.items()):
+        logger.warning(
+            "the model learns its labels in the order %s, in which labels come before their ancestors, but generates "
+            "ancestors first; a new model does both with --label_order hierarchical",
+            config.label_order,
+        )
+    label_sets = label_sets_of(train)
+    lacking = sum(len(with_ancestors(labels, parents)) > len(labels) for labels in label_sets)
+    if lacking:
+        logger.warning(
+            "%s of %s training documents lack ancestors of their labels, which generation always adds; "
+            "--add_ancestors true adds them to the training documents",
+            f"{lacking:,}",
+            f"{len(label_sets):,}",
+        )
 
 
 def set_initial_vectors(

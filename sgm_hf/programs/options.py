@@ -129,6 +129,8 @@ def parse_arguments(
         arguments = [f"--{name}={value}" for name, value in options.items()] + arguments
     preset = chosen_preset(arguments, is_file, training_class)
     parser.set_defaults(**PRESETS[preset])
+    if parser.parse_args(arguments).label_hierarchy is not None:
+        parser.set_defaults(label_order=None)  # that of the hierarchy goes before a preset's
     given = vars(parser.parse_args(arguments)) | {"preset": preset}
     if given["output_dir"] is None:
         given["output_dir"] = default_output_dir(given, training_class)

@@ -192,6 +192,12 @@ class DataArguments(FileArguments):
     max_train_samples: int | None = option("Use this many training documents only. Default: all.")
     max_eval_samples: int | None = option("Use this many validation documents only. Default: all.")
     max_predict_samples: int | None = option("Use this many test documents only. Default: all.")
+    label_hierarchy: str | None = option(
+        'File of the labels\' hierarchy: lines "parent: P child: C", or .json of child to parent. A new model gets '
+        "--label_order hierarchical by it; a label is generated only after its ancestors; F1 is reported with "
+        "ancestors, too. No default."
+    )
+    add_ancestors: bool = option("Whether training documents get the ancestors that their labels lack.", False)
     vocab_size: int = option("Words in the vocabulary, from the training split alone.", 30000)
     min_frequency: int = option("Occurrences a word needs to be in the vocabulary.", 1)
     max_length: int = option("Words after which a text is cut.", 500)

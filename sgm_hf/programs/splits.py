@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from sgm_hf.data.encoding import encode_dataset
 from sgm_hf.data.files import load_files
+from sgm_hf.data.hierarchy import add_ancestors, read_label_hierarchy
 from sgm_hf.data.stratification import stratified_rows
 from sgm_hf.datasets_scripts import CORPORA, load
 from sgm_hf.programs.settings import FILE_OPTIONS, DataArguments, is_given
@@ -25,10 +26,25 @@ OTHER_SPLIT_NAMES = {"valid": "validation", "val": "validation", "dev": "validat
 def load_splits(data_args: DataArguments, label_names: Sequence[str] | None) -> DatasetDict:
     """The published splits of a named corpus, or those of the user's files or data set.
 
+    With --add_ancestors the training documents have all ancestors of their labels.
+
     Args:
         data_args: The data settings.
         label_names: The labels of the checkpoint to start from; default those of the training data.
     """
+    splits = read_splits(data_args, label_names)
+    if data_args.add_ancestors and "train" in splits:
+        hierarchy = read_label_hierarchy(str(data_args.label_hierarchy))
+        splits["train"], documents, labels = add_ancestors(splits["train"], hierarchy)
+        logger.info(
+            "%s of %s training documents lacked ancestors of their labels and got %s labels",
+            *(f"{count:,}" for count in (documents, len(splits["train"]), labels)),
+        )
+    return splits
+
+
+def read_splits(data_args: DataArguments, label_names: Sequence[str] | None) -> DatasetDict:
+    """The splits as they were written; arguments as of `load_splits`."""
     if data_args.dataset_name in CORPORA:
         return load(data_args.dataset_name, config=data_args.dataset_config, data_dir=data_args.data_dir)
     files = {f"{split}_file": getattr(data_args, f"{split}_file") for split in ("train", "validation", "test")}

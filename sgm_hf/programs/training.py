@@ -17,8 +17,10 @@ from sgm_hf.programs.models import (
     check_contradictions,
     load_checkpoint,
     match_labels,
+    parents_of,
     set_generation,
     set_initial_vectors,
+    warn_of_targets,
 )
 from sgm_hf.programs.presets import suitable_epochs
 from sgm_hf.programs.results import Arguments, publish, report, score_splits
@@ -76,7 +78,14 @@ def build_trainer(
         training_args.num_train_epochs = suitable_epochs(len(splits["train"]), model_args.preset)
     if model is None:
         tokenizer = build_tokenizer(splits["train"], data_args)
-        model = build_model(splits["train"], tokenizer, model_args)
+        parents = parents_of(data_args, splits["train"].features["labels"].feature.names)
+        model = build_model(splits["train"], tokenizer, model_args, parents)
+    else:
+        parents = parents_of(data_args, list(model.config.label2id))
+        if parents is not None:
+            model.generation_config.label_hierarchy = parents
+    if parents is not None and training_args.do_train:
+        warn_of_targets(splits["train"], model.config, parents)
     if model_args.freeze_encoder:
         model.freeze_encoder()
     if data_args.attention_figures and not model.attends_to_words:

@@ -17,8 +17,15 @@ from sgm_hf.training.checkpoints import write_text_atomically
 
 PACKAGES = ("sgm_hf", "torch", "transformers", "datasets", "tokenizers", "accelerate")
 GENERATION_FIELDS = ("num_beams", "set_decoding", "label_threshold", "max_labels")
-# What only some models have: those that are calibrated, or have a lexical branch.
-FITTED_FIELDS = ("objective", "lexical_weight", "hypothesis_temperature", "label_calibration", "lexical_bias")
+# What only some models have: those with a hierarchy, that are calibrated, or have a lexical branch.
+FITTED_FIELDS = (
+    "label_hierarchy",
+    "objective",
+    "lexical_weight",
+    "hypothesis_temperature",
+    "label_calibration",
+    "lexical_bias",
+)
 TRAINING_FIELDS = (
     "seed",
     "num_train_epochs",
@@ -64,6 +71,8 @@ def describe_generation(model: PreTrainedModel) -> dict[str, Any]:
     curve = settings["label_calibration"]
     if curve and isinstance(curve[0], list | tuple):
         settings["label_calibration"] = f"curve of {len(curve)} points"
+    if settings["label_hierarchy"]:
+        settings["label_hierarchy"] = f"{len(settings['label_hierarchy'])} labels below another"
     if settings["lexical_bias"]:
         settings["lexical_bias"] = "of other label frequencies than in training"
     return {name: value for name, value in settings.items() if name in GENERATION_FIELDS or value is not None}

@@ -30,8 +30,16 @@ from transformers.trainer_utils import BestRun, TrainOutput, denumpify_detensori
 from sgm_hf.data.batching import LengthBucketBatchSampler
 from sgm_hf.data.collation import MultiLabelCollator
 from sgm_hf.data.labels import label_counts, label_matrix
-from sgm_hf.metrics import compute_metrics, compute_score_metrics, f1_by_frequency, fit_threshold, frequency_bands
+from sgm_hf.metrics import (
+    compute_hierarchical_metrics,
+    compute_metrics,
+    compute_score_metrics,
+    f1_by_frequency,
+    fit_threshold,
+    frequency_bands,
+)
 from sgm_hf.metrics.calibration import SCORE_METRICS
+from sgm_hf.metrics.hierarchical import HIERARCHICAL_METRICS
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS, checked_set_decoding
 from sgm_hf.training.arguments import SGMTrainingArguments
 from sgm_hf.training.branch import BranchTrainer
@@ -542,8 +550,9 @@ class SGMTrainer(PushingTrainer, CalibratingTrainer, ResumableTrainer, BranchTra
             metric_key_prefix: Put before each metric's name, and before the key of one of several data sets.
 
         Returns:
-            The metrics of each set decoding (`eval_best_sequence_micro_f1`, `eval_threshold_micro_f1`, …), those of
-            the decoding that the generation config chooses also without its name (`eval_micro_f1`, …), its F1 by the
+            The metrics of each set decoding (`eval_best_sequence_micro_f1`, `eval_threshold_micro_f1`, …; with a
+            `label_hierarchy` in the generation config `eval_best_sequence_hierarchical_f1`, … too), those of the
+            decoding that the generation config chooses also without its name (`eval_micro_f1`, …), its F1 by the
             labels' number of training documents where it is known (`eval_micro_f1_1_to_9`, see
             `sgm_hf.metrics.f1_by_frequency`), those of the label scores (`eval_ece`, …, see
             `sgm_hf.metrics.compute_score_metrics`), those of `compute_metrics`, the threshold, and the speed. Where
@@ -588,12 +597,25 @@ class SGMTrainer(PushingTrainer, CalibratingTrainer, ResumableTrainer, BranchTra
         """
         nothing = np.zeros((1, 1), dtype=bool)
         names = list(compute_metrics(nothing, nothing))
+        if self.label_parents(self.model.config.num_labels) is not None:
+            names += HIERARCHICAL_METRICS
         of_decodings = [f"{decoding}_{name}" for decoding in SET_DECODINGS for name in names]
         counts = self.training_counts()
         bands = frequency_bands(counts) if counts is not None else {}
         of_bands = [f"{average}_f1_{band}" for band in bands for average in ("micro", "macro")]
         last = ("label_threshold", "runtime", "documents_per_second")
         return ["loss", *names, *of_decodings, *SCORE_METRICS, *of_bands, *last]
+
+    def label_parents(self, num_columns: int) -> np.ndarray | None:
+        """The parent of each label under the generation config's hierarchy, (num_columns) int64, -1 for none.
+
+        Columns from L on are of labels that the model does not know. None without a hierarchy.
+        """
+        parents = self.model.label_constraints().parents
+        if parents is None:
+            return None
+        known = parents.masked_fill(parents == len(parents), -1).numpy()  # (L)
+        return np.pad(known, (0, num_columns - len(known)), constant_values=-1)
 
     def training_counts(self) -> np.ndarray | None:
         """The training documents of each label, (L), or None where they are not known: no labels, or a stream."""
@@ -661,10 +683,13 @@ class SGMTrainer(PushingTrainer, CalibratingTrainer, ResumableTrainer, BranchTra
     def _metrics(self, predictions: LabelPredictions, references: np.ndarray, prefix: str) -> dict[str, float]:
         """The metrics of each set decoding, of the chosen one also under bare names, of the scores, and the user's."""
         metrics: dict[str, float] = {}
+        parents = self.label_parents(references.shape[1])
         chosen = checked_set_decoding(self.model.generation_config.set_decoding)
         for set_decoding in SET_DECODINGS:
             matrix = label_matrix(self.label_sets(predictions, set_decoding), references.shape[1])
             values = compute_metrics(references, matrix)
+            if parents is not None:
+                values |= compute_hierarchical_metrics(references, matrix, parents)
             if set_decoding == chosen:
                 metrics |= {f"{prefix}_{name}": float(value) for name, value in values.items()}
             metrics |= {f"{prefix}_{set_decoding}_{name}": float(value) for name, value in values.items()}

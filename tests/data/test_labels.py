@@ -54,7 +54,7 @@ def test_label_sets_may_come_from_a_generator():
 
 
 def test_an_unknown_order_is_refused_with_the_orders_there_are():
-    with pytest.raises(ValueError, match="frequency, alphabetical, shuffled, given, got 'random'"):
+    with pytest.raises(ValueError, match="frequency, alphabetical, shuffled, given, hierarchical, got 'random'"):
         order_label_names(LABEL_SETS, NAMES, "random")
     with pytest.raises(ValueError, match="got 'random'"):
         target_sequence([1], "random")
@@ -265,11 +265,11 @@ MESSAGES = {
     ),
     "an order of names": (
         lambda: order_label_names([], ["a"], "random"),
-        "label order must be one of frequency, alphabetical, shuffled, given, got 'random'.",
+        "label order must be one of frequency, alphabetical, shuffled, given, hierarchical, got 'random'.",
     ),
     "an order": (
         lambda: target_sequence([1], "random"),
-        "label order must be one of frequency, alphabetical, shuffled, given, got 'random'.",
+        "label order must be one of frequency, alphabetical, shuffled, given, hierarchical, got 'random'.",
     ),
     "a choice": (
         lambda: encode_labels([], {}, "document 5", "drop"),
