@@ -22,10 +22,13 @@ from .generated import default_process
 # Name of the corpus, which is also its module, and its builder in that module.
 CORPORA = {
     "aapd": "AAPD",
+    "coco": "COCO",
     "generated": "GeneratedCorpus",
     "goemotions": "GoEmotions",
     "rcv1_v2": "RCV1V2",
+    "ren_cecps": "RenCECps",
     "reuters21578": "Reuters21578",
+    "yelp": "Yelp",
 }
 
 __all__ = ["CORPORA", "default_process", "load", "load_builder"]
@@ -63,7 +66,7 @@ def load(
     streaming: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> datasets.Dataset | datasets.DatasetDict | datasets.IterableDataset | datasets.IterableDatasetDict:
-    """Load a corpus with the columns `id`, `text` and `labels`.
+    """Load a corpus with the columns `id`, `text` (in configurations of images `image`) and `labels`.
 
     Without streaming the corpus is generated once into the cache; a changed source file is noticed (by size and time
     of modification) and read again. If a split's size is not that of the complete published files, a warning says so.

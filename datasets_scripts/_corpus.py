@@ -1,5 +1,6 @@
 """What the builders of published corpora share: finding their files, and checks on labels, texts and counts."""
 
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -24,12 +25,14 @@ class CorpusConfig(datasets.BuilderConfig):
             files do.
         common_files: Names of the files that every split needs in addition.
         expected_documents: For each split the number of documents in the complete published files.
+        expected_total: Number of documents of all splits, where the published files have no splits.
         how_to_obtain: Address, licence and file names, for the error that says a file is missing.
     """
 
     split_files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     common_files: tuple[str, ...] = ()
     expected_documents: Mapping[str, int] = field(default_factory=dict)
+    expected_total: int | None = None
     how_to_obtain: str = ""
 
     def find_sources(self) -> dict[str, tuple[Path, ...]]:
@@ -99,7 +102,8 @@ class CorpusConfig(datasets.BuilderConfig):
 class CorpusBuilder(datasets.GeneratorBasedBuilder):
     """Base of the builders of published corpora.
 
-    A subclass gives `BUILDER_CONFIGS`, the class attributes below, and `_generate_examples(split, files)`.
+    A subclass gives `BUILDER_CONFIGS`, the class attributes below, and `_generate_examples(split, files)`. One whose
+    columns or labels depend on the configuration or the files overrides `features`.
     """
 
     BUILDER_CONFIG_CLASS = CorpusConfig
@@ -114,11 +118,15 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(
             description=self.DESCRIPTION,
-            features=corpus_features(self.LABEL_NAMES),
+            features=self.features(),
             homepage=self.HOMEPAGE,
             license=self.LICENSE,
             citation=self.CITATION,
         )
+
+    def features(self) -> datasets.Features | None:
+        """The columns of the configuration; None if its labels are known only once files are read."""
+        return corpus_features(self.LABEL_NAMES)
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         # A tuple of files, not a list: `datasets` would deal the items of a list out to different workers.
@@ -129,7 +137,7 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
 
 
 def corpus_features(label_names: Sequence[str]) -> datasets.Features:
-    """The columns of every corpus."""
+    """The columns of every corpus of texts."""
     labels = datasets.List(datasets.ClassLabel(names=list(label_names)))
     return datasets.Features({"id": datasets.Value("string"), "text": datasets.Value("string"), "labels": labels})
 
@@ -162,6 +170,27 @@ def prepare(builder: datasets.DatasetBuilder, **kwargs: Any) -> None:
                 f"{split.num_examples:,}",
                 f"{expected[name]:,}",
             )
+    total = sum(split.num_examples for split in (builder.info.splits or {}).values())
+    expected_total = getattr(builder.config, "expected_total", None)
+    if expected_total not in (None, total):
+        logger.warning(
+            "%s, configuration %s: the splits have %s documents together, the complete published files have %s; "
+            "figures from this copy are not comparable with published ones",
+            builder.dataset_name,
+            builder.config.name,
+            f"{total:,}",
+            f"{expected_total:,}",
+        )
+
+
+def random_split(name: str) -> str:
+    """The split of a document in a corpus that is published without splits: by chance, but the same everywhere.
+
+    The SHA-256 of the name decides. Of ten documents eight are for training, one for validation and one for testing,
+    on average.
+    """
+    tenth = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % 10
+    return {8: "validation", 9: "test"}.get(tenth, "train")
 
 
 def check_labels(labels: Sequence[str], known: Collection[str], place: str) -> None:
@@ -201,6 +230,27 @@ def check_distinct(labels: Sequence[str], place: str) -> None:
     for label, count in Counter(labels).items():
         if count > 1:
             raise ValueError(f"{place}: the label {label!r} appears twice; remove one of the two")
+
+
+class EmptyTexts:
+    """Counts documents without text, in corpora of which it is not known that they have none."""
+
+    def __init__(self) -> None:
+        self._places: list[str] = []
+
+    def note(self, text: str, place: str) -> None:
+        """Take note of a document if its text is empty or white space; `place` is for the warning."""
+        if not text.strip():
+            self._places.append(place)
+
+    def report(self) -> None:
+        """Log one warning, with the number of documents and the first place, if any has no text."""
+        if self._places:
+            logger.warning(
+                "%d document(s) have no text (first: %s); leave them out of training",
+                len(self._places),
+                self._places[0],
+            )
 
 
 class RepeatedLabels:

@@ -43,7 +43,7 @@ class SplitStatistics:
 
     Args:
         documents: Number of documents.
-        words: Number of words (parts between white space) in all texts.
+        words: Number of words (parts between white space) in all texts; 0 for images.
         label_counts: Documents of each label, (L,) int.
     """
 
@@ -133,13 +133,15 @@ def _statistics(builder: datasets.GeneratorBasedBuilder, split: str, folder: Pat
     features = builder.info.features or {}
     total = SplitStatistics(0, 0, np.zeros(features["labels"].feature.num_classes, dtype=int))
     documents = builder.info.splits[split].num_examples if builder.info.splits else None
+    columns = [name for name in ("text", "labels") if name in features]
     with datasets.utils.tqdm(total=documents, desc=f"Counting {split} split", unit=" documents") as bar:
         for path in sorted(folder.glob(f"{_file_stem(builder, split)}*.parquet")):
             with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(batch_size=4096, columns=["text", "labels"]):
+                for batch in file.iter_batches(batch_size=4096, columns=columns):
                     labels = batch.column("labels").flatten().to_numpy()  # of all texts of the batch
                     total.documents += len(batch)
-                    total.words += sum(len(text.split()) for text in batch.column("text").to_pylist())
+                    if "text" in columns:
+                        total.words += sum(len(text.split()) for text in batch.column("text").to_pylist())
                     total.label_counts += np.bincount(labels, minlength=len(total.label_counts))
                     bar.update(len(batch))
     return total
@@ -158,7 +160,7 @@ def _statistics_table(builder: datasets.GeneratorBasedBuilder, statistics: dict[
                 f"{expected[split]:,}" if split in expected else "–",
                 f"{np.count_nonzero(counts.label_counts)} of {len(counts.label_counts)}",
                 f"{counts.label_counts.sum() / documents:.2f}",
-                f"{counts.words / documents:.1f}",
+                f"{counts.words / documents:.1f}" if "text" in (builder.info.features or {}) else "–",
             )
         )
     titles = ("split", "documents", "expected", "labels in use", "labels per document", "words per document")

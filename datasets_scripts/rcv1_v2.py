@@ -6,7 +6,6 @@ CDs. Either way two splits are offered: that of LYRL2004, by date, and one of th
 
 import hashlib
 import heapq
-import logging
 import re
 import zipfile
 from collections.abc import Collection, Iterator, Sequence
@@ -19,10 +18,8 @@ from sgm_hf.data.hierarchy import line_pairs
 from sgm_hf.data.hierarchy import with_ancestors as with_ancestors_of
 from sgm_hf.data.lines import read_lines
 
-from ._corpus import CorpusBuilder, CorpusConfig, check_distinct, check_labels
+from ._corpus import CorpusBuilder, CorpusConfig, EmptyTexts, check_distinct, check_labels
 from ._files import find_file, naming_damage
-
-logger = logging.getLogger(__name__)
 
 # The order of rcv1.topics.hier, which is by name.
 LABEL_NAMES = tuple(
@@ -171,13 +168,11 @@ class RCV1V2(CorpusBuilder):
 
     def _generate_examples(self, split: str, files: tuple[Path, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
         documents = self._newsitems if isinstance(self.config, NewsitemConfig) else self._token_documents
-        empty = []
+        empty = EmptyTexts()
         for place, number, text, labels in documents(split, files):
-            if not text:
-                empty.append(place)
+            empty.note(text, place)
             yield number, {"id": str(number), "text": text, "labels": labels}
-        if empty:
-            logger.warning("%d document(s) have no text (first: %s); leave them out of training", len(empty), empty[0])
+        empty.report()
 
     def _token_documents(self, split: str, files: Sequence[Path]) -> Iterator[tuple[str, int, str, Sequence[str]]]:
         """Yield place, id, text and labels of the split's documents in the token files."""

@@ -53,12 +53,15 @@ def read_lines(path: Path, keep_ends: bool = False, encoding: str = "utf-8") -> 
         ) from error
 
 
-def read_json_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, dict[str, Any]]]:
+def read_json_lines(
+    path: Path, encoding: str = "utf-8", expected: str = _EXPECTED
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield line number and object of each line of a JSON Lines file that is not blank.
 
     Args:
         path: The file, plain or `.gz`.
         encoding: Its encoding.
+        expected: What a line should be, as a sentence for errors.
 
     Raises:
         ValueError: If a line cannot be read, is not a JSON object, gives a key twice or holds half a surrogate pair.
@@ -74,9 +77,9 @@ def read_json_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, 
         except (RecursionError, ValueError) as error:
             # The place in a JSON error counts lines from the start of this line, which would confuse.
             what = f"{error.msg} at character {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-            raise ValueError(f"{path}, line {number}: {_json_fault(error, what)}. {_EXPECTED}") from error
+            raise ValueError(f"{path}, line {number}: {_json_fault(error, what)}. {expected}") from error
         if not isinstance(record, dict):
-            raise ValueError(f"{path}, line {number}: a JSON {type(record).__name__}. {_EXPECTED}")
+            raise ValueError(f"{path}, line {number}: a JSON {type(record).__name__}. {expected}")
         yield number, record
 
 

@@ -1,6 +1,7 @@
 """Tests of datasets_scripts/__init__.py and of what all builders of published corpora share."""
 
 import ast
+import hashlib
 import os
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from sgm_hf import datasets_scripts
 from sgm_hf.datasets_scripts import CORPORA, load, load_builder
-from sgm_hf.datasets_scripts._corpus import CorpusBuilder, RepeatedLabels, check_distinct
+from sgm_hf.datasets_scripts._corpus import CorpusBuilder, EmptyTexts, RepeatedLabels, check_distinct, random_split
 
 PUBLISHED = [name for name in CORPORA if name != "generated"]
 
@@ -32,7 +33,8 @@ def test_the_builders_import_nothing_of_models():
 
 def test_an_unknown_corpus_is_named_with_the_known_ones():
     with pytest.raises(
-        ValueError, match="unknown corpus 'reuters', expected one of aapd, generated, goemotions, rcv1_v2"
+        ValueError,
+        match="unknown corpus 'reuters', expected one of aapd, coco, generated, goemotions, rcv1_v2, ren_cecps",
     ):
         load("reuters")
 
@@ -57,9 +59,9 @@ def test_a_missing_folder_is_explained_with_address_and_file_names(name, cache, 
 def test_features_are_id_text_and_a_list_of_class_labels(name):
     builder_class = getattr(__import__(f"sgm_hf.datasets_scripts.{name}", fromlist=[name]), CORPORA[name])
     assert issubclass(builder_class, CorpusBuilder)
-    assert (
-        len(set(builder_class.LABEL_NAMES)) == {"aapd": 54, "goemotions": 28, "rcv1_v2": 103, "reuters21578": 90}[name]
-    )
+    # Yelp's are those of the files.
+    counts = {"aapd": 54, "coco": 80, "goemotions": 28, "rcv1_v2": 103, "ren_cecps": 8, "reuters21578": 90, "yelp": 0}
+    assert len(set(builder_class.LABEL_NAMES)) == len(builder_class.LABEL_NAMES) == counts[name]
     for config in builder_class.BUILDER_CONFIGS:
         assert config.how_to_obtain and config.description
 
@@ -125,6 +127,29 @@ def test_looking_for_a_repeated_label_costs_as_much_as_there_are_labels(counted_
     with pytest.raises(ValueError, match="there: the label 'label 1999' appears twice"):
         check_distinct([*names, names[-1]], "there")
     assert count["comparisons"] < 20 * len(names)
+
+
+def test_texts_that_are_empty_are_reported_once_with_the_first_place(caplog):
+    empty = EmptyTexts()
+    empty.note("word", "line 1")
+    empty.report()
+    assert not caplog.records
+    empty.note(" \n", "line 2")
+    empty.note("", "line 3")
+    empty.report()
+    assert [record.getMessage() for record in caplog.records] == [
+        "2 document(s) have no text (first: line 2); leave them out of training"
+    ]
+
+
+def test_a_split_by_chance_is_the_same_everywhere_and_has_eight_of_ten_documents_for_training():
+    names = [f"corpus {number}" for number in range(10_000)]
+    # The remainder of the first 64 bits is that of the last decimal digit.
+    digits = [str(int(hashlib.sha256(name.encode()).hexdigest()[:16], 16))[-1] for name in names]
+    splits = [random_split(name) for name in names]
+    assert splits == [{"8": "validation", "9": "test"}.get(digit, "train") for digit in digits]
+    assert splits.count("train") / len(names) == pytest.approx(0.8, abs=0.02)
+    assert splits.count("test") / len(names) == pytest.approx(0.1, abs=0.02)
 
 
 def test_documents_with_repeated_labels_are_reported_once_with_the_first_place(caplog):
