@@ -51,6 +51,7 @@ CODE_FILES = (
     "pipeline_sgm.py",
     "private_sgm.py",
     "tokenization_sgm.py",
+    "windows_sgm.py",
 )
 
 # In what the members of an ensemble may differ.
@@ -61,6 +62,9 @@ MEMBER_SETTINGS = (
     "encoder_hidden_size",
     "encoder_layers",
     "encoder_max_length",
+    "encoder_window",
+    "encoder_overlap",
+    "encoder_special_tokens",
     "cell",
     "decoder_hidden_size",
     "decoder_layers",
@@ -98,13 +102,18 @@ class SGMConfig(PreTrainedConfig):
     Args:
         vocab_size: Number of words, special tokens included (paper: 30,000 AAPD, 50,000 RCV1-V2).
         embedding_size: Size *k* of the word embeddings (paper: 256 AAPD, 512 RCV1-V2).
-        encoder: Kind of encoder: "recurrent", a bidirectional LSTM over word embeddings (eq. 2-3).
-        encoder_config: Configuration of a pre-trained encoder, for kinds of encoder that have one; `vocab_size` and
-            `pad_token_id` are then its.
+        encoder: Kind of encoder: "recurrent", a bidirectional LSTM over word embeddings (eq. 2-3), or "pretrained",
+            any encoder of Transformers, which `encoder_config` describes.
+        encoder_config: Configuration of a pre-trained encoder; `vocab_size` and `pad_token_id` are then its.
         encoder_hidden_size: Size of one direction of the encoder; a word's state has twice this size.
         encoder_layers: Number of layers of the encoder.
         encoder_max_length: Words after which the encoder stops reading; the lexical branch reads all that the
             tokenizer leaves. Default: none.
+        encoder_window: Tokens that a pre-trained encoder reads at once; a longer text is read in overlapping windows.
+            Default: as many as it has positions for.
+        encoder_overlap: Tokens that a window has in common with the one before it; default a quarter of the window.
+        encoder_special_tokens: How many tokens the tokenizer puts before and after each text, such as `[1, 1]` for
+            [CLS] and [SEP]; they are put around each window. Default: none.
         cell: Recurrent cell of the decoder: "lstm" (eq. 7).
         decoder_hidden_size: Size of the decoder.
         decoder_layers: Number of layers of the decoder (paper: 1 AAPD, 2 RCV1-V2).
@@ -166,11 +175,14 @@ class SGMConfig(PreTrainedConfig):
 
     vocab_size: int = 30000
     embedding_size: int = 256
-    encoder: Literal["recurrent"] = "recurrent"
+    encoder: Literal["recurrent", "pretrained"] = "recurrent"
     encoder_config: dict[str, Any] | PreTrainedConfig | None = None
     encoder_hidden_size: int = 256
     encoder_layers: int = 2
     encoder_max_length: int | None = None
+    encoder_window: int | None = None
+    encoder_overlap: int | None = None
+    encoder_special_tokens: list[int] | None = None
     cell: Literal["lstm"] = "lstm"
     decoder_hidden_size: int = 512
     decoder_layers: int = 1
@@ -291,11 +303,41 @@ class SGMConfig(PreTrainedConfig):
             raise ValueError(f"id2label must name each label once, but these appear twice: {twice!r:.200}.")
 
     def validate_encoder(self) -> None:
-        """Part of `@strict` validation: no configuration is given that the encoder would not look at."""
-        if self.encoder == "recurrent" and self.encoder_config is not None:
+        """Part of `@strict` validation: a pre-trained encoder has its configuration, and no other encoder has one."""
+        of_pretrained = ("encoder_config", "encoder_window", "encoder_overlap", "encoder_special_tokens")
+        given = [name for name in of_pretrained if getattr(self, name) is not None]
+        if self.encoder != "pretrained" and given:
             raise ValueError(
-                "encoder_config is the configuration of a pre-trained encoder, which encoder='recurrent' is not; "
-                "leave it out, or choose another encoder."
+                f"{given[0]} is a setting of a pre-trained encoder, which encoder={self.encoder!r} is not; leave it "
+                "out, or choose encoder='pretrained'."
+            )
+        if self.encoder != "pretrained":
+            return
+        if self.encoder_config is None:
+            raise ValueError(
+                "encoder='pretrained' needs encoder_config, the configuration of a model of Transformers; "
+                "SGMForMultiLabelGeneration.from_encoder_pretrained takes it from a checkpoint, with its weights."
+            )
+        if not isinstance(getattr(self.encoder_config, "hidden_size", None), int):
+            raise ValueError(
+                f"encoder_config is of a {self.encoder_config.model_type!r} model, which has no hidden_size; give an "
+                "encoder whose states all have one size, such as BERT, T5 or ViT."
+            )
+        if self.word_dropout:
+            raise ValueError(
+                f"word_dropout is {self.word_dropout}, but a pre-trained encoder drops out as encoder_config says; "
+                "leave it out."
+            )
+        window, overlap = self.encoder_window, self.encoder_overlap
+        if (window is not None and window < 1) or (overlap is not None and overlap < 0):
+            raise ValueError(
+                f"encoder_window is {window} and encoder_overlap {overlap}; give numbers of tokens, above 0 and from "
+                "0 on."
+            )
+        around = self.encoder_special_tokens
+        if around is not None and (len(around) != 2 or min(around) < 0):
+            raise ValueError(
+                f"encoder_special_tokens is {around}; give how many are before and how many after a text, as [1, 1]."
             )
 
     def validate_untrained_labels(self) -> None:

@@ -11,11 +11,13 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
 
 from .configuration_sgm import SGMConfig
 from .cpu_sgm import SGMDropout
+from .windows_sgm import Windows, make_windows
 
 
 @dataclass
@@ -81,6 +83,40 @@ def first_words(inputs: dict[str, Any], longest: int | None) -> dict[str, Any]:
     return {
         name: value[:, :longest] if name in names and value is not None else value for name, value in inputs.items()
     }
+
+
+def word_mask(
+    input_ids: torch.Tensor | None,
+    attention_mask: torch.Tensor | None,
+    inputs_embeds: torch.Tensor | None,
+    pad_token_id: int | None,
+) -> torch.Tensor:
+    """Which places of padded texts hold words.
+
+    Args:
+        input_ids: Word ids, (B, T) int64.
+        attention_mask: 1 for words, 0 for padding, (B, T); by default, what is not the padding word.
+        inputs_embeds: In place of `input_ids`, (B, T, ...).
+        pad_token_id: The padding word; without one, and of embeddings, all are words by default.
+
+    Returns:
+        (B, T) bool.
+
+    Raises:
+        ValueError: If neither or both of `input_ids` and `inputs_embeds` are given, or padding is on the left.
+    """
+    if (input_ids is None) == (inputs_embeds is None):
+        raise ValueError("Give the encoder either input_ids or inputs_embeds, not both and not neither.")
+    words = cast(torch.Tensor, inputs_embeds if input_ids is None else input_ids)  # (B, T, ...)
+    if attention_mask is not None:
+        mask = attention_mask.bool()  # (B, T)
+    elif input_ids is not None and pad_token_id is not None:
+        mask = input_ids.ne(pad_token_id)  # (B, T)
+    else:
+        mask = words.new_ones(words.shape[:2], dtype=torch.bool)  # (B, T)
+    if (mask[:, 1:] & ~mask[:, :-1]).any():
+        raise ValueError("The attention mask must have its padding on the right: tokenizer.padding_side='right'.")
+    return mask
 
 
 class SGMBidirectionalLSTM(GradientCheckpointingLayer):
@@ -171,17 +207,8 @@ class SGMRecurrentEncoder(SGMEncoder):
         Raises:
             ValueError: If neither or both of `input_ids` and `inputs_embeds` are given, or padding is on the left.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("Give the encoder either input_ids or inputs_embeds, not both and not neither.")
+        mask = word_mask(input_ids, attention_mask, inputs_embeds, self.embed_tokens.padding_idx)  # (B, T)
         states = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds  # (B, T, embedding_size)
-        if attention_mask is not None:
-            mask = attention_mask.bool()  # (B, T)
-        elif input_ids is not None:
-            mask = input_ids.ne(cast(int, self.embed_tokens.padding_idx))  # (B, T)
-        else:
-            mask = states.new_ones(states.shape[:2], dtype=torch.bool)  # (B, T)
-        if (mask[:, 1:] & ~mask[:, :-1]).any():
-            raise ValueError("The attention mask must have its padding on the right: tokenizer.padding_side='right'.")
         reversal = reversal_index(mask.sum(dim=1), mask.shape[1])  # (B * T)
 
         if self.training and self.word_dropout:
@@ -222,5 +249,161 @@ def final_states(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return final.masked_fill(num_own[:, None] == 0, 0.0)  # (B, H)
 
 
+class SGMPretrainedEncoder(SGMEncoder):
+    """Any encoder of Transformers with its own words, or of images with its own patches.
+
+    Of a model with encoder and decoder, such as T5, it is the encoder. A text longer than the encoder reads is read in
+    overlapping windows (`windows_sgm.py`). The summary is the mean of the states.
+    """
+
+    def __init__(self, config: SGMConfig):
+        super().__init__()
+        self.config = cast(PreTrainedConfig, config.encoder_config)
+        dtype = torch.get_default_dtype()  # not what encoder_config says of the weights it was saved with
+        self.model = encoder_of(AutoModel.from_config(self.config, dtype=dtype))
+        self.main_input_name = self.model.main_input_name
+        self.states_are_words = self.main_input_name == "input_ids"
+        self.output_size = self.summary_size = self.config.hidden_size
+        self.pad_token_id = config.pad_token_id
+        self.num_around = config.encoder_special_tokens or [0, 0]
+        self.window, self.overlap = window_size(config, position_limit(self.model))
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The encoder's embeddings of words, or of patches."""
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the embeddings by `value`, and says so in the encoder's configuration."""
+        self.model.set_input_embeddings(value)
+        self.config.vocab_size = len(cast(torch.Tensor, value.weight))
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs: Any,
+    ) -> SGMEncoderOutput:
+        """Encodes texts, or images.
+
+        Args:
+            input_ids: Token ids, padded on the right, (B, T) int64.
+            attention_mask: 1 for tokens, 0 for padding, (B, T); by default, what is not the padding token.
+            inputs_embeds: In place of `input_ids`, (B, T, embedding size).
+            pixel_values: Of an encoder of images, (B, channels, height, width).
+            token_type_ids: Of an encoder that knows such, (B, T) int64.
+            output_hidden_states: Whether to return the output of each layer.
+            **kwargs: Passed to the encoder, if it takes them.
+
+        Returns:
+            States (B, T', H) of the tokens, T' = T, or of the patches of images.
+
+        Raises:
+            ValueError: If neither or both of `input_ids` and `inputs_embeds` are given, or padding is on the left; if
+                an encoder of images gets no `pixel_values`, or another one gets some.
+        """
+        options = {"output_hidden_states": bool(output_hidden_states), **kwargs}
+        if (pixel_values is None) == (self.main_input_name == "pixel_values"):
+            raise ValueError(
+                f"The encoder, of type {self.config.model_type!r}, reads {self.main_input_name}; give it these."
+            )
+        if pixel_values is not None:
+            output = self.run_model(pixel_values=pixel_values, **options)
+            states = output.last_hidden_state  # (B, T', H)
+            mask = states.new_ones(states.shape[:2], dtype=torch.bool)  # (B, T')
+            return self.output(states, mask, output.hidden_states)
+        mask = word_mask(input_ids, attention_mask, inputs_embeds, self.pad_token_id)  # (B, T)
+        if mask.numel() == 0:  # no text, or texts without a token
+            dtype, device = self.model.dtype, mask.device
+            return self.output(torch.zeros(*mask.shape, self.output_size, dtype=dtype, device=device), mask)
+        texts = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "token_type_ids": token_type_ids}
+        windows = self.windows_of(mask)
+        if windows is not None:
+            texts = {name: value if value is None else windows.cut(value) for name, value in texts.items()}
+        read = mask if windows is None else windows.mask  # (N, W)
+        # A text without a token reads its first padding, so that no softmax is empty; nothing looks at its state.
+        read = read | (torch.arange(read.shape[1], device=read.device) == 0)  # (N, W)
+        if windows is not None and input_ids is not None and self.pad_token_id is not None:
+            texts["input_ids"] = texts["input_ids"].masked_fill(~read, self.pad_token_id)  # (N, W)
+        output = self.run_model(attention_mask=read.long(), **texts, **options)
+        layers = output.hidden_states
+        if windows is None:
+            return self.output(output.last_hidden_state, mask, layers)
+        merged = None if layers is None else tuple(map(windows.merge, layers))  # (B, T, H) each
+        return self.output(windows.merge(output.last_hidden_state), mask, merged)
+
+    def run_model(self, **inputs: Any) -> BaseModelOutput:
+        """Runs the encoder on what it takes of some inputs."""
+        known = signature(self.model.forward).parameters
+        takes_any = "kwargs" in known
+        ours = {"output_hidden_states"} if takes_any else set()
+        given = {name: value for name, value in inputs.items() if value is not None and name in {*known, *ours}}
+        return self.model(**given, return_dict=True) if takes_any or "return_dict" in known else self.model(**given)
+
+    def windows_of(self, mask: torch.Tensor) -> Windows | None:
+        """The windows of texts with mask (B, T); None where each fits into one."""
+        if self.window is None or mask.shape[1] <= self.window:
+            return None
+        return make_windows(mask.sum(dim=1), mask.shape[1], self.window, self.overlap, *self.num_around)
+
+    def output(
+        self, states: torch.Tensor, mask: torch.Tensor, hidden_states: tuple[torch.Tensor, ...] | None = None
+    ) -> SGMEncoderOutput:
+        """Completes states (B, T', H) with mask (B, T')."""
+        total = (states * mask[..., None]).sum(dim=1)  # (B, H)
+        summary = total / mask.sum(dim=1, keepdim=True).clamp(min=1)  # (B, H)
+        return SGMEncoderOutput(
+            last_hidden_state=states, mask=mask, summary=summary.to(states.dtype), hidden_states=hidden_states
+        )
+
+
+def encoder_of(model: PreTrainedModel) -> PreTrainedModel:
+    """A model without the parts that nothing here looks at: its decoder, and the pooler over its first token."""
+    encoder = model.get_encoder() if model.config.is_encoder_decoder else model
+    if getattr(encoder, "pooler", None) is not None and "add_pooling_layer" in signature(type(model)).parameters:
+        encoder.pooler = None
+    return encoder
+
+
+def position_limit(model: PreTrainedModel) -> int | None:
+    """The most tokens that an encoder has positions for; None where they are relative."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    for name, module in model.named_modules():
+        # RoBERTa counts positions from behind that of padding.
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            limit = module.num_embeddings - module.padding_idx - 1
+    return limit
+
+
+def window_size(config: SGMConfig, limit: int | None) -> tuple[int | None, int]:
+    """The tokens of a window, None where a text is read whole, and how many of them two neighbours have in common.
+
+    Args:
+        config: Of the model.
+        limit: The most tokens that the encoder has positions for.
+
+    Raises:
+        ValueError: If the encoder does not read as many, or nothing new is left to a window.
+    """
+    window = limit if config.encoder_window is None else config.encoder_window
+    if window is None:
+        return None, 0
+    if limit is not None and window > limit:
+        raise ValueError(
+            f"encoder_window is {window}, but the encoder has positions for {limit} tokens; give no more."
+        )
+    overlap = window // 4 if config.encoder_overlap is None else config.encoder_overlap
+    room = window - sum(config.encoder_special_tokens or ())
+    if overlap >= room:
+        raise ValueError(
+            f"encoder_overlap is {overlap}, but a window of {window} tokens has room for {room} of the text; give a "
+            "smaller overlap, or a larger encoder_window."
+        )
+    return window, overlap
+
+
 # The kinds of `SGMConfig.encoder`.
-ENCODERS: dict[str, type[SGMEncoder]] = {"recurrent": SGMRecurrentEncoder}
+ENCODERS: dict[str, type[SGMEncoder]] = {"recurrent": SGMRecurrentEncoder, "pretrained": SGMPretrainedEncoder}

@@ -341,7 +341,8 @@ class SGMGenerationMixin(SearchHooks):
         wants_scores |= scoring.lexical_weight > 0 and config.num_beams > 1  # all beams are compared anew
         constraints = self._resolve_constraints(config, model_kwargs, options)
         encoder_outputs = model_kwargs.get("encoder_outputs") or [None]
-        sources = (inputs, model_kwargs.get("input_ids"), model_kwargs.get("inputs_embeds"), encoder_outputs[0])
+        names = ("input_ids", "inputs_embeds", self.encoder.main_input_name)
+        sources = (inputs, *map(model_kwargs.get, names), encoder_outputs[0])
         if any(source is not None and len(source) == 0 for source in sources):
             output = self._empty_output(config, wants_scores)
             return output if config.return_dict_in_generate else output.sequences
@@ -420,7 +421,7 @@ class SGMGenerationMixin(SearchHooks):
         elif "length_penalty" not in given:
             config.length_penalty = 0.0  # a hypothesis' score is log p(y|x)
         input_ids = model_kwargs.get("input_ids") if inputs is None else inputs
-        are_words = self.encoder.main_input_name == "input_ids"
+        are_words = self.encoder.main_input_name == "input_ids" and self.config.pad_token_id is not None
         if are_words and input_ids is not None and model_kwargs.get("attention_mask") is None:
             model_kwargs["attention_mask"] = input_ids.ne(self.config.pad_token_id)
         return config, model_kwargs

@@ -18,13 +18,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
+from transformers import AutoModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from .attention_sgm import at_least_float32
 from .configuration_sgm import SGMConfig
 from .decoder_sgm import SGMDecoder, SGMDecoderState, SGMLabelDecoder
-from .encoders_sgm import ENCODERS, SGMEncoder, SGMEncoderOutput, first_words
+from .encoders_sgm import ENCODERS, SGMEncoder, SGMEncoderOutput, SGMPretrainedEncoder, encoder_of, first_words
 from .ensemble_sgm import SGMEnsembleDecoder, SGMEnsembleEncoder, ensemble_config
 from .generation_sgm import SGMGenerationMixin, default_generation_config
 from .lexical_sgm import UNTRAINED_LOG_ODDS, SGMLexicalBranch
@@ -204,6 +205,51 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
         model.generation_config = copy.deepcopy(models[0].generation_config)
         return model.eval()
 
+    @classmethod
+    def from_encoder_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *, encoder_kwargs: Any = None, **settings: Any
+    ) -> "SGMForMultiLabelGeneration":
+        """Makes a new model around a pre-trained encoder of Transformers, with its weights.
+
+        Of a model with encoder and decoder, such as T5, the encoder is taken. What is saved later holds configuration
+        and weights of the encoder: it loads without this checkpoint.
+
+        Args:
+            pretrained_model_name_or_path: Folder, or name of a repository; weights in safetensors only.
+            encoder_kwargs: Arguments of `AutoModel.from_pretrained`, by name, such as `revision`.
+            **settings: Of [`SGMConfig`], such as `id2label`; `encoder_special_tokens` for texts in windows.
+
+        Returns:
+            A model in evaluation mode, whose decoder is random.
+
+        Raises:
+            ValueError: If the checkpoint lacks weights of the encoder, or `SGMConfig` refuses the settings.
+            OSError: If there is no such checkpoint, or its weights are not in safetensors.
+
+        Examples:
+            >>> labels = {0: "economy", 1: "sport"}
+            >>> model = SGMForMultiLabelGeneration.from_encoder_pretrained("bert-base-uncased", id2label=labels)
+        """
+        options = {"dtype": torch.float32, **(encoder_kwargs or {})}
+        refuse_pickles(options.pop("use_safetensors", True))
+        whole, loading_info = AutoModel.from_pretrained(
+            pretrained_model_name_or_path, use_safetensors=True, output_loading_info=True, **options
+        )
+        encoder = encoder_of(whole)
+        missing = {name for name, one in whole.named_parameters() if any(one is own for own in encoder.parameters())}
+        missing &= set(loading_info["missing_keys"])
+        if missing:
+            raise ValueError(
+                f"The weights of {pretrained_model_name_or_path} lack {len(missing)} of the encoder, such as "
+                f"{min(missing)}; give a checkpoint of the whole encoder."
+            )
+        encoder_config = copy.deepcopy(whole.config)
+        if os.path.exists(pretrained_model_name_or_path):
+            encoder_config.name_or_path = ""  # a path of this machine tells others nothing
+        model = cls(SGMConfig(encoder="pretrained", encoder_config=encoder_config, **settings)).to(encoder.dtype)
+        cast(SGMPretrainedEncoder, model.encoder).model.load_state_dict(encoder.state_dict())
+        return model.eval()
+
     @property
     def attends_to_words(self) -> bool:
         """Whether `cross_attentions` has a weight for each word of the text."""
@@ -334,8 +380,9 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
         if self.lexical is not None and lexical_logits is None:
             if input_ids is None:
                 raise ValueError("The lexical branch reads words: give input_ids, or lexical_logits in its place.")
-            pad_token_id = cast(int, self.config.pad_token_id)  # of all that read words
-            mask = input_ids.ne(pad_token_id) if attention_mask is None else attention_mask  # (B, T)
+            mask = attention_mask  # (B, T)
+            if mask is None and self.config.pad_token_id is not None:
+                mask = input_ids.ne(self.config.pad_token_id)  # (B, T)
             lexical_logits = self.lexical(input_ids, mask)  # (B, L)
         texts = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds}
         encoded = self.encoder(**first_words(texts, self.config.encoder_max_length), **kwargs)

@@ -293,7 +293,7 @@ class MultiLabelGenerationPipeline(Pipeline):
 
     def _collate(self, encoded: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Pad the word ids of texts, and what else the tokenizer gives the model; (B, T) each, with the mask."""
-        padding = {"input_ids": self.tokenizer.pad_token_id, "token_type_ids": self.tokenizer.pad_token_type_id}
+        padding = {"input_ids": self.tokenizer.pad_token_id or 0, "token_type_ids": self.tokenizer.pad_token_type_id}
         texts = [{**text, "attention_mask": [1] * len(text["input_ids"])} for text in encoded]
         return {
             name: pad_sequence(

@@ -15,7 +15,7 @@ class MultiLabelCollator:
     """Pad the documents of a batch and write their label sets as target sequences that end in `eos`.
 
     Args:
-        pad_token_id: Token id that fills `input_ids`.
+        pad_token_id: Token id that fills `input_ids`; of None 0 does: the mask says what is padding.
         num_labels: Number of labels L; `eos` is L.
         label_order: "frequency", "alphabetical" and "hierarchical" sort a document's labels by id (the ids are in that
             order), "given" keeps the order they have, "shuffled" permutes them afresh for each document in each epoch.
@@ -31,14 +31,14 @@ class MultiLabelCollator:
 
     def __init__(
         self,
-        pad_token_id: int,
+        pad_token_id: int | None,
         num_labels: int,
         label_order: str = "frequency",
         seed: int = 0,
         pad_token_type_id: int = 0,
         keep_index: bool = False,
     ):
-        self.pad_values = {"input_ids": pad_token_id, "token_type_ids": pad_token_type_id}  # others: 0
+        self.pad_values = {"input_ids": pad_token_id or 0, "token_type_ids": pad_token_type_id}  # others: 0
         self.num_labels, self.label_order, self.seed, self.epoch = num_labels, label_order, seed, 0
         self.keep_index = keep_index
 

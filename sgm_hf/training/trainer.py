@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -171,7 +171,7 @@ class SGMTrainer(PushingTrainer, CalibratingTrainer, ResumableTrainer, BranchTra
         config = self.model.config
         pad_token_type_id = getattr(self.processing_class, "pad_token_type_id", 0)
         return MultiLabelCollator(
-            cast(int, config.pad_token_id),  # of all that read words
+            config.pad_token_id,
             config.num_labels,
             config.label_order,
             self.args.seed,
