@@ -45,6 +45,7 @@ CODE_FILES = (
     "generation_sgm.py",
     "handler.py",
     "label_sets_sgm.py",
+    "label_texts_sgm.py",
     "lexical_sgm.py",
     "loading_sgm.py",
     "modeling_sgm.py",

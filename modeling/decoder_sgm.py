@@ -21,6 +21,7 @@ from .attention_sgm import ATTENTIONS, at_least_float32
 from .configuration_sgm import SGMConfig
 from .cpu_sgm import SGMDropout
 from .encoders_sgm import SGMEncoder, SGMEncoderOutput
+from .label_texts_sgm import mixed_rows, rows_like
 
 
 class SGMLabelFeedback(nn.Module):
@@ -45,14 +46,19 @@ class SGMLabelFeedback(nn.Module):
         """Whether the whole distribution y_{t-1} is fed back, not the label alone."""
         return self.kind != "previous_label"
 
-    def add_labels(self, count: int) -> None:
-        """Gives `count` more labels the average embedding of those there are."""
+    def add_labels(self, count: int, shares: torch.Tensor | None = None) -> None:
+        """Gives `count` more labels shares (count, L) of the embeddings of those there are; equal ones by default."""
         weight = self.embed_labels.weight  # (L + 3, E)
         labels, others = weight[: self.num_labels], weight[self.num_labels :]  # (L, E), (3, E)
-        added = labels.mean(dim=0, keepdim=True).expand(count, -1)  # (count, E)
+        added = mixed_rows(labels, count, shares)  # (count, E)
         self.embed_labels.weight = _parameter_like(weight, [labels, added, others])  # (L + count + 3, E)
         self.num_labels += count
         self.embed_labels.num_embeddings += count
+
+    def set_label_vectors(self, vectors: torch.Tensor) -> None:
+        """Gives the labels' embeddings the direction of vectors (L, ...) and their own usual length."""
+        weight = self.embed_labels.weight[: self.num_labels]  # (L, E)
+        weight.copy_(rows_like(vectors, weight))  # (L, E)
 
     def average(self, probabilities: torch.Tensor) -> torch.Tensor:
         """The average label embedding ē (eq. 11), (R, E), of probabilities (R, L + 1)."""
@@ -198,8 +204,12 @@ class SGMLabelDecoder(nn.Module):
 
     attends_to_states: bool  # whether its steps return attention weights over the encoder's states
 
-    def add_labels(self, count: int) -> None:
-        """Adds `count` labels after those it has."""
+    def add_labels(self, count: int, shares: torch.Tensor | None = None) -> None:
+        """Adds `count` labels after those it has; see [`~SGMDecoder.add_labels`]."""
+        raise NotImplementedError
+
+    def set_label_vectors(self, vectors: torch.Tensor) -> None:
+        """Gives the labels' rows the direction of vectors (L, ...); see [`~SGMDecoder.set_label_vectors`]."""
         raise NotImplementedError
 
     def start(self, encoded: SGMEncoderOutput, num_rows: int, num_left_out: int = 0) -> SGMDecoderState:
@@ -262,16 +272,31 @@ class SGMDecoder(SGMLabelDecoder):
         self.dropout = SGMDropout(config.dropout)
         self.lexical = SGMLexicalScorer(config) if config.lexical_in_decoder else None
 
-    def add_labels(self, count: int) -> None:
-        """Gives `count` more labels the average output weights of those there are."""
+    def set_label_vectors(self, vectors: torch.Tensor) -> None:
+        """Gives embeddings and output weights of the labels the direction of their vectors.
+
+        Args:
+            vectors: (L, any size); where one is zero, what the label has stays.
+        """
+        self.feedback.set_label_vectors(vectors)
+        weight = self.output.weight[: self.num_labels]  # (L, H_d)
+        weight.copy_(rows_like(vectors, weight))  # (L, H_d)
+
+    def add_labels(self, count: int, shares: torch.Tensor | None = None) -> None:
+        """Adds labels whose embeddings and output weights are mixed from those there are.
+
+        Args:
+            count: Labels to add.
+            shares: Of each label that there is, (count, L); equal ones by default.
+        """
         for name in ("weight", "bias"):
             rows = getattr(self.output, name)  # (L + 1, ...)
             labels, eos = rows.split([self.num_labels, 1])  # (L, ...), (1, ...)
-            added = [labels.mean(dim=0, keepdim=True)] * count  # (1, ...) each
-            setattr(self.output, name, _parameter_like(rows, [labels, *added, eos]))  # (L + count + 1, ...)
+            added = mixed_rows(labels, count, shares)  # (count, ...)
+            setattr(self.output, name, _parameter_like(rows, [labels, added, eos]))  # (L + count + 1, ...)
         self.output.out_features += count
         self.num_labels += count
-        self.feedback.add_labels(count)
+        self.feedback.add_labels(count, shares)
 
     def start(self, encoded: SGMEncoderOutput, num_rows: int, num_left_out: int = 0) -> SGMDecoderState:
         """The state before the first step: s_0 from the encoder's summary through a learned projection.

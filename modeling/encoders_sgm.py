@@ -64,6 +64,18 @@ class SGMEncoder(nn.Module):
         """Replaces the word embeddings by `value`."""
         self.embed_tokens = value
 
+    @property
+    def word_vectors(self) -> torch.Tensor:
+        """The word embeddings' weights, (V, E), which say what words mean.
+
+        Raises:
+            ValueError: If the encoder does not read words.
+        """
+        embeddings = self.get_input_embeddings()
+        if not isinstance(embeddings, nn.Embedding):  # of images, these are maps of patches
+            raise ValueError("The encoder has no vectors of words to compare texts with; give vectors of the texts.")
+        return embeddings.weight  # (V, E)
+
     def output(self, states: torch.Tensor, mask: torch.Tensor) -> SGMEncoderOutput:
         """Completes states (B, T', H) with mask (B, T') that a caller gives without the rest of the output.
 

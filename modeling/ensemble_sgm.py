@@ -93,6 +93,11 @@ class SGMEnsembleEncoder(SGMEncoder):
             "single models, then average them again: SGMForMultiLabelGeneration.from_members(models)."
         )
 
+    @property
+    def word_vectors(self) -> torch.Tensor:
+        """Those of the first member, (V, E): all members know the same words."""
+        return self.members[0].word_vectors  # (V, E)
+
     def set_input_embeddings(self, value: nn.Module) -> None:
         """There is not one to replace."""
         self.get_input_embeddings()
@@ -116,10 +121,15 @@ class SGMEnsembleDecoder(SGMLabelDecoder):
         states_are_alike = encoder.states_are_words  # others may be of different things
         self.attends_to_states = states_are_alike and all(member.attends_to_states for member in self.members)
 
-    def add_labels(self, count: int) -> None:
-        """Gives every member `count` more labels."""
+    def add_labels(self, count: int, shares: torch.Tensor | None = None) -> None:
+        """Gives every member `count` more labels; as [`~SGMDecoder.add_labels`]."""
         for member in self.members:
-            member.add_labels(count)
+            member.add_labels(count, shares)
+
+    def set_label_vectors(self, vectors: torch.Tensor) -> None:
+        """Gives every member's rows of the labels the direction of vectors (L, ...)."""
+        for member in self.members:
+            member.set_label_vectors(vectors)
 
     def start(self, encoded: SGMEncoderOutput, num_rows: int, num_left_out: int = 0) -> SGMDecoderState:
         """The state before the first step, of all members; as [`~SGMDecoder.start`]."""

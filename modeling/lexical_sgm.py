@@ -104,12 +104,27 @@ class SGMLexicalBranch(nn.Module):
         self.bigrams = first[kept] * vocab_size + second[kept]  # (new K)
         self.vocab_size = vocab_size
 
-    def add_labels(self, count: int) -> None:
-        """Appends labels of which nothing is known: log-odds of -10 for every document, until the branch is fitted.
+    def add_labels(self, count: int, shares: torch.Tensor | None = None, likeness: torch.Tensor | None = None) -> None:
+        """Appends labels.
+
+        Without more than their number nothing is known of them: their log-odds are -10 for every document, until the
+        branch is fitted. Else their weights are mixed from those there are, and added to what each word says for
+        them by its meaning, which gets the length of a usual label's weights.
 
         Args:
             count: Labels to add.
+            shares: Of each label that there is, (count, L).
+            likeness: How much each word speaks for each new label, (V, count); given with `shares`.
         """
+        if shares is not None and likeness is not None:
+            weight = self.weight.float()  # (F, L)
+            usual = weight[: self.vocab_size].norm(dim=0).mean()  # ()
+            added = weight @ shares.T  # (F, count)
+            added[: self.vocab_size] += usual * F.normalize(likeness, dim=0)  # (V, count)
+            bias = shares @ self.bias.float()  # (count)
+            self.weight = torch.cat([self.weight, added.to(self.weight.dtype)], dim=1)  # (F, L + count)
+            self.bias = torch.cat([self.bias, bias.to(self.bias.dtype)])  # (L + count)
+            return
         self.weight = F.pad(self.weight, (0, count))  # (F, L + count)
         self.bias = F.pad(self.bias, (0, count), value=UNTRAINED_LOG_ODDS)  # (L + count)
 

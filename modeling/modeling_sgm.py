@@ -10,7 +10,7 @@ or samples of a document, which are adjacent), H_d decoder size, E label embeddi
 import copy
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoModel
+from transformers import AutoModel, PreTrainedTokenizerBase
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
@@ -28,6 +28,14 @@ from .decoder_sgm import SGMDecoder, SGMDecoderState, SGMLabelDecoder
 from .encoders_sgm import ENCODERS, SGMEncoder, SGMEncoderOutput, SGMPretrainedEncoder, encoder_of, first_words
 from .ensemble_sgm import SGMEnsembleDecoder, SGMEnsembleEncoder, ensemble_config
 from .generation_sgm import SGMGenerationMixin, default_generation_config
+from .label_texts_sgm import (
+    centred,
+    check_label_vectors,
+    shares_of_labels,
+    text_vectors,
+    text_words,
+    word_likeness,
+)
 from .lexical_sgm import UNTRAINED_LOG_ODDS, SGMLexicalBranch
 from .loading_sgm import check_hashes, check_names, check_values, refuse_pickles, unusable_weights
 from .private_sgm import LoadingHooks, is_loaded
@@ -303,16 +311,70 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
         self.config.num_untrained_labels = 0
 
     @torch.no_grad()
-    def add_labels(self, names: Sequence[str]) -> None:
+    def set_label_texts(self, texts: Mapping[str, str], tokenizer: PreTrainedTokenizerBase) -> int:
+        """Begins the training of a new model with labels that resemble each other as their texts do.
+
+        Label embeddings and output weights become the mean embeddings of the words of the labels' texts, of the length
+        that they had. Set the word embeddings before.
+
+        Args:
+            texts: The text of each label, such as a description; a label without one is described by its name.
+            tokenizer: The model's.
+
+        Returns:
+            The number of labels whose texts have words that the tokenizer knows; the others stay as they are.
+        """
+        words = text_words([texts.get(name, name) for name in self.config.id2label.values()], tokenizer)
+        self.set_label_vectors(text_vectors(centred(self.encoder.word_vectors), words))
+        return sum(map(bool, words))
+
+    @torch.no_grad()
+    def set_label_vectors(self, vectors: torch.Tensor) -> None:
+        """Begins the training of a new model with labels that resemble each other as these vectors do.
+
+        Args:
+            vectors: Of the labels' texts, from any encoder, (L, any size); a label whose vector is zero stays.
+
+        Raises:
+            ValueError: If there is not one for each label, or a number is not finite.
+        """
+        check_label_vectors(vectors, self.config.num_labels)
+        self.decoder.set_label_vectors(vectors.to(self.device))
+
+    @torch.no_grad()
+    def add_labels(
+        self,
+        names: Sequence[str],
+        texts: Mapping[str, str] | Sequence[str] | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        vectors: torch.Tensor | None = None,
+    ) -> None:
         """Adds labels to a trained model, after those it has; `resize_token_embeddings` is the same for words.
 
-        The labels get the ids from L on, so those of eos, bos and padding rise. They start as an average label. Until
-        they are trained ([`~SGMForMultiLabelGeneration.mark_labels_trained`]), `generate()` leaves them out, and so
-        predicts what it predicted before. Make the trainer or optimizer after this call: it replaces parameters.
+        The labels get the ids from L on, so those of eos, bos and padding rise. Without texts they start as an average
+        label. Until they are trained ([`~SGMForMultiLabelGeneration.mark_labels_trained`]), `generate()` leaves them
+        out, and so predicts what it predicted before.
+
+        With texts they can be predicted at once, and the predictions of all labels may change: a new label takes over
+        embeddings and output weights of the labels whose texts are most like its own, the less of them and the more
+        of an average label, the less like they are; in a lexical branch the words of its text, and words that are
+        used like them, speak for it.
+
+        Make the trainer or optimizer after this call: it replaces parameters.
+
+        Args:
+            names: The new labels.
+            texts: The texts of new and known labels by name, or those of the new ones in their order, such as
+                descriptions; a label without one is described by its name.
+            tokenizer: The model's; needed with `texts`.
+            vectors: Vectors of the texts of all labels, the new ones last, (L + number of names, any size), from
+                another encoder; by default the mean embeddings of the words. Without `texts` a lexical branch knows
+                nothing of the new labels.
 
         Raises:
             TypeError: If `names` is a single string, or a name is not a string.
-            ValueError: If there is none, or one appears twice or is among the labels already.
+            ValueError: If there is none, or one appears twice or is among the labels already; if there are texts
+                without a tokenizer, or one without a word that it knows; if vectors are not of all labels.
 
         Examples:
             >>> model.add_labels(["energy", "climate"])
@@ -327,12 +389,17 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
             raise ValueError(
                 f"add_labels() got {names!r:.200}, expected new names, each once; not new: {twice!r:.200}."
             )
+        shares = likeness = None
+        if texts is not None or vectors is not None:
+            check_label_vectors(vectors, self.config.num_labels + len(names))
+            words = [] if texts is None else self._new_label_words(names, texts, tokenizer)
+            shares, likeness = self._shares_and_likeness(words, vectors)  # (m, L), (V, m)
         self.config.id2label = dict(enumerate([*self.config.id2label.values(), *names]))
         self.config.label2id = {name: label_id for label_id, name in self.config.id2label.items()}
-        self.config.num_untrained_labels += len(names)
-        self.decoder.add_labels(len(names))
+        self.config.num_untrained_labels += len(names) if shares is None else 0
+        self.decoder.add_labels(len(names), shares)
         if self.lexical is not None:
-            self.lexical.add_labels(len(names))
+            self.lexical.add_labels(len(names), shares, likeness)
         thresholds = getattr(self.generation_config, "label_threshold", None)
         if isinstance(thresholds, list | tuple):  # the average here, too
             added = [sum(thresholds) / len(thresholds)] * len(names)
@@ -343,6 +410,46 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
         ids = default_generation_config(self.config)
         for name in ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id"):
             setattr(self.generation_config, name, getattr(ids, name))
+
+    def _new_label_words(
+        self, names: Sequence[str], texts: Mapping[str, str] | Sequence[str], tokenizer: PreTrainedTokenizerBase | None
+    ) -> list[list[int]]:
+        """The words of the texts of all labels, the new ones last, (L + m) lists."""
+        if tokenizer is None or not isinstance(texts, Mapping) and len(texts) != len(names):
+            raise ValueError(
+                f"add_labels() got {len(texts)} texts for {len(names)} names and the tokenizer {tokenizer!r:.80}; "
+                "give one text for each name, or texts by name, and the tokenizer of the model."
+            )
+        by_name = texts if isinstance(texts, Mapping) else dict(zip(names, texts, strict=True))
+        known = list(self.config.id2label.values())
+        words = text_words([by_name.get(name, name) for name in (*known, *names)], tokenizer)
+        for name, ids in zip(names, words[len(known) :], strict=True):
+            if not ids:
+                raise ValueError(
+                    f"the text of the new label {name!r}, {by_name.get(name, name)!r:.80}, has no word that the "
+                    "tokenizer knows; give another text, or add the label without texts."
+                )
+        return words
+
+    def _shares_and_likeness(
+        self, words: list[list[int]], vectors: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What new labels take of known ones, (m, L), and how much each word speaks for them, (V, m)."""
+        num_known, likeness = self.config.num_labels, None
+        if self.config.num_untrained_labels:
+            raise ValueError(
+                f"{self.config.num_untrained_labels} label(s), up to {self.config.id2label[num_known - 1]!r}, "
+                "were added without texts and are not trained; train them first, or add all labels with texts."
+            )
+        if words:
+            word_vectors = centred(self.encoder.word_vectors)  # (V, E)
+            of_words = text_vectors(word_vectors, words)  # (L + m, E)
+            vectors = of_words if vectors is None else vectors  # (L + m, ...)
+            if self.lexical is not None:
+                scale = self.lexical.scale[: len(word_vectors)]  # (V)
+                likeness = word_likeness(word_vectors, of_words[num_known:], words[num_known:], scale)  # (V, m)
+        vectors = cast(torch.Tensor, vectors).to(self.device)  # (L + m, ...)
+        return shares_of_labels(vectors[num_known:], vectors[:num_known]), likeness
 
     def freeze_encoder(self) -> None:
         """Keeps the word embeddings and the encoder as they are: training moves the decoder only."""

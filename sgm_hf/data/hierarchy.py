@@ -3,7 +3,6 @@
 A hierarchy gives each label its parent, or None where no label is above it. It is a forest: no label has two parents.
 """
 
-import json
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TypeVar
 
 from datasets import ClassLabel, Dataset, List
 
-from sgm_hf.data.lines import object_of_distinct_keys, read_lines
+from sgm_hf.data.lines import read_json_object, read_lines
 
 Label = TypeVar("Label", bound=Hashable)
 
@@ -80,14 +79,7 @@ def json_pairs(path: Path) -> Iterator[tuple[str, str, str | None]]:
     Raises:
         ValueError: If the file is no JSON object of names and names or null, or has a label twice.
     """
-    text = "".join(line for _, line in read_lines(path, keep_ends=True))
-    try:
-        entries = json.loads(text, object_pairs_hook=object_of_distinct_keys)
-    except (RecursionError, ValueError) as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); a label has one parent and is listed once.") from error
-    if not isinstance(entries, dict):
-        raise ValueError(f'{path}: a JSON {type(entries).__name__}, expected an object such as {{"child": "parent"}}.')
-    for child, parent in entries.items():
+    for child, parent in read_json_object(path).items():
         if parent is not None and not isinstance(parent, str):
             raise ValueError(f"{path}: the parent of {child!r} is {parent!r}; expected the name of a label, or null.")
         yield str(path), child, parent

@@ -7,11 +7,13 @@ as they are: any text is a name.
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
 
 from sgm_hf.data.hierarchy import label_depths
+from sgm_hf.data.lines import read_json_object
 
 LABEL_ORDERS = ("frequency", "alphabetical", "shuffled", "given", "hierarchical")
 UNKNOWN_LABELS = ("error", "count")
@@ -84,6 +86,32 @@ def order_label_names(
             raise ValueError("The label order hierarchical needs the labels' parents: give --label_hierarchy FILE.")
         depths = label_depths(parents)
     return sorted(names, key=lambda name: (depths.get(name, 0), -counts[name], name))
+
+
+def read_label_texts(path: str | Path, names: Sequence[str]) -> dict[str, str]:
+    """Read the texts of labels, such as descriptions, from a file.
+
+    Args:
+        path: A JSON file of one object, the texts by the labels' names; plain or `.gz`. It may have other labels, too.
+        names: The labels whose texts are wanted.
+
+    Returns:
+        The texts of those of the names that have one.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no such object, a text is empty, or none is of a label that is wanted.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file of label texts {path}; correct its path.")
+    texts = read_json_object(Path(path))
+    for name, text in texts.items():
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"{path}: the text of {name!r} is {text!r}; expected a text that is not empty.")
+    found = {name: texts[name] for name in names if name in texts}
+    if not found:
+        raise ValueError(f"{path} has no text of a label of the data: expected some of {_summary(names)}.")
+    return found
 
 
 def encode_labels(

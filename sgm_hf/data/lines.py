@@ -141,6 +141,22 @@ def _json_fault(error: Exception, what: str) -> str:
     return "nested too deeply" if isinstance(error, RecursionError) else f"not valid JSON ({what})"
 
 
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The content of a JSON file, plain or `.gz`, that is one object, such as `{"name": "text"}`.
+
+    Raises:
+        ValueError: If it is something else, or gives a key twice.
+    """
+    text = "".join(line for _, line in read_lines(path, keep_ends=True))
+    try:
+        content = json.loads(text, object_pairs_hook=object_of_distinct_keys)
+    except (RecursionError, ValueError) as error:
+        raise ValueError(f"{path}: {_json_fault(error, str(error))}; correct the file.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f'{path}: a JSON {type(content).__name__}, expected one object, such as {{"name": "value"}}.')
+    return content
+
+
 def object_of_distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make a JSON object; of a key given twice, only one of the values would be read."""
     record = dict(pairs)

@@ -76,6 +76,8 @@ def check_settings(model_args: ModelArguments, data_args: DataArguments, trainin
     check_evaluation_data(data_args, training_args)
     check_ranges(model_args, data_args)
     check_hierarchy(model_args, data_args)
+    if model_args.label_texts is not None and not Path(model_args.label_texts).is_file():
+        raise FileNotFoundError(f"--label_texts {model_args.label_texts}: there is no such file; correct its path.")
     if model_args.model_name_or_path is None:
         check_label_threshold(model_args, model_args.set_decoding)
     check_attention_figures(data_args, training_args)
@@ -208,6 +210,7 @@ def warn_of_idle_options(
         (not is_named, ("dataset_config", "dataset_revision", "data_dir"), "without --dataset_name"),
         (data_args.labels_columns is not None, ("labels_column", "label_separator"), "with --labels_columns"),
         (is_checkpoint, (*WORD_OPTIONS, "initial_vectors"), "with --model_name_or_path, whose words stay as they are"),
+        (is_checkpoint and not model_args.add_labels, ("label_texts",), "on a checkpoint without --add_labels true"),
         (model_args.attention == "none", ("context_input", "attention_size"), "with --attention none"),
         (feedback != "fixed_mixture", ("mixture_lambda",), "without --label_feedback fixed_mixture"),
         (feedback != "global_embedding", ("gate_activation",), "without --label_feedback global_embedding"),

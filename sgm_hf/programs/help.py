@@ -28,7 +28,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Words": (*WORD_OPTIONS, "max_length", "initial_vectors"),
     "Model": ("preset", "num_models"),
-    "Continuing a model": ("model_name_or_path", "add_labels", "freeze_encoder"),
+    "Continuing a model": ("model_name_or_path", "add_labels", "label_texts", "freeze_encoder"),
     "Generation": (),
     "Fine-tuning": (),
     "Training": (
@@ -104,7 +104,7 @@ def value_name(option: Field) -> str:
             return "|".join(map(str, get_args(kind)))
     if bool in kinds:
         return "true|false"
-    if option.name.endswith("_file") or option.name == "label_hierarchy":
+    if option.name.endswith("_file") or option.name in ("label_hierarchy", "label_texts"):
         return "FILE"
     if option.name.endswith("_dir"):
         return "FOLDER"

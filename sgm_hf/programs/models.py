@@ -14,7 +14,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from sgm_hf.data.hierarchy import parents_of_labels, read_label_hierarchy, with_ancestors
-from sgm_hf.data.labels import label_sets_of, order_label_names
+from sgm_hf.data.labels import label_sets_of, order_label_names, read_label_texts
 from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration, SGMTokenizer
 from sgm_hf.modeling.pipeline_sgm import check_vocabulary
 from sgm_hf.programs.checks import check_label_threshold
@@ -176,6 +176,28 @@ def set_initial_vectors(
     set_word_vectors(model, broadcast_object_list(made)[0])
 
 
+def set_initial_labels(
+    model: SGMForMultiLabelGeneration, tokenizer: PreTrainedTokenizerBase, label_texts: str | None
+) -> None:
+    """Give a new model labels that are like their texts; call it when it has its word vectors.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        label_texts: The file of texts, see `read_label_texts`; nothing is done without one.
+    """
+    if label_texts is None:
+        return
+    texts = read_label_texts(label_texts, list(model.config.label2id))
+    count = model.set_label_texts(texts, tokenizer)
+    logger.info(
+        "%d of %d labels have a text, %d of them or of the names have known words",
+        len(texts),
+        model.config.num_labels,
+        count,
+    )
+
+
 def check_contradictions(model_args: ModelArguments, config: SGMConfig, source: str) -> None:
     """Refuse settings that a model does not have.
 
@@ -195,8 +217,19 @@ def check_contradictions(model_args: ModelArguments, config: SGMConfig, source: 
         )
 
 
-def match_labels(model: SGMForMultiLabelGeneration, data_args: DataArguments, add_labels: bool) -> None:
+def match_labels(
+    model: SGMForMultiLabelGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    data_args: DataArguments,
+    model_args: ModelArguments,
+) -> None:
     """Add the training data's new labels to a checkpoint's model, most frequent first, or refuse them.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        data_args: The data settings.
+        model_args: Say whether labels are added, and which texts they have.
 
     Raises:
         ValueError: If there are any and they are not to be added.
@@ -207,14 +240,17 @@ def match_labels(model: SGMForMultiLabelGeneration, data_args: DataArguments, ad
     train = splits["train"]
     names = order_label_names(label_sets_of(train), train.features["labels"].feature.names, "frequency")
     unknown = [name for name in names if name not in model.config.label2id]
-    if unknown and not add_labels:
+    if unknown and not model_args.add_labels:
         raise ValueError(
             f"the training data has {len(unknown)} label(s) that the model of --model_name_or_path does not have, "
             f"first {min(unknown)!r}; add them with --add_labels true, or train a new model by leaving "
             "--model_name_or_path out."
         )
     if unknown:
-        model.add_labels(unknown)
+        texts = None
+        if model_args.label_texts is not None:
+            texts = read_label_texts(model_args.label_texts, [*model.config.label2id, *unknown])
+        model.add_labels(unknown, texts, tokenizer)
         logger.info("labels added to the model: %s", ", ".join(unknown))
 
 

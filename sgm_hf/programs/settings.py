@@ -125,6 +125,10 @@ class ModelArguments(GenerationOptions, ConfigOptions):
         "documents; none, random ones; or a file of GloVe, word2vec or fastText, as text.",
         "ppmi",
     )
+    label_texts: str | None = option(
+        "JSON file of the labels' texts by name, such as descriptions: a new model begins with labels that are like "
+        "their texts; with --add_labels the new ones take over from labels of like texts. No default."
+    )
     freeze_encoder: bool = option("Whether the encoder of --model_name_or_path is not trained.", False)
 
 

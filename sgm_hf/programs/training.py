@@ -19,6 +19,7 @@ from sgm_hf.programs.models import (
     match_labels,
     parents_of,
     set_generation,
+    set_initial_labels,
     set_initial_vectors,
     warn_of_targets,
 )
@@ -70,7 +71,7 @@ def build_trainer(
         model, tokenizer = load_checkpoint(checkpoint)
         check_contradictions(model_args, model.config, checkpoint)
         if training_args.do_train:
-            match_labels(model, data_args, model_args.add_labels)
+            match_labels(model, tokenizer, data_args, model_args)
         names = list(model.config.id2label.values())
     logger.info("reading the documents")
     splits = arrange_splits(load_splits(data_args, names), data_args)
@@ -99,6 +100,7 @@ def build_trainer(
     # A checkpoint has vectors; several models are made anew, each with its own.
     if checkpoint is None and training_args.resume_from_checkpoint is None and model_args.num_models == 1:
         set_initial_vectors(model, tokenizer, encoded["train"], model_args.initial_vectors, training_args.seed)
+        set_initial_labels(model, tokenizer, model_args.label_texts)
     trainer = trainer_class(
         model,
         training_args,

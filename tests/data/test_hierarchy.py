@@ -62,7 +62,7 @@ def test_names_with_spaces_and_descriptions_are_read(write):
         ("a.hier", "", "names no label"),
         ("a.json", '{"a": "b", "a": "c"}', r"a\.json: .*'a' is given 2 times"),
         ("a.json", '{"a": ["b", "c"]}', r"parent of 'a' is \['b', 'c'\]; expected the name"),
-        ("a.json", '["a"]', "a JSON list, expected an object"),
+        ("a.json", '["a"]', "a JSON list, expected one object"),
         ("a.json", "{", "not valid JSON"),
     ],
 )
