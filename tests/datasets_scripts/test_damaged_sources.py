@@ -5,6 +5,8 @@ Each small file is cut off at every byte, and each of its bytes is changed to on
 
 import gzip
 import io
+import itertools
+import json
 import random
 import re
 import tarfile
@@ -13,7 +15,9 @@ import zipfile
 import pytest
 
 from sgm_hf.datasets_scripts import load_builder
+from sgm_hf.datasets_scripts.coco import CATEGORIES
 from sgm_hf.datasets_scripts.goemotions import LABEL_NAMES as EMOTIONS
+from sgm_hf.datasets_scripts.ren_cecps import EMOTIONS as INTENSITIES
 from sgm_hf.datasets_scripts.reuters21578 import FILES
 
 LINES = {
@@ -23,6 +27,15 @@ LINES = {
     "emotions.txt": "".join(f"{name}\n" for name in EMOTIONS).encode(),
     "lyrl2004_tokens_train.dat": b".I 2286\n.W\nfirst tok\nsecond line\n\n.I 2287\n.W\nthird\n\n",
     "rcv1-v2.topics.qrels": b"E11 2286 1\nECAT 2286 1\nCCAT 2287 1\n",
+    # Both businesses are in the training split.
+    "yelp_academic_dataset_business.json": (
+        b'{"business_id": "b1", "name": "Caf\xc3\xa9", "categories": "Food, Bars"}\n'
+        b'{"business_id": "b4", "name": "Shop", "categories": "Shopping"}\n'
+    ),
+    "yelp_academic_dataset_review.json": (
+        b'{"review_id": "r1", "business_id": "b1", "text": "caf\\u00e9 \\"good\\""}\n'
+        b'{"review_id": "r2", "business_id": "b4", "text": "bad"}\n'
+    ),
 }
 REUTERS = (
     b'<!DOCTYPE lewis SYSTEM "lewis.dtd">\n<REUTERS TOPICS="YES" LEWISSPLIT="TRAIN" NEWID="1">\n<TOPICS><D>earn</D>'
@@ -39,6 +52,21 @@ CASES = {
     "aapd": ("aapd", None, "validation", ("text_val", "label_val")),
     "goemotions": ("goemotions", None, "validation", ("dev.tsv", "emotions.txt")),
     "rcv1_v2": ("rcv1_v2", "lyrl2004", "train", ("lyrl2004_tokens_train.dat", "rcv1-v2.topics.qrels")),
+    "yelp": (
+        *("yelp", "businesses", "train"),
+        ("yelp_academic_dataset_business.json", "yelp_academic_dataset_review.json"),
+    ),
+}
+ARTICLE = (
+    '<?xml version="1.0" encoding="UTF-8"?>\n<document><paragraph>\n'
+    + '<sentence S="好 &lt;a">{}<Polarity>中性</Polarity></sentence>\n'.format(
+        "".join(f"<{name}>{value}</{name}>" for name, value in zip(INTENSITIES, "00100010", strict=True))
+    )
+    + "</paragraph></document>\n"
+).encode()
+COCO_FILES = {
+    "instances_val2017.json": {"annotations": [{"image_id": 9, "category_id": 1}, {"image_id": 7, "category_id": 90}]},
+    "captions_val2017.json": {"annotations": [{"image_id": 9, "caption": "é"}, {"image_id": 7, "caption": "a b"}]},
 }
 
 
@@ -150,6 +178,48 @@ def test_a_damaged_archive_of_reuters_is_named(reuters, mode):
         assert documents is None or len(documents) <= 1
         if mode != "w":  # packed data has a check sum
             assert documents in (None, expected)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+def test_no_damage_to_an_article_of_ren_cecps_loses_a_sentence_in_silence(tmp_path, packed):
+    path = tmp_path / ("cet_1.xml.gz" if packed else "cet_1.xml")
+    content = gzip.compress(ARTICLE, mtime=0) if packed else ARTICLE
+    path.write_bytes(content)
+    builder = load_builder("ren_cecps", "emotions_polarity", tmp_path, cache_dir=tmp_path / "cache")
+    (expected,) = read(builder, "train", (path,))
+    assert expected == {"id": "cet_1-1", "text": "好 < a", "labels": ["love", "anger", "neutral"]}
+    for changed in changes(content):
+        path.write_bytes(changed)
+        documents = read(builder, "train", (path,))
+        assert documents is None or len(documents) == 1
+        if documents is not None and len(changed) < len(content):
+            assert documents == [expected] and changed == content[:-1]  # the line break at the end
+
+
+def test_no_damage_to_a_file_of_coco_loses_an_image_in_silence(tmp_path):
+    images = [{"id": 9, "file_name": "9.jpg"}, {"id": 7, "file_name": "7.jpg"}]
+    categories = [{"id": number, "name": name} for number, name in CATEGORIES.items()]
+    paths = tuple(tmp_path / name for name in COCO_FILES)
+    contents = [json.dumps({"images": images, **content}) for content in COCO_FILES.values()]
+    contents[0] = f'{contents[0][:-1]}, "categories": {json.dumps(categories)}}}'
+    for path, content in zip(paths, contents, strict=True):
+        path.write_text(content)
+    builder = load_builder("coco", None, tmp_path, cache_dir=tmp_path / "cache")
+    expected = read(builder, "validation", paths)
+    assert expected == [
+        {"id": "9", "text": "é", "labels": ["person"]},
+        {"id": "7", "text": "a b", "labels": ["toothbrush"]},
+    ]
+    for path, content in zip(paths, contents, strict=True):
+        for end in range(0, len(content), 7):
+            path.write_text(content[:end])
+            assert read(builder, "validation", paths) is None
+        # A changed byte of the long list of categories is a case of its own in the tests of the builder.
+        for changed in itertools.islice(changes(content.encode(), cuts=False), 220):
+            path.write_bytes(changed)
+            documents = read(builder, "validation", paths)
+            assert documents is None or [document["text"] != "" for document in documents] == [True, True]
+        path.write_text(content)
 
 
 def test_a_damaged_newsitem_or_archive_of_them_is_named(tmp_path):
