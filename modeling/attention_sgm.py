@@ -107,6 +107,37 @@ class SGMWordAttention(SGMAttention, GradientCheckpointingLayer):
         return context.flatten(0, 1), weights.flatten(0, 1)  # (R, H), (R, T')
 
 
+class SGMLabelAttention(nn.Module):
+    """Attention of the decoder over the label embeddings (Patel, SGM-MLC, "Contextual Attention").
+
+    The paper has no equation: β_t = softmax(E W s_t), and the context is β_t E, of all label embeddings E. It is
+    bilinear, since additive attention would take A times the memory of a step's logits.
+    """
+
+    def __init__(self, config: SGMConfig):
+        super().__init__()
+        self.context_size = cast(int, config.label_embedding_size)  # None only before the configuration is complete
+        self.query = nn.Linear(config.decoder_hidden_size, self.context_size, bias=False)  # W
+
+    def forward(self, query: torch.Tensor, embeddings: torch.Tensor, is_label: torch.Tensor) -> torch.Tensor:
+        """Attends.
+
+        Args:
+            query: The decoder state that attention over the text has, (R, H_d).
+            embeddings: E, (L, size).
+            is_label: False for labels that are not to be seen, (B, L) bool.
+
+        Returns:
+            The context, (R, size); zero where no label is to be seen.
+        """
+        energy = at_least_float32(self.query(query) @ embeddings.mT)  # (R, L)
+        energy = energy.view(is_label.shape[0], -1, energy.shape[1]) if len(energy) else energy[None]  # (B, R/B, L)
+        is_hidden = ~is_label[:, None]  # (B, 1, L)
+        energy = energy.masked_fill(is_hidden, torch.finfo(energy.dtype).min)  # (B, R/B, L)
+        weights = energy.softmax(dim=-1).masked_fill(is_hidden, 0.0)  # (B, R/B, L)
+        return weights.flatten(0, 1).to(embeddings.dtype) @ embeddings  # (R, size)
+
+
 def at_least_float32(values: torch.Tensor) -> torch.Tensor:
     """The values in single precision, whose half is too coarse for a softmax; float64 stays what it is."""
     return values.to(torch.promote_types(values.dtype, torch.float32))

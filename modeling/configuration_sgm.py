@@ -59,6 +59,7 @@ CODE_FILES = (
 MEMBER_SETTINGS = (
     "embedding_size",
     "encoder",
+    "encoder_cell",
     "encoder_config",
     "encoder_hidden_size",
     "encoder_layers",
@@ -71,6 +72,7 @@ MEMBER_SETTINGS = (
     "decoder_layers",
     "label_embedding_size",
     "attention",
+    "label_attention",
     "context_input",
     "attention_size",
     "label_feedback",
@@ -103,8 +105,10 @@ class SGMConfig(PreTrainedConfig):
     Args:
         vocab_size: Number of words, special tokens included (paper: 30,000 AAPD, 50,000 RCV1-V2).
         embedding_size: Size *k* of the word embeddings (paper: 256 AAPD, 512 RCV1-V2).
-        encoder: Kind of encoder: "recurrent", a bidirectional LSTM over word embeddings (eq. 2-3), or "pretrained",
+        encoder: Kind of encoder: "recurrent", a bidirectional LSTM over word embeddings (eq. 2-3),
+            "self_attentive", the same with attention of its states to each other (Patel, SGM-MLC), or "pretrained",
             any encoder of Transformers, which `encoder_config` describes.
+        encoder_cell: Recurrent cell of an encoder over word embeddings: "lstm" (eq. 2-3) or "gru".
         encoder_config: Configuration of a pre-trained encoder; `vocab_size` and `pad_token_id` are then its.
         encoder_hidden_size: Size of one direction of the encoder; a word's state has twice this size.
         encoder_layers: Number of layers of the encoder.
@@ -115,12 +119,14 @@ class SGMConfig(PreTrainedConfig):
         encoder_overlap: Tokens that a window has in common with the one before it; default a quarter of the window.
         encoder_special_tokens: How many tokens the tokenizer puts before and after each text, such as `[1, 1]` for
             [CLS] and [SEP]; they are put around each window. Default: none.
-        cell: Recurrent cell of the decoder: "lstm" (eq. 7).
+        cell: Recurrent cell of the decoder: "lstm" (eq. 7) or "gru".
         decoder_hidden_size: Size of the decoder.
         decoder_layers: Number of layers of the decoder (paper: 1 AAPD, 2 RCV1-V2).
         label_embedding_size: Size of the label embeddings fed back to the decoder; default `embedding_size`.
         attention: Attention over the text: "word", additive over its words (eq. 4-6), or "none", plain S2S: the
             decoder sees the text through its first state only.
+        label_attention: Whether the decoder attends to the label embeddings, too (Patel, SGM-MLC): what it gathers
+            stands beside the context of the text.
         context_input: Which context enters the decoder's cell: "previous", c_{t-1} (eq. 7), or "current", c_t, for
             which the attention is queried by s_{t-1} (Yang et al. 2019, "A Deep Reinforced Sequence-to-Set Model for
             Multi-Label Classification", eq. 3). The output layer sees c_t in both.
@@ -176,7 +182,8 @@ class SGMConfig(PreTrainedConfig):
 
     vocab_size: int = 30000
     embedding_size: int = 256
-    encoder: Literal["recurrent", "pretrained"] = "recurrent"
+    encoder: Literal["recurrent", "self_attentive", "pretrained"] = "recurrent"
+    encoder_cell: Literal["lstm", "gru"] = "lstm"
     encoder_config: dict[str, Any] | PreTrainedConfig | None = None
     encoder_hidden_size: int = 256
     encoder_layers: int = 2
@@ -184,11 +191,12 @@ class SGMConfig(PreTrainedConfig):
     encoder_window: int | None = None
     encoder_overlap: int | None = None
     encoder_special_tokens: list[int] | None = None
-    cell: Literal["lstm"] = "lstm"
+    cell: Literal["lstm", "gru"] = "lstm"
     decoder_hidden_size: int = 512
     decoder_layers: int = 1
     label_embedding_size: int | None = None
     attention: Literal["word", "none"] = "word"
+    label_attention: bool = False
     context_input: Literal["previous", "current"] = "previous"
     attention_size: int | None = None
     label_feedback: Literal["previous_label", "global_embedding", "fixed_mixture"] = "previous_label"

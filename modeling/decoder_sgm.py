@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from transformers import Cache
 
-from .attention_sgm import ATTENTIONS, at_least_float32
+from .attention_sgm import ATTENTIONS, SGMLabelAttention, at_least_float32
 from .configuration_sgm import SGMConfig
 from .cpu_sgm import SGMDropout
 from .encoders_sgm import SGMEncoder, SGMEncoderOutput
@@ -60,12 +60,16 @@ class SGMLabelFeedback(nn.Module):
         weight = self.embed_labels.weight[: self.num_labels]  # (L, E)
         weight.copy_(rows_like(vectors, weight))  # (L, E)
 
-    def average(self, probabilities: torch.Tensor) -> torch.Tensor:
-        """The average label embedding ē (eq. 11), (R, E), of probabilities (R, L + 1)."""
+    def label_embeddings(self, device: torch.device) -> torch.Tensor:
+        """The embeddings of the labels, (L, E), on the device where the model runs."""
         weight = self.embed_labels.weight  # (L + 3, E)
         if weight.is_meta:  # offloaded: accelerate fetches it when the module is called
-            weight = self.embed_labels(torch.arange(weight.shape[0], device=probabilities.device))  # (L + 3, E)
-        embeddings = weight[: self.num_labels]  # (L, E)
+            weight = self.embed_labels(torch.arange(weight.shape[0], device=device))  # (L + 3, E)
+        return weight[: self.num_labels]  # (L, E)
+
+    def average(self, probabilities: torch.Tensor) -> torch.Tensor:
+        """The average label embedding ē (eq. 11), (R, E), of probabilities (R, L + 1)."""
+        embeddings = self.label_embeddings(probabilities.device)  # (L, E)
         return probabilities[:, : self.num_labels].to(embeddings.dtype) @ embeddings  # (R, E), eq. 11
 
     def forward(self, label_ids: torch.Tensor, average: torch.Tensor | None) -> torch.Tensor:
@@ -93,7 +97,8 @@ class SGMDecoderState(Cache):
     """What the decoder remembers between two steps, in the place where Transformers keeps key-value caches.
 
     Args:
-        documents: Tensors (B, ...) kept once per document: the attention's memory, the log-odds of the labels.
+        documents: Tensors (B, ...) kept once per document: the attention's memory, the log-odds of the labels, which
+            labels are attended to.
         rows: Tensors (R, ...) that follow their beam: the cells' states, the last context, ē_{t-1}, the labels masked
             so far.
     """
@@ -195,8 +200,20 @@ class SGMLSTMCell(nn.LSTMCell):
     state_names = ("hidden", "cell")
 
 
+class SGMGRUCell(nn.GRUCell):
+    """A gated recurrent unit, in the same form: its only state is what the layer above sees."""
+
+    state_names = ("hidden",)
+
+    def forward(  # type: ignore[override]
+        self, inputs: torch.Tensor, states: tuple[torch.Tensor, ...]
+    ) -> tuple[torch.Tensor]:
+        """One step of inputs (R, size) and the state (R, H_d)."""
+        return (super().forward(inputs, *states),)  # (R, H_d)
+
+
 # The kinds of `SGMConfig.cell`.
-CELLS: dict[str, Any] = {"lstm": SGMLSTMCell}
+CELLS: dict[str, Any] = {"lstm": SGMLSTMCell, "gru": SGMGRUCell}
 
 
 class SGMLabelDecoder(nn.Module):
@@ -257,17 +274,23 @@ class SGMDecoder(SGMLabelDecoder):
         self.feedback = SGMLabelFeedback(config)
         self.attention = ATTENTIONS[config.attention](config, encoder)
         self.attends_to_states = self.attention.over_states
+        self.label_attention = SGMLabelAttention(config) if config.label_attention else None
+        # Of all that is attended to.
+        context_size = self.attention.context_size
+        if self.label_attention is not None:
+            context_size += self.label_attention.context_size
         cell_class = CELLS[config.cell]
         self.state_names = cell_class.state_names
         self.context_is_current = config.context_input == "current"
         for name in self.state_names:
             setattr(self, f"initial_{name}", nn.Linear(encoder.summary_size, config.decoder_layers * hidden_size))
-        input_size = cast(int, config.label_embedding_size) + self.attention.context_size
+        input_size = cast(int, config.label_embedding_size) + context_size
         sizes = [input_size] + [hidden_size] * (config.decoder_layers - 1)
         self.cells = nn.ModuleList(cell_class(size, hidden_size) for size in sizes)
         self.state_projection = nn.Linear(hidden_size, hidden_size)  # W_d
-        if self.attention.context_size:
-            self.context_projection = nn.Linear(self.attention.context_size, hidden_size, bias=False)  # V_d
+        self.has_context = context_size > 0
+        if self.has_context:
+            self.context_projection = nn.Linear(context_size, hidden_size, bias=False)  # V_d
         self.output = nn.Linear(hidden_size, config.num_labels + 1)  # W_o: labels and eos
         self.dropout = SGMDropout(config.dropout)
         self.lexical = SGMLexicalScorer(config) if config.lexical_in_decoder else None
@@ -326,6 +349,9 @@ class SGMDecoder(SGMLabelDecoder):
             masked[:, self.num_labels - num_left_out : self.num_labels] = True
             rows["masked"] = masked
         documents = self.attention.memory(encoded)
+        if self.label_attention is not None:
+            is_label = torch.arange(self.num_labels, device=summary.device) < self.num_labels - num_left_out  # (L)
+            documents["is_label"] = is_label.expand(summary.shape[0], -1)  # (B, L)
         if self.lexical is not None:
             if encoded.lexical_logits is None:
                 raise ValueError(
@@ -373,7 +399,13 @@ class SGMDecoder(SGMLabelDecoder):
 
     def _attend(self, query: torch.Tensor, state: SGMDecoderState) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The context (R, H) and the weights (R, T') of a decoder state (R, H_d)."""
-        return self.attention(query, *(state.documents[name] for name in self.attention.memory_names))
+        memory = (state.documents[name] for name in self.attention.memory_names)
+        context, weights = self.attention(query, *memory)  # (R, H), (R, T')
+        if self.label_attention is not None:
+            embeddings = self.feedback.label_embeddings(query.device)  # (L, E)
+            of_labels = self.label_attention(query, embeddings, state.documents["is_label"])  # (R, E)
+            context = torch.cat([context, of_labels], dim=-1)  # (R, H + E)
+        return context, weights
 
     def label_logits(self, hidden: torch.Tensor, label_ids: torch.Tensor, state: SGMDecoderState) -> torch.Tensor:
         """The score of every label at this step, and the label mask.
@@ -387,7 +419,7 @@ class SGMDecoder(SGMLabelDecoder):
             o_t + I_t (eq. 8-10), (R, L + 1); -inf for masked labels.
         """
         features = self.state_projection(hidden)  # (R, H_d)
-        if self.attention.context_size:
+        if self.has_context:
             features = features + self.context_projection(state.rows["context"])  # (R, H_d)
         logits = at_least_float32(self.output(self.dropout(torch.tanh(features))))  # (R, L + 1), eq. 8
         if self.label_mask:

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
@@ -138,10 +139,14 @@ class SGMBidirectionalLSTM(GradientCheckpointingLayer):
     well and never changes a result. This equals a packed `nn.LSTM` and runs many times faster on a CPU.
     """
 
+    kind = "lstm"  # a part of the names of the weights
+    rnn_class: type[nn.LSTM] | type[nn.GRU] = nn.LSTM
+
     def __init__(self, input_size: int, hidden_size: int):
         super().__init__()
-        self.forward_lstm = nn.LSTM(input_size, hidden_size, batch_first=True)
-        self.backward_lstm = nn.LSTM(input_size, hidden_size, batch_first=True)
+        self.output_size = 2 * hidden_size
+        for direction in ("forward", "backward"):
+            self.add_module(f"{direction}_{self.kind}", self.rnn_class(input_size, hidden_size, batch_first=True))
 
     def forward(self, inputs: torch.Tensor, reversal: torch.Tensor) -> torch.Tensor:
         """Runs both directions.
@@ -154,10 +159,22 @@ class SGMBidirectionalLSTM(GradientCheckpointingLayer):
             Forward and backward states, (B, T, 2 * hidden_size); those of padding have no meaning.
         """
         if inputs.numel() == 0:  # no text, or texts without a word, which nn.LSTM refuses
-            return inputs.new_zeros(*inputs.shape[:2], 2 * self.forward_lstm.hidden_size)  # (B, T, 2 * hidden_size)
-        ahead, _ = self.forward_lstm(inputs)  # (B, T, hidden_size)
-        behind, _ = self.backward_lstm(reorder_words(inputs, reversal))  # (B, T, hidden_size)
+            return inputs.new_zeros(*inputs.shape[:2], self.output_size)  # (B, T, 2 * hidden_size)
+        forward_rnn, backward_rnn = (getattr(self, f"{name}_{self.kind}") for name in ("forward", "backward"))
+        ahead, _ = forward_rnn(inputs)  # (B, T, hidden_size)
+        behind, _ = backward_rnn(reorder_words(inputs, reversal))  # (B, T, hidden_size)
         return torch.cat([ahead, reorder_words(behind, reversal)], dim=-1)  # (B, T, 2 * hidden_size)
+
+
+class SGMBidirectionalGRU(SGMBidirectionalLSTM):
+    """The same of gated recurrent units (Cho et al. 2014, "Learning Phrase Representations", §2.3)."""
+
+    kind = "gru"
+    rnn_class = nn.GRU
+
+
+# The kinds of `SGMConfig.encoder_cell`.
+LAYERS: dict[str, type[SGMBidirectionalLSTM]] = {"lstm": SGMBidirectionalLSTM, "gru": SGMBidirectionalGRU}
 
 
 def reversal_index(lengths: torch.Tensor, num_words: int) -> torch.Tensor:
@@ -183,7 +200,7 @@ def reorder_words(states: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
 
 class SGMRecurrentEncoder(SGMEncoder):
-    """Word embeddings and a bidirectional LSTM (Yang et al. 2018, eq. 2-3)."""
+    """Word embeddings and a bidirectional LSTM (Yang et al. 2018, eq. 2-3) or GRU."""
 
     states_are_words = True
 
@@ -192,7 +209,8 @@ class SGMRecurrentEncoder(SGMEncoder):
         self.output_size = self.summary_size = 2 * config.encoder_hidden_size
         self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id)
         sizes = [config.embedding_size] + [self.output_size] * (config.encoder_layers - 1)
-        self.layers = nn.ModuleList(SGMBidirectionalLSTM(size, config.encoder_hidden_size) for size in sizes)
+        layer_class = LAYERS[config.encoder_cell]
+        self.layers = nn.ModuleList(layer_class(size, config.encoder_hidden_size) for size in sizes)
         self.dropout = SGMDropout(config.dropout)
         self.word_dropout = config.word_dropout
 
@@ -417,5 +435,66 @@ def window_size(config: SGMConfig, limit: int | None) -> tuple[int | None, int]:
     return window, overlap
 
 
+class SGMSelfAttention(GradientCheckpointingLayer):
+    """Attention of the states of a text to each other, added to them (Vaswani et al. 2017, eq. 1, with one head).
+
+    Args:
+        size: H.
+    """
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.query = nn.Linear(size, size, bias=False)
+        self.key = nn.Linear(size, size, bias=False)
+        self.value = nn.Linear(size, size, bias=False)
+
+    def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """What each state h_i gathers: Σ_j softmax_j(q_i k_j / √H) v_j.
+
+        Args:
+            states: h, (B, T', H).
+            mask: Which of them exist, (B, T') bool.
+
+        Returns:
+            (B, T', H); rows of padding have no meaning.
+        """
+        if states.numel() == 0:
+            return states  # (B, T', H)
+        # Where none exists, all are seen: a softmax over nothing is NaN, and what it gives is read by nobody.
+        is_seen = mask | ~mask.any(dim=1, keepdim=True)  # (B, T')
+        projected = (layer(states)[:, None] for layer in (self.query, self.key, self.value))  # (B, 1, T', H) each
+        gathered = F.scaled_dot_product_attention(*projected, attn_mask=is_seen[:, None, None])  # (B, 1, T', H)
+        return gathered.squeeze(1)  # (B, T', H)
+
+
+class SGMSelfAttentiveEncoder(SGMRecurrentEncoder):
+    """The recurrent encoder, whose states then attend to each other (Patel, SGM-MLC, "Attention Mechanisms")."""
+
+    def __init__(self, config: SGMConfig):
+        super().__init__(config)
+        self.self_attention = SGMSelfAttention(self.output_size)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs: Any,
+    ) -> SGMEncoderOutput:
+        """Encodes texts, as [`~SGMRecurrentEncoder.forward`]."""
+        encoded = super().forward(input_ids, attention_mask, inputs_embeds, output_hidden_states, **kwargs)
+        states, mask = encoded.last_hidden_state, encoded.mask  # (B, T, H), (B, T)
+        assert states is not None and mask is not None  # of every encoder
+        output = self.output(states + self.self_attention(self.dropout(states), mask), mask)
+        if encoded.hidden_states is not None:
+            output.hidden_states = (*encoded.hidden_states, output.last_hidden_state)
+        return output
+
+
 # The kinds of `SGMConfig.encoder`.
-ENCODERS: dict[str, type[SGMEncoder]] = {"recurrent": SGMRecurrentEncoder, "pretrained": SGMPretrainedEncoder}
+ENCODERS: dict[str, type[SGMEncoder]] = {
+    "recurrent": SGMRecurrentEncoder,
+    "self_attentive": SGMSelfAttentiveEncoder,
+    "pretrained": SGMPretrainedEncoder,
+}

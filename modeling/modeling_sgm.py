@@ -540,6 +540,7 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
         num_items_in_batch: torch.Tensor | int | None = None,
         label_weights: torch.Tensor | None = None,
         focal_gamma: float = 0.0,
+        binary_cross_entropy: bool = False,
         **kwargs: Any,
     ) -> Seq2SeqLMOutput | tuple:
         """Scores label sequences.
@@ -561,6 +562,7 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
                 under gradient accumulation.
             label_weights: Factors on the losses of the targets, by label, that of eos last, (L + 1); 1 by default.
             focal_gamma: γ of the focal loss, see `label_loss`.
+            binary_cross_entropy: Whether the loss is binary cross-entropy, see `label_loss`.
             **kwargs: Passed to [`~SGMForMultiLabelGeneration.encode`].
 
         Returns:
@@ -598,7 +600,9 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
 
         loss = None
         if labels is not None:
-            loss = label_loss(logits, labels, label_smoothing, num_items_in_batch, label_weights, focal_gamma)
+            loss = label_loss(
+                logits, labels, label_smoothing, num_items_in_batch, label_weights, focal_gamma, binary_cross_entropy
+            )
         output = Seq2SeqLMOutput(
             loss=loss,
             logits=logits,
@@ -618,6 +622,7 @@ def label_loss(
     num_items_in_batch: torch.Tensor | int | None = None,
     label_weights: torch.Tensor | None = None,
     focal_gamma: float = 0.0,
+    binary_cross_entropy: bool = False,
 ) -> torch.Tensor:
     """Token cross-entropy of the gold labels and eos (Yang et al. 2018, §2.2).
 
@@ -628,6 +633,8 @@ def label_loss(
         num_items_in_batch: Divisor of the sum; the number of targets by default, whatever they weigh.
         label_weights: Factor on a target's loss, its smoothing included, by label, that of eos last, (L + 1).
         focal_gamma: γ of the focal loss -(1 - p)^γ log p, in place of -log p (Lin et al. 2017, eq. 4); 0 is none.
+        binary_cross_entropy: Whether -log(1 - p) of all labels that are not the target is added, so that the loss of a
+            step is the binary cross-entropy of its distribution (Patel, SGM-MLC, "Training").
 
     Returns:
         A scalar, in nats.
@@ -656,11 +663,31 @@ def label_loss(
         is_masked = logits == float("-inf")  # (B, n, L + 1)
         spread = -log_probs.masked_fill(is_masked, 0.0).sum(dim=-1) / (~is_masked).sum(dim=-1)  # (B, n)
         losses = (1 - label_smoothing) * losses + label_smoothing * spread  # (B, n)
+    if binary_cross_entropy:
+        losses = losses + other_label_losses(log_probs, target)  # (B, n)
     losses = losses.masked_fill(~is_target, 0.0)  # (B, n)
     if label_weights is not None:
         losses = losses * label_weights.view(-1)[target]  # (B, n)
     total = losses.sum()
     return total / (is_target.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
+
+
+def other_label_losses(log_probs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """What binary cross-entropy adds to cross-entropy: -Σ log(1 - p_i) over all but the target.
+
+    Args:
+        log_probs: Of each step, (B, n, L + 1); -inf for masked labels, which cost nothing.
+        target: Label ids, (B, n) int64.
+
+    Returns:
+        (B, n), in nats.
+    """
+    columns = torch.arange(log_probs.shape[-1], device=target.device)  # (L + 1)
+    is_left_out = log_probs.isneginf() | (columns == target[..., None])  # (B, n, L + 1)
+    log_p = log_probs.masked_fill(is_left_out, -1.0)  # (B, n, L + 1)
+    # Never 0, so that a label that is certain and wrong costs a finite loss.
+    rest = (-log_p.expm1()).clamp(min=torch.finfo(log_p.dtype).tiny)  # (B, n, L + 1), 1 - p
+    return -rest.log().masked_fill(is_left_out, 0.0).sum(dim=-1)  # (B, n)
 
 
 __all__ = ["SGMForMultiLabelGeneration", "SGMPreTrainedModel"]

@@ -10,4 +10,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "label_feedback": "global_embedding",
         "decoder_layers": 2,
     },
+    "GRU": {"encoder_cell": "gru", "cell": "gru", "encoder_layers": 2, "decoder_layers": 2},
+    "self-attention": {"encoder": "self_attentive"},
+    "label attention": {"label_attention": True},
+    "label attention alone": {"attention": "none", "label_attention": True},
+    "SGM-MLC": {"encoder": "self_attentive", "encoder_cell": "gru", "cell": "gru", "label_attention": True},
+    "SGM-MLC, context of the same step, global embedding": {
+        "encoder": "self_attentive",
+        "label_attention": True,
+        "context_input": "current",
+        "label_feedback": "global_embedding",
+        "label_embedding_size": 5,
+    },
 }

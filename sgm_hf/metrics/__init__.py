@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 from .calibration import calibration_bins, compute_score_metrics, expected_calibration_error
 from .hierarchical import compute_hierarchical_metrics
-from .multilabel import compute_metrics, f1_by_frequency, fit_threshold, frequency_bands, label_report
+from .multilabel import (
+    compute_metrics,
+    f1_by_frequency,
+    fit_threshold,
+    frequency_bands,
+    label_report,
+    mean_position_deviation,
+)
 
 if TYPE_CHECKING:
     from evaluate import EvaluationModule
@@ -21,6 +28,7 @@ __all__ = [
     "frequency_bands",
     "label_report",
     "load_metric",
+    "mean_position_deviation",
 ]
 
 

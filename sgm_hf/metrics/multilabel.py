@@ -5,6 +5,7 @@ true ones, `predictions` the predicted ones. A ratio 0/0 counts as 0, as in scik
 in `samples_f1`.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -61,6 +62,40 @@ def compute_metrics(references: np.ndarray, predictions: np.ndarray) -> dict[str
         "zero_one_loss": wrong.any(axis=1).mean(),
     }
     return {name: float(value) for name, value in metrics.items()}
+
+
+def mean_position_deviation(references: Sequence[Sequence[int]], predictions: Sequence[Sequence[int]]) -> float:
+    """How far labels stand from their places in the true sequence, on average (Patel, SGM-MLC, "Evaluation Metrics").
+
+    The mean of |place in the prediction - place in the reference| over all pairs of document and label that are in
+    both. Labels that are missing or wrong have no place to compare, but move the places of those behind them.
+
+    Args:
+        references: Label ids of each document, each id once, in the order of training.
+        predictions: The same, in generated order: `LabelPredictions.best_sequences`.
+
+    Returns:
+        A number of places, 0 where the order is right; NaN where no document has a label of its reference.
+
+    Raises:
+        ValueError: If there are not as many predictions as references, or a sequence has a label twice.
+    """
+    if len(references) != len(predictions):
+        raise ValueError(
+            f"there are {len(references)} references and {len(predictions)} predictions; give one of each document."
+        )
+    total = count = 0
+    for row, (reference, prediction) in enumerate(zip(references, predictions, strict=True)):
+        gold, found = ({label: place for place, label in enumerate(labels)} for labels in (reference, prediction))
+        if (len(gold), len(found)) != (len(reference), len(prediction)):
+            raise ValueError(
+                f"document {row} has a label twice: reference {list(reference)!r:.200}, prediction "
+                f"{list(prediction)!r:.200}; give each label once."
+            )
+        shared = gold.keys() & found.keys()
+        total += sum(abs(found[label] - gold[label]) for label in shared)
+        count += len(shared)
+    return total / count if count else math.nan
 
 
 def label_report(

@@ -204,6 +204,7 @@ def warn_of_idle_options(
     chooses = model_args.set_decoding in ("threshold", *FORMER_SET_DECODINGS)
     feedback, is_fitted = model_args.label_feedback, training_args.do_train and data_args.threshold_split_size > 0
     weighting = training_args.label_weights
+    sees_nothing = model_args.attention == "none" and not model_args.label_attention
     groups = (
         (is_corpus, (*FILE_OPTIONS, "dataset_revision"), "with a named corpus, which has a format of its own"),
         (is_named and not is_corpus, ("delimiter", "encoding"), "with --dataset_name, which `datasets` reads"),
@@ -211,7 +212,8 @@ def warn_of_idle_options(
         (data_args.labels_columns is not None, ("labels_column", "label_separator"), "with --labels_columns"),
         (is_checkpoint, (*WORD_OPTIONS, "initial_vectors"), "with --model_name_or_path, whose words stay as they are"),
         (is_checkpoint and not model_args.add_labels, ("label_texts",), "on a checkpoint without --add_labels true"),
-        (model_args.attention == "none", ("context_input", "attention_size"), "with --attention none"),
+        (model_args.attention == "none", ("attention_size",), "with --attention none"),
+        (sees_nothing, ("context_input",), "with --attention none, where there is no context"),
         (feedback != "fixed_mixture", ("mixture_lambda",), "without --label_feedback fixed_mixture"),
         (feedback != "global_embedding", ("gate_activation",), "without --label_feedback global_embedding"),
         (not is_checkpoint and not chooses, ("threshold_split_size",), "on labels without --set_decoding threshold"),

@@ -34,7 +34,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Training": (
         *("num_train_epochs", "learning_rate", "per_device_train_batch_size", "max_tokens_per_batch", "precision"),
         *("seed", "lr_scheduler_type", "halve_from_epoch", "warmup_steps", "max_steps", "weight_decay"),
-        *("max_grad_norm", "label_smoothing_factor", "gradient_accumulation_steps"),
+        *("max_grad_norm", "label_smoothing_factor", "label_loss", "gradient_accumulation_steps"),
     ),
     "Rare labels": ("label_weights", "effective_number_beta", "repeat_factor_threshold", "focal_gamma"),
     "Evaluation": (

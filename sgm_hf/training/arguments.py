@@ -13,6 +13,7 @@ from sgm_hf.training.machine import PRECISIONS, choose_precision
 from sgm_hf.training.priors import read_label_frequencies
 
 OBJECTIVES = ("micro_f1", "macro_f1", "exact_match", "hamming", "expected_f1")
+LABEL_LOSSES = ("cross_entropy", "binary_cross_entropy")
 
 
 @dataclass
@@ -35,6 +36,8 @@ class SGMTrainingArguments(TrainingArguments):
             one, instead of following `lr_scheduler_type`.
         label_smoothing_factor: The share of the target's probability that the model's loss spreads over the labels
             that are still allowed.
+        label_loss: Loss of each step: "cross_entropy", or "binary_cross_entropy", which also adds -log(1 - p) of every
+            label that is not the step's target (Patel, SGM-MLC).
         label_weights: Factors on the losses of the targets, by label: "none", "balanced" (inverse to the label's
             frequency in the training documents), "effective_number" (Cui et al. 2019), or weights by label name: a
             mapping or a .json file of one, in which a label without an entry has 1. Those made from frequencies have a
@@ -123,6 +126,10 @@ class SGMTrainingArguments(TrainingArguments):
             "help": "Repeat documents of labels that less than this share of the training documents has. Default: no "
             "document."
         },
+    )
+    label_loss: str = field(
+        default="cross_entropy",
+        metadata={"help": "Loss of each step: cross_entropy or binary_cross_entropy.", "choices": LABEL_LOSSES},
     )
     focal_gamma: float = field(
         default=0.0, metadata={"help": "Gamma of the focal loss, for targets that are hard to predict; 0: no such."}
@@ -231,6 +238,8 @@ class SGMTrainingArguments(TrainingArguments):
             raise ValueError(f"objective is {self.objective!r}; choose one of {', '.join(OBJECTIVES)}.")
         if not 0.0 <= self.label_smoothing_factor < 1.0:
             raise ValueError(f"label_smoothing_factor is {self.label_smoothing_factor}; it must be in [0, 1).")
+        if self.label_loss not in LABEL_LOSSES:
+            raise ValueError(f"label_loss is {self.label_loss!r}; choose one of {', '.join(LABEL_LOSSES)}.")
         self._check_rare_labels()
         if not torch.accelerator.is_available():
             self.use_cpu = True

@@ -55,7 +55,7 @@ class SamplingArguments(SGMTrainingArguments):
             raise ValueError(f"reward is {self.reward!r}; choose one of {', '.join(REWARDS)}.")
         if self.baseline not in ("greedy", "leave_one_out"):
             raise ValueError(f"baseline is {self.baseline!r}; choose greedy or leave_one_out.")
-        for name, off in (("label_weights", "none"), ("focal_gamma", 0.0)):
+        for name, off in (("label_loss", "cross_entropy"), ("label_weights", "none"), ("focal_gamma", 0.0)):
             if getattr(self, name) not in (off, None):
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r:.100}, but the loss of a training on samples has no such "

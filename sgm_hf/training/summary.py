@@ -36,6 +36,7 @@ TRAINING_FIELDS = (
     "warmup_steps",
     "weight_decay",
     "label_smoothing_factor",
+    "label_loss",
     "label_weights",
     "effective_number_beta",
     "repeat_factor_threshold",

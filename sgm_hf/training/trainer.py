@@ -225,9 +225,11 @@ class SGMTrainer(PushingTrainer, CalibratingTrainer, ResumableTrainer, BranchTra
             return None
         return document_repeat_factors(self.train_dataset, self.args.repeat_factor_threshold)
 
-    def _rare_label_arguments(self) -> dict[str, Any]:
-        """What the model's forward pass is told of the settings for rare labels: nothing where they are off."""
+    def _make_loss_arguments(self) -> dict[str, Any]:
+        """What the model's forward pass is told of the loss: nothing of settings that are off."""
         arguments: dict[str, Any] = {"focal_gamma": self.args.focal_gamma} if self.args.focal_gamma else {}
+        if self.args.label_loss == "binary_cross_entropy":
+            arguments["binary_cross_entropy"] = True
         repeat_factors = self._repeat_factors()
         weighting = read_label_weights(self.args.label_weights)  # once more: a trial of a search sets what it likes
         if weighting != "none" and self.train_dataset is not None:
@@ -250,7 +252,7 @@ class SGMTrainer(PushingTrainer, CalibratingTrainer, ResumableTrainer, BranchTra
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
-        """The token cross-entropy of one batch, as the model computes it, with the settings for rare labels.
+        """The loss of one batch, as the model computes it, with the settings for rare labels.
 
         Args:
             model: The model, wrapped or not.
@@ -398,7 +400,7 @@ class SGMTrainer(PushingTrainer, CalibratingTrainer, ResumableTrainer, BranchTra
         self._num_untrained_labels = self.model.config.num_untrained_labels
         if self._has_own_collator and self.model_init is not None:
             self.data_collator = self._make_collator()
-        self._loss_arguments = self._rare_label_arguments()
+        self._loss_arguments = self._make_loss_arguments()
         self._check_metric()
         self._check_generation()
 

@@ -1,10 +1,19 @@
 """Properties of the metrics, with scikit-learn as the oracle."""
 
+import math
+
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score, hamming_loss, precision_recall_fscore_support, zero_one_loss
 
-from sgm_hf.metrics import compute_metrics, f1_by_frequency, fit_threshold, frequency_bands, label_report
+from sgm_hf.metrics import (
+    compute_metrics,
+    f1_by_frequency,
+    fit_threshold,
+    frequency_bands,
+    label_report,
+    mean_position_deviation,
+)
 
 NAMES = ("precision", "recall", "f1")
 
@@ -246,3 +255,19 @@ def test_a_score_that_rounding_moved_above_one_counts_as_one():
 def test_wrong_scores_are_refused(scores, error, message):
     with pytest.raises(error, match=message):
         fit_threshold(np.array([[True, False]]), scores)
+
+
+def test_the_deviation_of_positions_is_the_mean_over_labels_that_both_have():
+    # a, b swapped: 1 + 1; c in its place; d missing; e wrong, and moves f by one.
+    assert mean_position_deviation([[0, 1, 2], [3], [5]], [[1, 0, 2], [], [4, 5]]) == (1 + 1 + 0 + 1) / 4
+    sequences = [[2, 0, 1], [], [4]]
+    assert mean_position_deviation(sequences, sequences) == 0.0
+    assert mean_position_deviation([[0, 1, 2, 3]], [[3, 2, 1, 0]]) == (3 + 1 + 1 + 3) / 4
+    assert math.isnan(mean_position_deviation([[1], []], [[2], [3]]))
+
+
+def test_the_deviation_of_positions_refuses_what_has_no_single_place():
+    with pytest.raises(ValueError, match=r"document 1 has a label twice: reference \[2\], prediction \[2, 2\]"):
+        mean_position_deviation([[0], [2]], [[0], [2, 2]])
+    with pytest.raises(ValueError, match="2 references and 1 predictions"):
+        mean_position_deviation([[0], [1]], [[0]])

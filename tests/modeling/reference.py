@@ -6,16 +6,29 @@ from torch import nn
 
 
 def encode(model, input_ids: list[int]) -> np.ndarray:
-    """States h of one text without padding, (T, H_e), by PyTorch's own bidirectional LSTM with the model's weights."""
+    """States h of one text without padding, (T, H_e), by PyTorch's own bidirectional layers."""
     config, encoder = model.config, model.encoder
     sizes = {"num_layers": config.encoder_layers, "bidirectional": True, "batch_first": True}
-    lstm = nn.LSTM(config.embedding_size, config.encoder_hidden_size, **sizes).double()
+    cell = config.encoder_cell
+    rnn = {"lstm": nn.LSTM, "gru": nn.GRU}[cell](config.embedding_size, config.encoder_hidden_size, **sizes).double()
     for number, layer in enumerate(encoder.layers):
-        for direction, ending in ((layer.forward_lstm, ""), (layer.backward_lstm, "_reverse")):
-            for name, parameter in direction.named_parameters():
-                getattr(lstm, name.replace("_l0", f"_l{number}{ending}")).data.copy_(parameter)
+        for direction, ending in (("forward", ""), ("backward", "_reverse")):
+            for name, parameter in getattr(layer, f"{direction}_{cell}").named_parameters():
+                getattr(rnn, name.replace("_l0", f"_l{number}{ending}")).data.copy_(parameter)
     with torch.no_grad():
-        return lstm(encoder.embed_tokens.weight[input_ids][None].double())[0][0].numpy()
+        states = rnn(encoder.embed_tokens.weight[input_ids][None].double())[0][0].numpy()
+    return self_attended(encoder, states) if config.encoder == "self_attentive" else states
+
+
+def self_attended(encoder, states: np.ndarray) -> np.ndarray:
+    """h_i + Σ_j α_ij V h_j, where α_i is the softmax of (Q h_i)(K h_j) / √H (Vaswani et al. 2017, eq. 1)."""
+    layers = (encoder.self_attention.query, encoder.self_attention.key, encoder.self_attention.value)
+    q, k, v = (layer.weight.detach().double().numpy() for layer in layers)
+    rows = []
+    for own in states:
+        alpha = softmax(np.array([(q @ own) @ (k @ other) / np.sqrt(len(own)) for other in states]))
+        rows.append(own + sum(a * (v @ other) for a, other in zip(alpha, states, strict=True)))
+    return np.array(rows)
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
@@ -43,7 +56,9 @@ class Reference:
         return self.weights[f"{name}.weight"] @ x + self.weights.get(f"{name}.bias", 0.0)
 
     def attend(self, s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """c_t and α_t (eq. 4-6)."""
+        """c_t and α_t (eq. 4-6), and beside c_t what the labels give."""
+        if self.config.attention == "none":
+            return self.attend_to_labels(s), np.zeros(0)
         energy = [
             (
                 self.weights["attention.energy.weight"][0]
@@ -52,11 +67,22 @@ class Reference:
             for h in self.states
         ]
         alpha = softmax(np.array(energy))
-        return alpha @ self.states, alpha
+        return np.concatenate([alpha @ self.states, self.attend_to_labels(s)]), alpha
+
+    def attend_to_labels(self, s: np.ndarray) -> np.ndarray:
+        """Σ_i β_i e_i, where β is the softmax of e_i W s (SGM-MLC); nothing in other systems."""
+        if not self.config.label_attention:
+            return np.zeros(0)
+        e = self.weights["feedback.embed_labels.weight"][: self.config.num_labels]
+        return softmax(e @ self.linear("label_attention.query", s)) @ e
 
     def cell(self, layer: int, x: np.ndarray, h: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """One LSTM cell."""
+        """One LSTM or GRU cell; a GRU leaves c as it is."""
         w = {name: self.weights[f"cells.{layer}.{name}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
+        if self.config.cell == "gru":  # as the documentation of nn.GRUCell has it
+            of_x, of_h = (np.split(w[f"weight_{k}h"] @ v + w[f"bias_{k}h"], 3) for k, v in (("i", x), ("h", h)))
+            r, z = sigmoid(of_x[0] + of_h[0]), sigmoid(of_x[1] + of_h[1])
+            return (1 - z) * np.tanh(of_x[2] + r * of_h[2]) + z * h, c
         i, f, g, o = np.split(w["weight_ih"] @ x + w["bias_ih"] + w["weight_hh"] @ h + w["bias_hh"], 4)
         c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
         return sigmoid(o) * np.tanh(c), c
@@ -79,8 +105,8 @@ class Reference:
         config, half, y = self.config, self.states.shape[1] // 2, None
         final = np.concatenate([self.states[-1, :half], self.states[0, half:]])
         h = np.split(np.tanh(self.linear("initial_hidden", final)), config.decoder_layers)
-        c = np.split(self.linear("initial_cell", final), config.decoder_layers)
-        has_attention = config.attention == "word"
+        c = np.split(self.linear("initial_cell", final), config.decoder_layers) if config.cell == "lstm" else h[:]
+        has_attention = config.attention == "word" or config.label_attention
         context = self.attend(h[-1])[0] if has_attention else np.zeros(0)
         is_current = config.context_input == "current"
         rows, weights = [], []

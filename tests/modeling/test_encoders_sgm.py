@@ -5,18 +5,19 @@ import torch
 from tiny_models import build_model, shake
 from torch import nn
 
-from sgm_hf.modeling.encoders_sgm import SGMBidirectionalLSTM, reversal_index
+from sgm_hf.modeling.encoders_sgm import LAYERS, reversal_index
 
 GOLD = torch.tensor([[2, 0, 3], [1, 3, -100], [3, -100, -100], [0, 2, 3]])
 
 
-def test_bidirectional_layer_equals_a_packed_lstm():
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_bidirectional_layer_equals_packed_sequences(cell):
     torch.manual_seed(0)
-    layer, oracle = SGMBidirectionalLSTM(5, 4), nn.LSTM(5, 4, batch_first=True, bidirectional=True)
-    for name, parameter in layer.forward_lstm.named_parameters():
-        getattr(oracle, name).data.copy_(parameter)
-    for name, parameter in layer.backward_lstm.named_parameters():
-        getattr(oracle, name + "_reverse").data.copy_(parameter)
+    layer = LAYERS[cell](5, 4)
+    oracle = {"lstm": nn.LSTM, "gru": nn.GRU}[cell](5, 4, batch_first=True, bidirectional=True)
+    for direction, ending in (("forward", ""), ("backward", "_reverse")):
+        for name, parameter in getattr(layer, f"{direction}_{cell}").named_parameters():
+            getattr(oracle, name + ending).data.copy_(parameter)
     lengths, inputs = torch.tensor([7, 3, 1, 5]), torch.randn(4, 7, 5)
     packed = nn.utils.rnn.pack_padded_sequence(inputs, lengths, batch_first=True, enforce_sorted=False)
     expected, _ = nn.utils.rnn.pad_packed_sequence(oracle(packed)[0], batch_first=True)

@@ -10,6 +10,7 @@ from reference import Reference, encode
 from tiny_models import NUM_LABELS, build_model, shake
 from torch import nn
 from transformers import AutoModel, AutoModelForSeq2SeqLM
+from variants import VARIANTS
 
 from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration
 from sgm_hf.modeling.cpu_sgm import SGMDropout
@@ -60,6 +61,18 @@ def test_logits_and_attention_equal_the_equations_in_numpy(
                 assert not got[:, len(word_ids) :].any()
             else:
                 assert output.cross_attentions is None
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_equals_its_equations_in_numpy(texts, variant):
+    model = shake(build_model(**VARIANTS[variant]).double())
+    bos = model.config.bos_label_id
+    rows = [[bos, 2, 0], [bos, 0, 1], [bos, 1, 2], [bos, 2, 1]]
+    logits = model(**texts, decoder_input_ids=torch.tensor(rows)).logits.detach().numpy()
+    for row, decoder_input_ids in enumerate(rows):
+        word_ids = texts["input_ids"][row, : texts["attention_mask"][row].sum()].tolist()
+        expected, _ = Reference(model, encode(model, word_ids)).logits(decoder_input_ids)
+        np.testing.assert_allclose(logits[row], expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(("attention", "label_feedback"), SYSTEMS)
@@ -380,6 +393,32 @@ def test_gradients_of_weighted_focal_losses_equal_numeric_differences(label_smoo
         return label_loss(values, labels, label_smoothing, label_weights=label_weights, focal_gamma=1.5)
 
     assert torch.autograd.gradcheck(loss, (finite,))
+
+
+def test_binary_cross_entropy_is_that_of_pytorch_over_the_labels_that_are_not_masked():
+    logits, labels = random_logits()
+    probabilities = logits.softmax(-1)
+    is_target = nn.functional.one_hot(labels.clamp(min=0), 6).float()
+    losses = nn.functional.binary_cross_entropy(probabilities, is_target, reduction="none")
+    expected = losses[(labels >= 0)[..., None] & logits.isfinite()].sum() / 12
+    torch.testing.assert_close(label_loss(logits, labels, binary_cross_entropy=True), expected)
+    assert expected > label_loss(logits, labels)
+
+
+def test_gradients_of_binary_cross_entropy_equal_numeric_differences_and_stay_finite():
+    logits, labels = random_logits()
+    finite, masked = logits.masked_fill(logits.isinf(), 0.0).double().requires_grad_(), logits.isinf()
+    label_weights = torch.rand(6, generator=torch.Generator().manual_seed(0)).double()
+
+    def loss(values):
+        values = values.masked_fill(masked, float("-inf"))
+        return label_loss(values, labels, 0.1, label_weights=label_weights, binary_cross_entropy=True)
+
+    assert torch.autograd.gradcheck(loss, (finite,))
+    certain = torch.tensor([[[200.0, 0.0, float("-inf")]]], requires_grad=True)
+    wrong = label_loss(certain, torch.tensor([[1]]), binary_cross_entropy=True)
+    wrong.backward()
+    assert wrong.isfinite() and certain.grad.isfinite().all()
 
 
 def test_the_model_weighs_its_loss_and_nothing_else(texts):

@@ -51,6 +51,7 @@ def test_every_default_that_is_declared_here(tmp_path, monkeypatch):
         "effective_number_beta": 0.999,
         "repeat_factor_threshold": None,
         "focal_gamma": 0.0,
+        "label_loss": "cross_entropy",
         "early_stopping_patience": None,
         "generation_num_beams": None,
         "eval_strategy": "epoch",
@@ -184,6 +185,7 @@ def test_without_evaluation_there_is_no_best_model(tmp_path):
         ("repeat_factor_threshold", 0.0),
         ("repeat_factor_threshold", 1.5),
         ("focal_gamma", -1.0),
+        ("label_loss", "hinge"),
         ("focal_gamma", float("nan")),
     ],
 )

@@ -98,7 +98,7 @@ def test_of_many_given_weights_the_first_that_differs_is_named(fingerprint):
 
 def test_a_checkpoint_older_than_the_settings_for_rare_labels_was_trained_without_them(fingerprint):
     old = fingerprint()
-    for name in ("label_weights", "repeat_factor_threshold", "focal_gamma"):
+    for name in ("label_loss", "label_weights", "repeat_factor_threshold", "focal_gamma"):
         del old["settings"][name]
     assert differences(old, fingerprint()) == []
     assert differences(old, fingerprint(label_weights="balanced")) == ["label_weights: none → balanced"]

@@ -210,6 +210,19 @@ def test_the_loss_of_training_is_that_of_torch_with_the_divisor_of_today(argumen
     torch.testing.assert_close(loss, expected)
 
 
+def test_binary_cross_entropy_is_the_loss_of_training_and_not_of_evaluation(arguments):
+    trainer = train(arguments, label_loss="binary_cross_entropy")
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(6)])
+    trainer.model.eval()
+    probabilities = trainer.model(**batch).logits.softmax(-1)
+    is_target = torch.nn.functional.one_hot(batch["labels"].clamp(min=0), probabilities.shape[-1]).float()
+    losses = torch.nn.functional.binary_cross_entropy(probabilities, is_target, reduction="none").sum(-1)
+    expected = losses[batch["labels"] >= 0].mean()
+    torch.testing.assert_close(trainer.compute_loss(trainer.model, batch), expected)
+    plain = SGMTrainer(trainer.model, arguments("plain"), eval_dataset=make_documents(20))
+    assert trainer.evaluate(make_documents(20))["eval_loss"] == plain.evaluate()["eval_loss"]
+
+
 def test_the_loss_of_evaluation_knows_no_weights(arguments):
     trainer = train(arguments, label_weights=GIVEN, focal_gamma=2.0)
     with_weights = trainer.evaluate(make_documents(20))["eval_loss"]
@@ -299,9 +312,17 @@ def test_a_search_tries_weightings_and_thresholds(arguments):
         make_label_weights("weights.json", NAMES, trainer.train_dataset, beta=0.9)  # as a trial may set it
 
 
+REFUSED_ON_SAMPLES = (
+    ("label_weights", "balanced"),
+    ("label_weights", GIVEN),
+    ("focal_gamma", 1.0),
+    ("label_loss", "binary_cross_entropy"),
+)
+
+
 def test_training_on_samples_repeats_documents_and_refuses_weights(tmp_path):
     settings = {"output_dir": str(tmp_path), "disable_tqdm": True, "eval_strategy": "no", "num_train_epochs": 1}
-    for name, value in (("label_weights", "balanced"), ("label_weights", GIVEN), ("focal_gamma", 1.0)):
+    for name, value in REFUSED_ON_SAMPLES:
         with pytest.raises(ValueError, match=f"{name} is .* the loss of a training on samples has no such setting"):
             SamplingArguments(**settings, **{name: value})
     data = make_imbalanced_documents(40)
