@@ -52,6 +52,7 @@ def test_every_default_that_is_declared_here(tmp_path, monkeypatch):
         "repeat_factor_threshold": None,
         "focal_gamma": 0.0,
         "label_loss": "cross_entropy",
+        "label_frequencies": None,
         "early_stopping_patience": None,
         "generation_num_beams": None,
         "eval_strategy": "epoch",
