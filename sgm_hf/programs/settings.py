@@ -122,7 +122,7 @@ class ModelArguments(GenerationOptions, ConfigOptions):
     )
     initial_vectors: str = option(
         "Word vectors that a new model begins with: ppmi, made from the words around each word of the training "
-        "documents; none, random ones; or a file of GloVe, word2vec or fastText, as text.",
+        "documents; none, random ones; or a file of GloVe, word2vec or fastText (.vec).",
         "ppmi",
     )
     label_texts: str | None = option(

@@ -1,10 +1,13 @@
 """Initial word vectors of a new model: from its training documents by PPMI and SVD, or from a file."""
 
+import gzip
 import logging
 import warnings
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -27,6 +30,10 @@ _DOCUMENTS_AT_ONCE = 250
 _OVERSAMPLING, _ROUNDS = 10, 4
 _SMALLEST = 1e-5  # singular value that is no rounding error, as a part of the largest
 
+# Of binary files of vectors.
+_BYTES_AT_ONCE = 2**20
+_LONGEST_WORD = 10_000
+_PRINTABLE = bytes(range(32, 127)) + b"\t\r\n"
 _EXPECTED = "Expected a word and its numbers, separated by single spaces: the 0.12 -0.3 …"
 
 
@@ -239,15 +246,17 @@ def truncated_svd(
 
 
 def vectors_from_file(path: str | Path, tokenizer: PreTrainedTokenizerBase, size: int, seed: int = 0) -> torch.Tensor:
-    """Read the vectors of a tokenizer's words from a text file of GloVe, word2vec or fastText.
+    """Read the vectors of a tokenizer's words from a file of GloVe, word2vec or fastText.
 
-    Each line is a word and its numbers; a first line with the number of words and the size may come before them. The
-    file is read line by line, and kept are the vectors of the vocabulary's words alone. A word that the file does not
-    have as the vocabulary spells it takes the first vector whose word the tokenizer's rules turn into it: `apple` that
-    of `Apple`, `0000` that of `1987`. Words that the file does not have get small random vectors.
+    In text each line is a word and its numbers; a first line with the number of words and the size may come before
+    them. In word2vec's binary format that line comes first, and each word is followed by a space and its float32
+    numbers. The file is read piece by piece, and kept are the vectors of the vocabulary's words alone; the log tells
+    how many of them the file has. A word that the file does not have as the vocabulary spells it takes the first
+    vector whose word the tokenizer's rules turn into it: `apple` that of `Apple`, `0000` that of `1987`. Words that
+    the file does not have get small random vectors.
 
     Args:
-        path: The file, plain or `.gz`, in UTF-8.
+        path: The file, plain or `.gz`, with words in UTF-8. What it holds tells its format, whatever its name.
         tokenizer: The model's tokenizer.
         size: Size of the vectors, that of the model's word embeddings.
         seed: Seed of the random vectors.
@@ -257,8 +266,8 @@ def vectors_from_file(path: str | Path, tokenizer: PreTrainedTokenizerBase, size
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not text, its vectors have another size, a line has too few or too many numbers or
-            something else in their place, or the file has none of the words.
+        ValueError: If it is of another format, its vectors have another size, it has fewer of them than its first line
+            says, numbers are missing or not finite, or the file has none of the words.
     """
     path = Path(path)
     if not path.is_file():
@@ -268,7 +277,7 @@ def vectors_from_file(path: str | Path, tokenizer: PreTrainedTokenizerBase, size
     special = set(tokenizer.all_special_ids)
     exact, other = (np.zeros(len(tokenizer), dtype=bool) for _ in range(2))
     vectors = np.zeros((len(tokenizer), size), dtype=np.float32)
-    for number, word, values in _word_lines(path, size):
+    for number, word, values in _binary_vectors(path, size) if _is_binary(path) else _word_lines(path, size):
         found, row = exact, ids.get(word)
         if row is None:
             found, row = other, ids.get(normalizer.normalize_str(word)) if normalizer else None
@@ -279,7 +288,10 @@ def vectors_from_file(path: str | Path, tokenizer: PreTrainedTokenizerBase, size
     is_found, words = exact | other, len(tokenizer) - len(special)
     if not is_found.any():
         raise ValueError(f"{path} has none of the {words:,} words of the vocabulary, such as {_some_words(ids)}.")
-    logger.info("%s has vectors of %s of the %s words", path, f"{is_found.sum():,}", f"{words:,}")
+    share = is_found.sum() / words
+    logger.info(
+        "%s has vectors of %s of the %s words (%.0f %%)", path, f"{is_found.sum():,}", f"{words:,}", 100 * share
+    )
     random = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(seed)).numpy()
     vectors[~is_found] = UNSEEN_NORM * vectors[is_found].std() * random[~is_found]
     if tokenizer.pad_token_id is not None:
@@ -292,18 +304,95 @@ def _some_words(ids: dict[str, int]) -> str:
     return ", ".join(repr(word) for word in sorted(ids, key=lambda word: ids[word])[len(ids) // 2 :][:3])
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A file's bytes, those of the content of a `.gz`.
+
+    Raises:
+        ValueError: If a gzip file is truncated or damaged.
+    """
+    try:
+        with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as stream:
+            yield stream  # type: ignore[misc]
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(
+            f"{path}: the gzip stream breaks off or is damaged ({error}). Copy the file again."
+        ) from error
+
+
+def _header(line: bytes) -> tuple[int, int] | None:
+    """Number and size of the vectors, if a first line says them."""
+    parts = line.split()
+    return (int(parts[0]), int(parts[1])) if len(parts) == 2 and all(map(bytes.isdigit, parts)) else None
+
+
+def _is_binary(path: Path) -> bool:
+    """Whether a file of word vectors is in word2vec's binary format, as its first vector shows."""
+    with _opened(path) as stream:
+        header = _header(stream.readline(_LONGEST_WORD))
+        if header is None:
+            return False
+        size = min(header[1], _BYTES_AT_ONCE)
+        numbers = stream.read(_LONGEST_WORD + 32 * size).partition(b" ")[2]
+    line = numbers.partition(b"\n")[0].strip()
+    is_line_of_text = len(line.split(b" ")) == size and not line.translate(None, _PRINTABLE)
+    return not is_line_of_text and bool(numbers[: 4 * size].translate(None, _PRINTABLE))
+
+
+def _binary_vectors(path: Path, size: int) -> Iterator[tuple[int, str, bytes]]:
+    """Number from 1, word and float32 numbers, as bytes, of each vector of a file in word2vec's binary format.
+
+    Raises:
+        ValueError: If the vectors have not `size` numbers, or there are more or fewer than the first line says.
+    """
+    undecodable = 0
+    with _opened(path) as stream:
+        count, found = _header(stream.readline(_LONGEST_WORD)) or (0, 0)
+        if found != size:
+            raise ValueError(_other_size(path, 1, found, size))
+        buffer, place = b"", 0
+        for number in range(1, count + 1):
+            end = buffer.find(b" ", place)
+            while end < 0 or len(buffer) < end + 1 + 4 * size:
+                if end < 0 and len(buffer) - place > _LONGEST_WORD:
+                    raise ValueError(
+                        f"{path}: vector {number:,} of {count:,} begins with no word; copy the file again."
+                    )
+                more = stream.read(_BYTES_AT_ONCE)
+                if not more:
+                    raise ValueError(
+                        f"{path} breaks off in vector {number:,} of the {count:,} that its first line counts; copy it "
+                        "again."
+                    )
+                buffer, place = buffer[place:] + more, 0
+                end = buffer.find(b" ")
+            word = buffer[place:end].lstrip(b"\n")  # that ended the vector before
+            place = end + 1 + 4 * size
+            try:
+                yield number, word.decode("utf-8"), buffer[end + 1 : place]
+            except UnicodeDecodeError:
+                undecodable += 1  # a word that was cut, which no text has
+        if (buffer[place:] + stream.read(_BYTES_AT_ONCE)).strip(b"\n"):
+            raise ValueError(
+                f"{path} goes on after the {count:,} vectors that its first line counts; it is damaged: copy it again."
+            )
+    if undecodable:
+        logger.warning("%s of the %s words of %s are not UTF-8 and were left out", undecodable, count, path)
+
+
 def _word_lines(path: Path, size: int) -> Iterator[tuple[int, str, list[str]]]:
     """Line number, word and numbers as text of each line of a file of word vectors, without a header.
 
     Raises:
-        ValueError: If the file is not text, or a line does not have `size` numbers.
+        ValueError: If the file is not text, a line does not have `size` numbers, or lines are missing.
     """
+    number, header = 0, None
     try:
         for number, line in read_lines(path, keep_ends=True):
             line = line.rstrip(" \r\n")
-            if number == 1 and (header := line.split(" ")) and len(header) == 2 and all(map(str.isdecimal, header)):
-                if int(header[1]) != size:
-                    raise ValueError(_other_size(path, number, int(header[1]), size))
+            if number == 1 and (header := _header(line.encode())):
+                if header[1] != size:
+                    raise ValueError(_other_size(path, number, header[1], size))
                 continue
             if number == 1 and line.count(" ") != size:
                 raise ValueError(_other_size(path, number, line.count(" "), size))
@@ -319,10 +408,14 @@ def _word_lines(path: Path, size: int) -> Iterator[tuple[int, str, list[str]]]:
         if not isinstance(error.__cause__, UnicodeDecodeError):
             raise
         raise ValueError(
-            f"{path} is not text in UTF-8. Binary files of word2vec and fastText (.bin) are not read: save the "
-            'vectors as text, with gensim: KeyedVectors.load_word2vec_format("OLD", binary=True)'
-            '.save_word2vec_format("NEW").'
+            f"{path} is neither text in UTF-8 nor in word2vec's binary format. Of fastText take the vectors (.vec), "
+            "not the model (.bin); unpack a .zip."
         ) from error
+    if header is not None and number - 1 < header[0]:
+        raise ValueError(
+            f"{path} breaks off: {number - 1:,} vectors follow its first line, which counts {header[0]:,}. Copy the "
+            "file again, or correct the number where it was cut on purpose."
+        )
 
 
 def _other_size(path: Path, number: int, found: int, size: int) -> str:
@@ -340,12 +433,17 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _numbers(path: Path, line: int, values: list[str]) -> np.ndarray:
-    """The numbers of a line.
+def _numbers(path: Path, line: int, values: list[str] | bytes) -> np.ndarray:
+    """The numbers of a line of text, or of the vector of a binary file.
 
     Raises:
         ValueError: If one is none, or not finite.
     """
+    if isinstance(values, bytes):
+        vector = np.frombuffer(values, dtype="<f4")
+        if not np.isfinite(vector).all():
+            raise ValueError(f"{path}: vector {line:,} has numbers that are not finite; copy the file again.")
+        return vector
     wrong = next((text for text in values if not _is_number(text)), None)
     numbers: Any = None if wrong is not None else np.array(values, dtype=np.float32)
     if wrong is None and not np.isfinite(numbers).all():

@@ -4,6 +4,7 @@ import gzip
 import logging
 import math
 import random
+import tracemalloc
 from collections import Counter
 from itertools import permutations
 
@@ -279,10 +280,102 @@ def test_faults_are_named_with_file_and_line(tmp_path, tokenizer, lines, message
         vectors_from_file(write(tmp_path / "v.txt", lines), tokenizer, 3)
 
 
-def test_binary_and_missing_files_are_refused(tmp_path, tokenizer):
-    path = tmp_path / "v.bin"
-    path.write_bytes(b"1 3\napple " + np.array([0.1, -0.2, 0.3], dtype=np.float32).tobytes())
-    with pytest.raises(ValueError, match="v.bin is not text in UTF-8. Binary files of word2vec"):
+def write_binary(path, lines, end=b""):
+    """The lines in word2vec's binary format: its own program ends a vector with a line feed, gensim does not."""
+    rows = [line.split(" ") for line in lines]
+    content = f"{len(rows)} {len(rows[0]) - 1}\n".encode()
+    for word, *numbers in rows:
+        content += word.encode() + b" " + np.array(numbers, dtype="<f4").tobytes() + end
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+@pytest.mark.parametrize("end", [b"\n", b""], ids=["word2vec", "gensim"])
+@pytest.mark.parametrize("name", ["v.bin", "v.bin.gz", "named_like_text.txt"])
+@pytest.mark.parametrize("at_once", [7, 2**20])
+def test_a_binary_file_gives_what_the_same_vectors_as_text_give(
+    monkeypatch, tmp_path, tokenizer, caplog, end, name, at_once
+):
+    monkeypatch.setattr(module, "_BYTES_AT_ONCE", at_once)
+    path = write_binary(tmp_path / name, LINES, end)
+    with caplog.at_level(logging.INFO):
+        vectors = vectors_from_file(path, tokenizer, 3, seed=4)
+    assert f"{path} has vectors of 4 of the 8 words (50 %)" in caplog.text
+    expected = vectors_from_file(write(tmp_path / "text", LINES, "7 3"), tokenizer, 3, seed=4)
+    assert torch.equal(vectors, expected)
+
+
+@pytest.mark.parametrize("number", [0.0, 10.0, -1e-30, 2.7e-41, 1.5e-5, 65536.5])
+def test_whatever_the_bytes_of_its_numbers_a_binary_file_is_known_as_such(tmp_path, tokenizer, number):
+    # Among them zero bytes, line feeds and printable ones.
+    random = np.random.default_rng(0)
+    for size in (1, 4, 50):
+        values = np.full(size, number, dtype="<f4")
+        values[1:] = random.standard_normal(size - 1)
+        content = f"1 {size}\n".encode() + b"apple " + values.tobytes()
+        path = tmp_path / "v"
+        path.write_bytes(content)
+        vectors = vectors_from_file(path, tokenizer, size)
+        assert np.array_equal(vectors[tokenizer.convert_tokens_to_ids("apple")].numpy(), values)
+
+
+def test_a_binary_file_that_is_cut_anywhere_or_goes_on_is_refused(tmp_path, tokenizer):
+    whole = write_binary(tmp_path / "v.bin", LINES, b"\n").read_bytes()
+    path = tmp_path / "cut.bin"
+    for length in range(len("7 3\napple ") + 12, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"cut.bin breaks off in vector \d of the 7 that its first line counts"):
+            vectors_from_file(path, tokenizer, 3)
+    path.write_bytes(whole[:-1])  # without the last line feed
+    assert torch.equal(vectors_from_file(path, tokenizer, 3), vectors_from_file(tmp_path / "v.bin", tokenizer, 3))
+    for more in (b"pear " + bytes(12), b"x", b"\n\nx"):
+        path.write_bytes(whole + more)
+        with pytest.raises(ValueError, match="cut.bin goes on after the 7 vectors"):
+            vectors_from_file(path, tokenizer, 3)
+    path.write_bytes(whole[:30] + bytes(20_000))
+    with pytest.raises(ValueError, match=r"cut.bin: vector \d of 7 begins with no word"):
+        vectors_from_file(path, tokenizer, 3)
+    path = tmp_path / "cut.bin.gz"
+    path.write_bytes(gzip.compress(whole)[:-20])
+    with pytest.raises(ValueError, match="cut.bin.gz: the gzip stream breaks off or is damaged"):
+        vectors_from_file(path, tokenizer, 3)
+
+
+def test_faults_of_binary_files_are_named(tmp_path, tokenizer, caplog):
+    path = write_binary(tmp_path / "v.bin", ["other 0 0 1", "apple 1 nan 1"])
+    with pytest.raises(ValueError, match="v.bin: vector 2 has numbers that are not finite"):
+        vectors_from_file(path, tokenizer, 3)
+    with pytest.raises(
+        ValueError, match="v.bin, line 1: the vectors have 3 numbers, but .* 5; give --embedding_size 3"
+    ):
+        vectors_from_file(path, tokenizer, 5)
+    path.write_bytes(b"2 1\nZ\xc3 \x00\x00\x80?apple \x00\x00\x80?")
+    assert vectors_from_file(path, tokenizer, 1)[tokenizer.convert_tokens_to_ids("apple")].item() == 1.0
+    assert "1 of the 2 words of" in caplog.text and "are not UTF-8 and were left out" in caplog.text
+
+
+def test_a_binary_file_is_never_in_memory_as_a_whole(monkeypatch, tmp_path, tokenizer):
+    monkeypatch.setattr(module, "_BYTES_AT_ONCE", 2**14)
+    path = write_binary(tmp_path / "v.bin", [f"w{i} 1" + " 2" * 99 for i in range(8_000)] + ["apple 1" + " 2" * 99])
+    assert path.stat().st_size > 3_000_000
+    vectors_from_file(path, tokenizer, 100)  # what is imported and kept stays out of the measurement
+    tracemalloc.start()
+    try:
+        vectors_from_file(path, tokenizer, 100)
+        assert tracemalloc.get_traced_memory()[1] < 500_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_text_file_with_fewer_vectors_than_it_says_is_refused(tmp_path, tokenizer):
+    with pytest.raises(ValueError, match="v.vec breaks off: 6 vectors follow its first line, which counts 7"):
+        vectors_from_file(write(tmp_path / "v.vec", LINES[:-1], "7 3"), tokenizer, 3)
+
+
+def test_other_formats_and_missing_files_are_refused(tmp_path, tokenizer):
+    path = tmp_path / "model.bin"
+    path.write_bytes(b"\xba\x16\x4f\x2f" + bytes(100))  # as fastText's own models begin
+    with pytest.raises(ValueError, match=r"model.bin is neither text in UTF-8 nor .* take the vectors \(.vec\)"):
         vectors_from_file(path, tokenizer, 3)
     with pytest.raises(FileNotFoundError, match="there is no file of word vectors .*missing.txt"):
         vectors_from_file(tmp_path / "missing.txt", tokenizer, 3)
