@@ -462,8 +462,8 @@ class SGMSelfAttention(GradientCheckpointingLayer):
             return states  # (B, T', H)
         # Where none exists, all are seen: a softmax over nothing is NaN, and what it gives is read by nobody.
         is_seen = mask | ~mask.any(dim=1, keepdim=True)  # (B, T')
-        projected = (layer(states)[:, None] for layer in (self.query, self.key, self.value))  # (B, 1, T', H) each
-        gathered = F.scaled_dot_product_attention(*projected, attn_mask=is_seen[:, None, None])  # (B, 1, T', H)
+        query, key, value = (layer(states)[:, None] for layer in (self.query, self.key, self.value))  # (B, 1, T', H)
+        gathered = F.scaled_dot_product_attention(query, key, value, is_seen[:, None, None])  # (B, 1, T', H)
         return gathered.squeeze(1)  # (B, T', H)
 
 

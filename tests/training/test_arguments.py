@@ -154,6 +154,11 @@ def test_every_configuration_leaves_the_precision_to_the_machine():
         assert settings["precision"] == "auto" and "bf16" not in settings, path
 
 
+def test_a_loss_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="label_loss is 'hinge'; choose one of cross_entropy, binary_cross_entropy"):
+        SGMTrainingArguments(output_dir=str(tmp_path), label_loss="hinge")
+
+
 def test_early_stopping_needs_evaluations(tmp_path):
     settings = {"output_dir": str(tmp_path), "early_stopping_patience": 2}
     with pytest.raises(ValueError, match="early_stopping_patience is 2, but training evaluates nothing"):
@@ -186,7 +191,6 @@ def test_without_evaluation_there_is_no_best_model(tmp_path):
         ("repeat_factor_threshold", 0.0),
         ("repeat_factor_threshold", 1.5),
         ("focal_gamma", -1.0),
-        ("label_loss", "hinge"),
         ("focal_gamma", float("nan")),
     ],
 )
