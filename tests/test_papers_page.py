@@ -71,3 +71,21 @@ def test_the_seq2set_configurations_are_those_of_the_paper():
     assert f"Epochs of RL: {tuned['num_train_epochs']}," in page
     assert f"Dropout: {likelihood['dropout']}, kept on while sampling" in page and tuned["dropout_in_sampling"]
     assert f"Beam width: {tuned['num_beams']}," in page
+
+
+def test_the_sgm_mlc_configuration_has_the_parts_that_the_paper_names():
+    """Patel: self-attention, attention over labels, alphabetical order, binary cross-entropy, schedule, early stop."""
+    chosen = settings("reuters21578_sgm_mlc")
+    parts = {
+        "dataset_name": "reuters21578",
+        "encoder": "self_attentive",
+        "attention": "word",
+        "label_attention": True,
+        "label_order": "alphabetical",
+        "label_loss": "binary_cross_entropy",
+        "lr_scheduler_type": "linear",
+        "early_stopping_patience": 3,
+    }
+    assert {name: chosen[name] for name in parts} == parts
+    sizes = ("vocab_size", "embedding_size", "encoder_hidden_size", "decoder_hidden_size", "attention_size")
+    assert {name: chosen[name] for name in sizes} == {name: settings("reuters21578_sgm_ge")[name] for name in sizes}

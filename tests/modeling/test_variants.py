@@ -9,6 +9,7 @@ from tiny_models import NUM_LABELS, build_model, shake
 from variants import VARIANTS
 
 from sgm_hf.modeling import SGMForMultiLabelGeneration, label_sets_from_sequences
+from sgm_hf.training.machine import autocast
 
 GOLD = torch.tensor([[2, 0, 3], [1, 3, -100], [3, -100, -100], [0, 2, 3]])
 EOS = NUM_LABELS
@@ -145,6 +146,15 @@ def test_every_parameter_gets_a_gradient_and_checkpointing_changes_none(model, t
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
     assert [name for name, gradient in gradients[0].items() if gradient is None] == []
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)
+
+
+def test_bfloat16_autocast_stays_close_and_trains(model, texts):
+    exact = model(**texts, labels=GOLD).loss
+    with autocast(torch.device("cpu"), bf16=True):  # nothing on a processor without it
+        loss = model(**texts, labels=GOLD).loss
+    loss.backward()
+    assert loss.dtype == torch.float32 and abs(loss - exact) < 0.05 * exact
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
