@@ -197,9 +197,8 @@ class DataArguments(FileArguments):
     max_eval_samples: int | None = option("Use this many validation documents only. Default: all.")
     max_predict_samples: int | None = option("Use this many test documents only. Default: all.")
     label_hierarchy: str | None = option(
-        'File of the labels\' hierarchy: lines "parent: P child: C", or .json of child to parent. A new model gets '
-        "--label_order hierarchical by it; a label is generated only after its ancestors; F1 is reported with "
-        "ancestors, too. No default."
+        'File of the labels\' hierarchy: lines "parent: P child: C", or .json of child to parent. A new model learns '
+        "and generates a label only after its ancestors; F1 is reported with ancestors, too. No default."
     )
     add_ancestors: bool = option("Whether training documents get the ancestors that their labels lack.", False)
     vocab_size: int = option("Words in the vocabulary, from the training split alone.", 30000)

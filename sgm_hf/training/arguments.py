@@ -181,7 +181,7 @@ class SGMTrainingArguments(TrainingArguments):
         default=None,
         metadata={
             "help": "A .json file of label names and the share of documents that has each, where these differ from "
-            "those of the training documents; scores and decisions are fitted for them."
+            "those of the training documents; scores and decisions are fitted for them. No default."
         },
     )
     objective: str | None = field(
