@@ -15,7 +15,8 @@ from sgm_hf.programs import CommandParser, convert_corpus
 def main(arguments: Sequence[str]) -> None:
     """Run the command."""
     parser = CommandParser("convert", __doc__)
-    parser.add_argument("name", choices=sorted(CORPORA), help="The corpus.")
+    corpora = sorted(CORPORA)
+    parser.add_argument("name", metavar="CORPUS", choices=corpora, help=f"The corpus: {', '.join(corpora)}.")
     parser.add_argument(
         "--data_dir", metavar="FOLDER", help="Folder with the published files; the generated corpus needs none."
     )
