@@ -207,7 +207,7 @@ def _businesses(businesses: dict[str, Business | None], path: Path) -> Iterator[
         if room[business.id] > 0 and words:
             texts[business.id].append(" ".join(words[: room[business.id]]))
             room[business.id] -= len(words)
-    for business in businesses.values():
-        if business is not None:
-            text = "\n".join(texts[business.id])
-            yield f"business {business.id}", {"id": business.id, "text": text, "labels": business.categories}
+    for found in businesses.values():
+        if found is not None:
+            document = {"id": found.id, "text": "\n".join(texts[found.id]), "labels": found.categories}
+            yield f"business {found.id}", document
