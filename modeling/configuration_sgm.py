@@ -67,6 +67,10 @@ MEMBER_SETTINGS = (
     "encoder_window",
     "encoder_overlap",
     "encoder_special_tokens",
+    "unit_kernel_size",
+    "unit_dilations",
+    "sentence_length",
+    "sentence_end_ids",
     "cell",
     "decoder_hidden_size",
     "decoder_layers",
@@ -106,8 +110,10 @@ class SGMConfig(PreTrainedConfig):
         vocab_size: Number of words, special tokens included (paper: 30,000 AAPD, 50,000 RCV1-V2).
         embedding_size: Size *k* of the word embeddings (paper: 256 AAPD, 512 RCV1-V2).
         encoder: Kind of encoder: "recurrent", a bidirectional LSTM over word embeddings (eq. 2-3),
-            "self_attentive", the same with attention of its states to each other (Patel, SGM-MLC), or "pretrained",
-            any encoder of Transformers, which `encoder_config` describes.
+            "self_attentive", the same with attention of its states to each other (Patel, SGM-MLC), "semantic_units",
+            the same with dilated convolutions over its states (Lin et al. 2018, §4.1), "hierarchical", with an LSTM
+            over sentences (Lin et al. 2018, §6.3), or "pretrained", any encoder of Transformers, which
+            `encoder_config` describes.
         encoder_cell: Recurrent cell of an encoder over word embeddings: "lstm" (eq. 2-3) or "gru".
         encoder_config: Configuration of a pre-trained encoder; `vocab_size` and `pad_token_id` are then its.
         encoder_hidden_size: Size of one direction of the encoder; a word's state has twice this size.
@@ -119,12 +125,19 @@ class SGMConfig(PreTrainedConfig):
         encoder_overlap: Tokens that a window has in common with the one before it; default a quarter of the window.
         encoder_special_tokens: How many tokens the tokenizer puts before and after each text, such as `[1, 1]` for
             [CLS] and [SEP]; they are put around each window. Default: none.
+        unit_kernel_size: Of `encoder="semantic_units"`, states that a convolution reads for each unit.
+        unit_dilations: Of `encoder="semantic_units"`, how far apart these are, by level; default 1, 2 and 3.
+        sentence_length: Of `encoder="hierarchical"`, words of a sentence (Lin et al. 2018: 5, 10, 15 or 20).
+        sentence_end_ids: Of `encoder="hierarchical"`, ids of the words that end a sentence, in place of a length.
+            Default: none.
         cell: Recurrent cell of the decoder: "lstm" (eq. 7) or "gru".
         decoder_hidden_size: Size of the decoder.
         decoder_layers: Number of layers of the decoder (paper: 1 AAPD, 2 RCV1-V2).
         label_embedding_size: Size of the label embeddings fed back to the decoder; default `embedding_size`.
-        attention: Attention over the text: "word", additive over its words (eq. 4-6), or "none", plain S2S: the
-            decoder sees the text through its first state only.
+        attention: Attention over the text: "word", additive over its words (eq. 4-6), "bilinear" over its words
+            (Lin et al. 2018, eq. 4-6); over semantic units "semantic", over these and the words "additive", the sum of
+            both, or "hybrid", words as the units say (Lin et al. 2018, §4.2); or "none", plain S2S: the decoder sees
+            the text through its first state only.
         label_attention: Whether the decoder attends to the label embeddings, too (Patel, SGM-MLC): what it gathers
             stands beside the context of the text.
         context_input: Which context enters the decoder's cell: "previous", c_{t-1} (eq. 7), or "current", c_t, for
@@ -182,7 +195,7 @@ class SGMConfig(PreTrainedConfig):
 
     vocab_size: int = 30000
     embedding_size: int = 256
-    encoder: Literal["recurrent", "self_attentive", "pretrained"] = "recurrent"
+    encoder: Literal["recurrent", "self_attentive", "semantic_units", "hierarchical", "pretrained"] = "recurrent"
     encoder_cell: Literal["lstm", "gru"] = "lstm"
     encoder_config: dict[str, Any] | PreTrainedConfig | None = None
     encoder_hidden_size: int = 256
@@ -191,11 +204,15 @@ class SGMConfig(PreTrainedConfig):
     encoder_window: int | None = None
     encoder_overlap: int | None = None
     encoder_special_tokens: list[int] | None = None
+    unit_kernel_size: int = 3
+    unit_dilations: list[int] | None = None
+    sentence_length: int = 10
+    sentence_end_ids: list[int] | None = None
     cell: Literal["lstm", "gru"] = "lstm"
     decoder_hidden_size: int = 512
     decoder_layers: int = 1
     label_embedding_size: int | None = None
-    attention: Literal["word", "none"] = "word"
+    attention: Literal["word", "bilinear", "semantic", "additive", "hybrid", "none"] = "word"
     label_attention: bool = False
     context_input: Literal["previous", "current"] = "previous"
     attention_size: int | None = None
@@ -225,6 +242,8 @@ class SGMConfig(PreTrainedConfig):
             self.label_embedding_size = self.embedding_size
         if self.attention_size is None:
             self.attention_size = self.decoder_hidden_size
+        if self.unit_dilations is None:
+            self.unit_dilations = [1, 2, 3]
         if isinstance(self.encoder_config, dict):
             if "model_type" not in self.encoder_config:
                 raise ValueError(
@@ -349,6 +368,24 @@ class SGMConfig(PreTrainedConfig):
                 f"encoder_special_tokens is {around}; give how many are before and how many after a text, as [1, 1]."
             )
 
+    def validate_levels(self) -> None:
+        """Part of `@strict` validation: the levels above words are made of something, and looked at."""
+        if self.encoder == "semantic_units" and self.attention in ("word", "bilinear", "none"):
+            raise ValueError(
+                f"attention={self.attention!r} never looks at the units that encoder='semantic_units' makes; set "
+                "attention to 'semantic', 'additive' or 'hybrid', or encoder to 'recurrent'."
+            )
+        if not self.unit_dilations or min(self.unit_dilations) < 1:
+            raise ValueError(
+                f"unit_dilations is {self.unit_dilations}; expected one distance or more, each at least 1, such as "
+                "[1, 2, 3]."
+            )
+        if self.sentence_end_ids is not None and not self.sentence_end_ids:
+            raise ValueError(
+                "sentence_end_ids is an empty list; give the ids of the words that end a sentence, or None for "
+                "sentences of sentence_length words."
+            )
+
     def validate_untrained_labels(self) -> None:
         """Part of `@strict` validation: not more labels are untrained than there are."""
         if not 0 <= self.num_untrained_labels <= self.num_labels:
@@ -368,6 +405,8 @@ class SGMConfig(PreTrainedConfig):
             "decoder_layers",
             "label_embedding_size",
             "attention_size",
+            "unit_kernel_size",
+            "sentence_length",
         )
         for name in sizes:
             if getattr(self, name) < 1:

@@ -5,6 +5,7 @@ To add one, subclass `SGMEncoder`, enter it in `ENCODERS`, and name it in `SGMCo
 Shapes: B documents, T words, T' states (T of them in the recurrent encoder), H state size, S summary size.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any, cast
@@ -39,6 +40,17 @@ class SGMEncoderOutput(BaseModelOutput):
     lexical_logits: torch.Tensor | None = None
 
 
+@dataclass
+class SGMUnitEncoderOutput(SGMEncoderOutput):
+    """Words, and the semantic units around them.
+
+    Args:
+        units: The semantic units g, (B, T', H): as many as states, and with their mask.
+    """
+
+    units: torch.Tensor | None = None
+
+
 class SGMEncoder(nn.Module):
     """What model and decoder ask of an encoder, however it is made."""
 
@@ -47,6 +59,7 @@ class SGMEncoder(nn.Module):
     output_size: int  # H
     summary_size: int  # S
     states_are_words = False  # whether state t is that of word t, so that attention falls on words
+    makes_units = False  # whether it returns an `SGMUnitEncoderOutput`
 
     def forward(self, *inputs: Any, **named_inputs: Any) -> SGMEncoderOutput:
         """Encodes a batch of documents."""
@@ -492,9 +505,154 @@ class SGMSelfAttentiveEncoder(SGMRecurrentEncoder):
         return output
 
 
+class SGMDilatedConvolution(GradientCheckpointingLayer):
+    """From states to semantic units: levels of dilated convolution, no pooling, no strides (Lin et al. 2018, §4.1).
+
+    The paper has no padding, and so fewer units than words, and none in a text shorter than the receptive field. Here
+    each level reads zeros beyond both ends of a text, and there is a unit for each state. The paper names no
+    activation; SELU is that of the authors' code.
+    """
+
+    def __init__(self, size: int, kernel_size: int, dilations: Sequence[int]):
+        super().__init__()
+        self.levels = nn.ModuleList(nn.Conv1d(size, size, kernel_size, dilation=dilation) for dilation in dilations)
+
+    def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Convolves states (B, T', H) with mask (B, T').
+
+        Returns:
+            Units, (B, T', H); those of padding have no meaning.
+        """
+        if states.numel() == 0:  # no text, or texts without a word, which nn.Conv1d refuses
+            return states
+        units, is_padding = states.mT, ~mask[:, None]  # (B, H, T'), (B, 1, T')
+        for level in self.levels:
+            # Before every level: the bias of the one below has made something of padding.
+            units = units.masked_fill(is_padding, 0.0)  # (B, H, T')
+            reach = level.dilation[0] * (level.kernel_size[0] - 1)
+            units = F.pad(units, (reach // 2, reach - reach // 2))  # (B, H, T' + reach)
+            units = F.selu(level(units))  # (B, H, T')
+        return units.mT  # (B, T', H)
+
+
+class SGMUnitEncoder(SGMRecurrentEncoder):
+    """The recurrent encoder, and semantic units made of its states (Lin et al. 2018, "Semantic-Unit-Based Dilated
+    Convolution for Multi-Label Text Classification", §4.1)."""
+
+    makes_units = True
+
+    def __init__(self, config: SGMConfig):
+        super().__init__(config)
+        dilations = cast(list[int], config.unit_dilations)  # None only before the configuration is complete
+        self.convolution = SGMDilatedConvolution(self.output_size, config.unit_kernel_size, dilations)
+
+    def output(self, states: torch.Tensor, mask: torch.Tensor) -> SGMUnitEncoderOutput:
+        """Completes the states of words (B, T, H) with mask (B, T)."""
+        words = super().output(states, mask)
+        return SGMUnitEncoderOutput(**words, units=self.convolution(states, mask))  # (B, T, H)
+
+
+class SGMHierarchicalEncoder(SGMEncoder):
+    """Hier-N: a second LSTM over the states of the words at which sentences end (Lin et al. 2018, §6.3).
+
+    Sentences end after every `sentence_length` words, or at the words of `sentence_end_ids`, and where the text ends.
+    """
+
+    def __init__(self, config: SGMConfig):
+        super().__init__()
+        self.words = SGMRecurrentEncoder(config)
+        self.output_size = self.summary_size = self.words.output_size
+        self.sentences = nn.LSTM(self.output_size, self.output_size, batch_first=True)
+        self.dropout = SGMDropout(config.dropout)
+        self.sentence_length = config.sentence_length
+        self.sentence_end_ids = config.sentence_end_ids
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The word embeddings."""
+        return self.words.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the word embeddings by `value`."""
+        self.words.set_input_embeddings(value)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs: Any,
+    ) -> SGMEncoderOutput:
+        """Encodes texts.
+
+        Args:
+            input_ids: Word ids, padded on the right, (B, T) int64.
+            attention_mask: 1 for words, 0 for padding, (B, T); by default, what is not the padding word.
+            inputs_embeds: In place of `input_ids`, (B, T, embedding_size).
+            output_hidden_states: Whether to return the embeddings, the output of each layer, and the states.
+            **kwargs: Not used: what `generate()` passes to any encoder.
+
+        Returns:
+            States (B, T', H) of the T' sentences; the summary is the last sentence's state.
+
+        Raises:
+            ValueError: If sentences end at certain words and `inputs_embeds` is given in their place, and as of the
+                recurrent encoder.
+        """
+        words = self.words(input_ids, attention_mask, inputs_embeds, output_hidden_states)
+        is_end = self._is_end(input_ids, words.mask)  # (B, T)
+        states, mask = select_states(words.last_hidden_state, is_end)  # (B, T', H), (B, T')
+        if states.numel():  # nn.LSTM refuses texts without a word
+            states, _ = self.sentences(self.dropout(states))  # (B, T', H)
+        output = self.output(states, mask)
+        if words.hidden_states is not None:
+            output.hidden_states = (*words.hidden_states, states)
+        return output
+
+    def _is_end(self, input_ids: torch.Tensor | None, mask: torch.Tensor) -> torch.Tensor:
+        """Which words end a sentence, (B, T), of those that exist (B, T)."""
+        place = torch.arange(mask.shape[1], device=mask.device)  # (T)
+        if self.sentence_end_ids is None:
+            is_end = (place + 1) % self.sentence_length == 0  # (T)
+        elif input_ids is None:
+            raise ValueError(
+                "Sentences end at certain words (config.sentence_end_ids), which inputs_embeds does not tell; give "
+                "input_ids, or set sentence_end_ids to None."
+            )
+        else:
+            is_end = torch.isin(input_ids, torch.tensor(self.sentence_end_ids, device=mask.device))  # (B, T)
+        return mask & (is_end | (place == mask.sum(dim=1, keepdim=True) - 1))  # (B, T)
+
+    def output(self, states: torch.Tensor, mask: torch.Tensor) -> SGMEncoderOutput:
+        """Completes the states of sentences (B, T', H) with mask (B, T')."""
+        # All of a state is of the forward direction: the last one has read all sentences.
+        is_last = torch.arange(mask.shape[1], device=mask.device) == mask.sum(dim=1, keepdim=True) - 1  # (B, T')
+        summary = (states * is_last[..., None]).sum(dim=1)  # (B, H), zero for a text without words
+        return SGMEncoderOutput(last_hidden_state=states, mask=mask, summary=summary)
+
+
+def select_states(states: torch.Tensor, is_selected: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Takes some states of each text, in their order.
+
+    Args:
+        states: (B, T, H).
+        is_selected: Which of them, (B, T) bool.
+
+    Returns:
+        The states, (B, T', H), and which of them exist, (B, T') bool; T' is the number of those of the fullest text.
+    """
+    num_selected = is_selected.sum(dim=1)  # (B)
+    most = int(num_selected.max()) if num_selected.numel() else 0  # T'
+    index = (~is_selected).long().argsort(dim=1, stable=True)[:, :most]  # (B, T')
+    chosen = states.gather(1, index[..., None].expand(-1, -1, states.shape[2]))  # (B, T', H)
+    return chosen, torch.arange(most, device=states.device) < num_selected[:, None]  # (B, T', H), (B, T')
+
+
 # The kinds of `SGMConfig.encoder`.
 ENCODERS: dict[str, type[SGMEncoder]] = {
     "recurrent": SGMRecurrentEncoder,
     "self_attentive": SGMSelfAttentiveEncoder,
+    "semantic_units": SGMUnitEncoder,
+    "hierarchical": SGMHierarchicalEncoder,
     "pretrained": SGMPretrainedEncoder,
 }

@@ -81,7 +81,9 @@ class SGMEnsembleEncoder(SGMEncoder):
             member(**first_words(inputs, longest))
             for member, longest in zip(self.members, self.max_lengths, strict=True)
         ]
-        combined = SGMEnsembleEncoderOutput(**outputs[0], members=outputs)
+        # The first one may be of a subclass, whose further fields only its own decoder knows.
+        shared = {field.name: getattr(outputs[0], field.name) for field in fields(SGMEncoderOutput)}
+        combined = SGMEnsembleEncoderOutput(**shared, members=outputs)
         if combined.hidden_states is not None:
             combined.hidden_states = tuple(states for output in outputs for states in output.hidden_states)
         return combined

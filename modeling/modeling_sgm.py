@@ -118,7 +118,7 @@ class SGMPreTrainedModel(LoadingHooks):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Xavier for linear maps, orthogonal recurrences with an open forget gate, small normal embeddings."""
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear | nn.Conv1d):
             init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 init.zeros_(module.bias)

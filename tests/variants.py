@@ -22,4 +22,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "label_feedback": "global_embedding",
         "label_embedding_size": 5,
     },
+    "bilinear attention": {"attention": "bilinear", "context_input": "current"},
+    "semantic units": {"encoder": "semantic_units", "attention": "semantic", "context_input": "current"},
+    "semantic units and words, added": {"encoder": "semantic_units", "attention": "additive", "unit_kernel_size": 2},
+    "semantic units, then words": {"encoder": "semantic_units", "attention": "hybrid", "context_input": "current"},
+    "sentences of two words": {"encoder": "hierarchical", "sentence_length": 2, "attention": "bilinear"},
+    "sentences with ends": {"encoder": "hierarchical", "sentence_end_ids": [*range(3, 40, 3)]},
 }

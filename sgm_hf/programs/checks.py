@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 AT_LEAST_ONE = (
     *("num_beams", "num_models", "max_labels", "max_train_samples", "max_eval_samples", "max_predict_samples"),
-    *("vocab_size", "min_frequency", "max_length", "num_threads"),
+    *("vocab_size", "min_frequency", "max_length", "max_train_words", "num_threads"),
 )
 # Options of Transformers' Trainer that SGMTrainer does not use.
 NOT_OF_OUR_TRAINER = (
@@ -205,6 +205,8 @@ def warn_of_idle_options(
     feedback, is_fitted = model_args.label_feedback, training_args.do_train and data_args.threshold_split_size > 0
     weighting = training_args.label_weights
     sees_nothing = model_args.attention == "none" and not model_args.label_attention
+    has_sentence_ends = model_args.encoder == "hierarchical" and model_args.sentence_end_ids is not None
+    of_units, of_sentences = "without --encoder semantic_units", "without --encoder hierarchical"
     groups = (
         (is_corpus, (*FILE_OPTIONS, "dataset_revision"), "with a named corpus, which has a format of its own"),
         (is_named and not is_corpus, ("delimiter", "encoding"), "with --dataset_name, which `datasets` reads"),
@@ -214,6 +216,9 @@ def warn_of_idle_options(
         (is_checkpoint and not model_args.add_labels, ("label_texts",), "on a checkpoint without --add_labels true"),
         (model_args.attention == "none", ("attention_size",), "with --attention none"),
         (sees_nothing, ("context_input",), "with --attention none, where there is no context"),
+        (model_args.encoder != "semantic_units", ("unit_kernel_size", "unit_dilations"), of_units),
+        (model_args.encoder != "hierarchical", ("sentence_length", "sentence_end_ids"), of_sentences),
+        (has_sentence_ends, ("sentence_length",), "with --sentence_end_ids"),
         (feedback != "fixed_mixture", ("mixture_lambda",), "without --label_feedback fixed_mixture"),
         (feedback != "global_embedding", ("gate_activation",), "without --label_feedback global_embedding"),
         (not is_checkpoint and not chooses, ("threshold_split_size",), "on labels without --set_decoding threshold"),

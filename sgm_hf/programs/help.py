@@ -24,7 +24,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Splits": (
         *("validation_split_size", "threshold_split_size", "split_seed", "split_method"),
-        *("max_train_samples", "max_eval_samples", "max_predict_samples"),
+        *("max_train_samples", "max_eval_samples", "max_predict_samples", "max_train_words"),
     ),
     "Words": (*WORD_OPTIONS, "max_length", "initial_vectors"),
     "Model": ("preset", "num_models"),
@@ -34,7 +34,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Training": (
         *("num_train_epochs", "learning_rate", "per_device_train_batch_size", "max_tokens_per_batch", "precision"),
         *("seed", "lr_scheduler_type", "halve_from_epoch", "warmup_steps", "max_steps", "weight_decay"),
-        *("max_grad_norm", "label_smoothing_factor", "label_loss", "gradient_accumulation_steps"),
+        *("max_grad_norm", "clip_grad_value", "label_smoothing_factor", "label_loss", "gradient_accumulation_steps"),
     ),
     "Rare labels": ("label_weights", "effective_number_beta", "repeat_factor_threshold", "focal_gamma"),
     "Evaluation": (
@@ -108,6 +108,8 @@ def value_name(option: Field) -> str:
         return "FILE"
     if option.name.endswith("_dir"):
         return "FOLDER"
+    if list[int] in kinds:
+        return "NUMBER ..."
     return "NUMBER" if int in kinds or float in kinds else "VALUE"
 
 

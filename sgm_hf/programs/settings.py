@@ -19,7 +19,7 @@ from sgm_hf.programs.presets import DEFAULT_PRESET, PRESETS
 
 # Fields of SGMConfig that the data or the library set.
 NOT_OPTIONS = {
-    *("vocab_size", "num_untrained_labels", "pad_token_id", "lexical_data"),
+    *("vocab_size", "num_untrained_labels", "pad_token_id", "lexical_data", "encoder_special_tokens"),
     *("use_cache", "is_encoder_decoder", "tie_word_embeddings"),
 }
 FILE_OPTIONS = tuple(f.name for f in fields(Layout))
@@ -41,6 +41,8 @@ def option_type(kind: Any) -> Any:
     for member in kinds:
         if get_origin(member) is Literal:
             return Optional[member]  # noqa: UP045 (a Literal held by a variable)
+        if member in (list[str], list[int], list[float]):
+            return member | None
     # float before int: a field of both takes fractions.
     return next((scalar | None for scalar in (bool, str, float, int) if scalar in kinds), None)
 
@@ -201,6 +203,10 @@ class DataArguments(FileArguments):
         "and generates a label only after its ancestors; F1 is reported with ancestors, too. No default."
     )
     add_ancestors: bool = option("Whether training documents get the ancestors that their labels lack.", False)
+    max_train_words: int | None = option(
+        "Leave out training documents of more words, as white space separates them, before any split. Default: none; "
+        "longer texts are cut at --max_length."
+    )
     vocab_size: int = option("Words in the vocabulary, from the training split alone.", 30000)
     min_frequency: int = option("Occurrences a word needs to be in the vocabulary.", 1)
     max_length: int = option("Words after which a text is cut.", 500)

@@ -133,6 +133,22 @@ def split_off(dataset: Dataset, size: float, seed: int, name: str, method: str =
     return dataset.select([row for row in range(len(dataset)) if row not in part]), dataset.select(sorted(part))
 
 
+def leave_out_long(train: Dataset, max_words: int) -> Dataset:
+    """Leave out documents of more words than `max_words`, as white space separates them, and say how many.
+
+    Raises:
+        ValueError: If none is left.
+    """
+    rows = [row for row, text in enumerate(train["text"]) if len((text or "").split()) <= max_words]
+    logger.info(
+        "--max_train_words %d: %s of %s training documents have more words and are left out",
+        *(max_words, f"{len(train) - len(rows):,}", f"{len(train):,}"),
+    )
+    if not rows:
+        raise ValueError(f"--max_train_words {max_words} leaves out all {len(train)} training documents; raise it.")
+    return train.select(rows)
+
+
 def arrange_splits(splits: DatasetDict, data_args: DataArguments) -> dict[str, Dataset]:
     """Add a validation split and a threshold split, both from the training split, and shorten splits where asked.
 
@@ -140,6 +156,8 @@ def arrange_splits(splits: DatasetDict, data_args: DataArguments) -> dict[str, D
         Splits among "train", "validation", "threshold" and "test".
     """
     arranged, sizes = dict(splits), {}
+    if data_args.max_train_words is not None and "train" in arranged:
+        arranged["train"] = leave_out_long(arranged["train"], data_args.max_train_words)
     if "validation" not in arranged:
         sizes["validation"] = "validation_split_size"
     elif is_given("validation_split_size", data_args):

@@ -30,7 +30,9 @@ class SGMTrainingArguments(TrainingArguments):
         max_tokens_per_eval_batch: The same for generation.
         num_train_epochs: Passes over the training documents.
         learning_rate: Of Adam (paper), which is Transformers' AdamW without `weight_decay`.
-        max_grad_norm: Norm to which gradients are clipped (paper).
+        max_grad_norm: Norm to which gradients are clipped (paper); 0 with `clip_grad_value`.
+        clip_grad_value: In place of its norm, each element of the gradient is clipped to between minus this and this
+            (Lin et al. 2018, section 5.2: 10). The norm that is logged is that of before.
         lr_scheduler_type: A schedule of Transformers.
         halve_from_epoch: The learning rate is halved at the end of this epoch (counted from 1) and of every later
             one, instead of following `lr_scheduler_type`.
@@ -110,6 +112,10 @@ class SGMTrainingArguments(TrainingArguments):
         },
     )
     max_grad_norm: float = field(default=10.0, metadata={"help": "Norm to which gradients are clipped."})
+    clip_grad_value: float | None = field(
+        default=None,
+        metadata={"help": "Clip each element of the gradient to this size, in place of its norm. Default: the norm."},
+    )
     label_weights: dict[str, float] | str | None = field(
         default="none",
         metadata={
@@ -241,6 +247,7 @@ class SGMTrainingArguments(TrainingArguments):
         if self.label_loss not in LABEL_LOSSES:
             raise ValueError(f"label_loss is {self.label_loss!r}; choose one of {', '.join(LABEL_LOSSES)}.")
         self._check_rare_labels()
+        self._choose_clipping()
         if not torch.accelerator.is_available():
             self.use_cpu = True
         self.label_frequencies = read_label_frequencies(self.label_frequencies)
@@ -271,6 +278,24 @@ class SGMTrainingArguments(TrainingArguments):
             )
         if not 0.0 <= self.focal_gamma < float("inf"):
             raise ValueError(f"focal_gamma is {self.focal_gamma}; it must be a finite number from 0 on.")
+
+    def _choose_clipping(self) -> None:
+        """Leave the norm of gradients as it is where their elements are clipped."""
+        if self.clip_grad_value is None:
+            return
+        if not 0.0 < self.clip_grad_value < float("inf"):
+            raise ValueError(f"clip_grad_value is {self.clip_grad_value}; it must be above 0, or left out.")
+        if self.max_grad_norm not in (0.0, type(self).max_grad_norm):
+            raise ValueError(
+                f"clip_grad_value is {self.clip_grad_value} and max_grad_norm {self.max_grad_norm}, but gradients are "
+                "clipped by one of both; leave one out, or set max_grad_norm to 0."
+            )
+        if self.deepspeed is not None:
+            raise ValueError(
+                f"clip_grad_value is {self.clip_grad_value}, but DeepSpeed clips gradients by their norm only; set "
+                "max_grad_norm."
+            )
+        self.max_grad_norm = 0.0
 
     def _choose_precision(self) -> None:
         """Set `precision` and `bf16` to what will run."""

@@ -35,7 +35,10 @@ DESCRIPTIVE = (
 # Schedules whose rates depend on the number of updates of the whole training.
 ENDLESS_SCHEDULES = ("constant", "constant_with_warmup", "inverse_sqrt")
 # What checkpoints were trained with that are older than these settings.
-BEFORE = {"label_loss": "cross_entropy", "label_weights": "none", "repeat_factor_threshold": None, "focal_gamma": 0.0}
+BEFORE = {
+    **{"label_loss": "cross_entropy", "label_weights": "none", "repeat_factor_threshold": None, "focal_gamma": 0.0},
+    "clip_grad_value": None,
+}
 COLUMNS = ("input_ids", "labels", "length", "index", "token_type_ids")
 BLOCK = 10_000
 STREAM_DOCUMENTS = 1_000

@@ -42,6 +42,7 @@ TRAINING_FIELDS = (
     "repeat_factor_threshold",
     "focal_gamma",
     "max_grad_norm",
+    "clip_grad_value",
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
     "max_tokens_per_batch",

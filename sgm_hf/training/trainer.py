@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset, IterableDataset
+from torch.nn.utils import clip_grad_value_
 from torch.utils.data import DataLoader
 from transformers import (
     EarlyStoppingCallback,
@@ -314,7 +315,7 @@ class SGMTrainer(PushingTrainer, CalibratingTrainer, ResumableTrainer, BranchTra
         return loss
 
     def gradient_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
-        """The gradient's norm, which Transformers asks for before each update.
+        """The gradient's norm, which Transformers asks for before each update; then clips its elements if asked to.
 
         Raises:
             FloatingPointError: On all processes, if the loss of one or the gradient is not finite. Nothing has been
@@ -325,6 +326,9 @@ class SGMTrainer(PushingTrainer, CalibratingTrainer, ResumableTrainer, BranchTra
         self._update_losses.clear()
         # In fp16 the loss scaler skips updates whose gradient is too large.
         if losses.isfinite().all() and (self.args.fp16 or math.isfinite(grad_norm)):
+            if self.args.clip_grad_value is not None:
+                # One by one, since what PyTorch does with several at once does not know parts of sharded gradients.
+                clip_grad_value_(model.parameters(), self.args.clip_grad_value, foreach=False)
             return grad_norm
         model.zero_grad()
         folder = self.training_folder()

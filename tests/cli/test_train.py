@@ -431,7 +431,10 @@ def test_a_checkpoint_is_not_evaluated_on_a_training_file_unasked(trained, tmp_p
         main([*options[:2], "--test_file", test_file, "--do_eval", *options[4:]])
 
 
-@pytest.mark.parametrize("config", sorted(EXAMPLES.glob("configs/*sgm*.json")), ids=lambda path: path.stem)
+SHIPPED = [path for kind in ("*sgm*", "*_su_*", "*_hier_*") for path in sorted(EXAMPLES.glob(f"configs/{kind}.json"))]
+
+
+@pytest.mark.parametrize("config", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_configuration_is_accepted(config, tmp_path):
     model_args, data_args, training_args = parse_arguments([str(config), "--output_dir", str(tmp_path)])
     complete_settings(model_args, data_args, training_args)
@@ -454,6 +457,37 @@ def test_the_papers_settings_are_in_the_papers_configurations():
         for system in ("sgm", "sgm_ge"):
             settings = json.loads((EXAMPLES / "configs" / f"{corpus}_{system}.json").read_text())
             assert settings.items() >= (common | own).items()
+
+
+SU_TABLE_4 = {
+    "su_without_attention": {"encoder": "recurrent", "attention": "none"},
+    "su_attention": {"encoder": "recurrent", "attention": "bilinear"},
+    "su_mdc": {"encoder": "semantic_units", "attention": "semantic"},
+    "su_additive": {"encoder": "semantic_units", "attention": "additive"},
+    "su_hybrid": {"encoder": "semantic_units", "attention": "hybrid"},
+}
+SU_TABLE_5 = {
+    f"hier_{n}": {"encoder": "hierarchical", "sentence_length": n, "attention": "bilinear"} for n in (5, 10, 15, 20)
+}
+
+
+@pytest.mark.parametrize("row", [*SU_TABLE_4, *SU_TABLE_5])
+def test_the_rows_of_the_semantic_unit_paper_are_configurations_with_its_settings(row):
+    """Lin et al. 2018, sections 4.1, 5.1, 5.2 and 6.3, tables 4 and 5."""
+    paper = {"max_train_words": 500, "vocab_size": 50000, "per_device_train_batch_size": 64, "embedding_size": 512}
+    paper |= {"decoder_hidden_size": 512, "encoder_hidden_size": 256, "label_order": "frequency", "adam_epsilon": 1e-8}
+    paper |= {"learning_rate": 0.0003, "halve_from_epoch": 1, "clip_grad_value": 10.0, "adam_beta2": 0.999}
+    own = (SU_TABLE_4 | SU_TABLE_5)[row]
+    if own["encoder"] == "semantic_units":
+        own = own | {"unit_kernel_size": 3, "unit_dilations": [1, 2, 3]}
+    if own["attention"] != "none":
+        own = own | {"context_input": "current"}
+    hybrid, settings = (
+        json.loads((EXAMPLES / "configs" / f"rcv1_v2_{name}.json").read_text()) for name in ("su_hybrid", row)
+    )
+    assert settings.items() >= (paper | own).items()
+    may_differ = {"output_dir", "context_input", "unit_kernel_size", "unit_dilations", *own}
+    assert {name for name in settings | hybrid if settings.get(name) != hybrid.get(name)} <= may_differ
 
 
 def test_attention_maps_of_the_first_predictions_are_drawn(trained, tmp_path):

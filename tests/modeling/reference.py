@@ -6,8 +6,16 @@ from torch import nn
 
 
 def encode(model, input_ids: list[int]) -> np.ndarray:
-    """States h of one text without padding, (T, H_e), by PyTorch's own bidirectional layers."""
+    """States of one text without padding, (T', H_e)."""
     config, encoder = model.config, model.encoder
+    if config.encoder != "hierarchical":
+        return word_states(config, encoder, input_ids)
+    ends = sentence_ends(input_ids, config.sentence_length, config.sentence_end_ids)
+    return sentences(encoder.sentences, word_states(config, encoder.words, input_ids)[ends])
+
+
+def word_states(config, encoder, input_ids: list[int]) -> np.ndarray:
+    """States h of the words of one text, (T, H_e), by PyTorch's own bidirectional layers."""
     sizes = {"num_layers": config.encoder_layers, "bidirectional": True, "batch_first": True}
     cell = config.encoder_cell
     rnn = {"lstm": nn.LSTM, "gru": nn.GRU}[cell](config.embedding_size, config.encoder_hidden_size, **sizes).double()
@@ -31,6 +39,70 @@ def self_attended(encoder, states: np.ndarray) -> np.ndarray:
     return np.array(rows)
 
 
+def sentence_ends(input_ids: list[int], length: int, end_ids: list[int] | None) -> list[int]:
+    """The places of the last words of sentences; the text's last word is one (Lin et al. 2018, §6.3)."""
+    ends = range(length - 1, len(input_ids), length)
+    if end_ids is not None:
+        ends = [place for place, word in enumerate(input_ids) if word in end_ids]
+    return sorted({*ends, len(input_ids) - 1})
+
+
+def sentences(lstm: nn.LSTM, states: np.ndarray) -> np.ndarray:
+    """The states of an LSTM over those of the last words of sentences, (T', H)."""
+    w = {name: value.detach().double().numpy() for name, value in lstm.named_parameters()}
+    h = c = np.zeros(states.shape[1])
+    rows = []
+    for state in states:
+        gates = w["weight_ih_l0"] @ state + w["bias_ih_l0"] + w["weight_hh_l0"] @ h + w["bias_hh_l0"]
+        i, f, g, o = np.split(gates, 4)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        rows.append(h)
+    return np.array(rows)
+
+
+def semantic_units(convolution: nn.Module, states: np.ndarray) -> np.ndarray:
+    """Dilated convolutions over the states of one text, by loops over places and taps (Lin et al. 2018, §4.1)."""
+    for level in convolution.levels:
+        weight, bias = (value.detach().double().numpy() for value in (level.weight, level.bias))
+        (kernel_size,), (dilation,) = level.kernel_size, level.dilation
+        units = []
+        for place in range(len(states)):
+            total, first = bias.copy(), place - dilation * (kernel_size - 1) // 2
+            for tap in range(kernel_size):
+                read = first + tap * dilation
+                if 0 <= read < len(states):
+                    total += weight[:, :, tap] @ states[read]
+            units.append(selu(total))
+        states = np.array(units)
+    return states
+
+
+def selu(x: np.ndarray) -> np.ndarray:
+    return 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * (np.exp(x) - 1))
+
+
+def bilinear(query: np.ndarray, matrix: np.ndarray, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Context and weights (Lin et al. 2018, eq. 4-6)."""
+    alpha = softmax(np.array([query @ matrix @ h for h in states]))
+    return sum(a * h for a, h in zip(alpha, states, strict=True)), alpha
+
+
+def two_levels(
+    kind: str, w: dict[str, np.ndarray], s: np.ndarray, h: np.ndarray, g: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a kind of attention makes of a decoder state s, words h and units g (Lin et al. 2018, §4.2)."""
+    if kind in ("bilinear", "semantic"):
+        return bilinear(s, w["attention.key.weight"], h if kind == "bilinear" else g)
+    of_units, _ = bilinear(s, w["attention.unit_key.weight"], g)
+    if kind == "additive":
+        of_words, alpha = bilinear(s, w["attention.word_key.weight"], h)
+        return of_units + of_words, alpha
+    guided = np.tanh(w["attention.combine.weight"] @ np.concatenate([s, of_units]) + w["attention.combine.bias"])
+    of_words, alpha = bilinear(guided, w["attention.word_key.weight"], h)
+    return guided + of_words, alpha  # eq. 7
+
+
 def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
 
@@ -51,6 +123,9 @@ class Reference:
         self.config = model.config
         self.weights = {name: value.double().numpy() for name, value in model.decoder.state_dict().items()}
         self.states = states
+        self.units = None
+        if self.config.encoder == "semantic_units":
+            self.units = semantic_units(model.encoder.convolution, states)
 
     def linear(self, name: str, x: np.ndarray) -> np.ndarray:
         return self.weights[f"{name}.weight"] @ x + self.weights.get(f"{name}.bias", 0.0)
@@ -59,6 +134,9 @@ class Reference:
         """c_t and α_t (eq. 4-6), and beside c_t what the labels give."""
         if self.config.attention == "none":
             return self.attend_to_labels(s), np.zeros(0)
+        if self.config.attention != "word":
+            context, alpha = two_levels(self.config.attention, self.weights, s, self.states, self.units)
+            return np.concatenate([context, self.attend_to_labels(s)]), alpha
         energy = [
             (
                 self.weights["attention.energy.weight"][0]
@@ -104,9 +182,11 @@ class Reference:
         """o_t + I_t of each step, (n, L + 1), and α_t, (n, T) (eq. 7-10)."""
         config, half, y = self.config, self.states.shape[1] // 2, None
         final = np.concatenate([self.states[-1, :half], self.states[0, half:]])
+        if config.encoder == "hierarchical":  # the last sentence has read all
+            final = self.states[-1]
         h = np.split(np.tanh(self.linear("initial_hidden", final)), config.decoder_layers)
         c = np.split(self.linear("initial_cell", final), config.decoder_layers) if config.cell == "lstm" else h[:]
-        has_attention = config.attention == "word" or config.label_attention
+        has_attention = config.attention != "none" or config.label_attention
         context = self.attend(h[-1])[0] if has_attention else np.zeros(0)
         is_current = config.context_input == "current"
         rows, weights = [], []

@@ -37,6 +37,11 @@ def test_unset_sizes_follow_the_sizes_they_belong_to():
         ({"mixture_lambda": 1.5}, "mixture_lambda"),
         ({"attention": "words"}, "attention"),
         ({"encoder_layers": "two"}, "encoder_layers"),
+        ({"unit_dilations": []}, r"unit_dilations is \[\]"),
+        ({"unit_dilations": [1, 0]}, r"unit_dilations is \[1, 0\]"),
+        ({"unit_dilations": ["1"]}, "unit_dilations"),
+        ({"sentence_end_ids": []}, "sentence_end_ids is an empty list"),
+        ({"encoder": "semantic_units"}, "attention='word' never looks at the units"),
         ({"id2label": {0: "a", 2: "b"}}, "id2label"),
         ({"id2label": {0: "a", 1: "a"}}, "id2label"),
     ],
@@ -80,12 +85,13 @@ def test_values_not_given_are_the_papers_for_aapd_and_our_own():
     own = {"label_embedding_size": 256, "attention": "word", "attention_size": 512, "dropout": 0.5}
     own |= {"label_feedback": "previous_label", "mixture_lambda": 0.5, "gate_activation": "linear"}
     own |= {"initializer_range": 0.1, "num_untrained_labels": 0, "pad_token_id": 0, "use_cache": True}
+    own |= {"unit_kernel_size": 3, "unit_dilations": [1, 2, 3], "sentence_length": 10, "sentence_end_ids": None}
     own |= {"is_encoder_decoder": True, "tie_word_embeddings": False}
     assert {name: getattr(config, name) for name in paper | own} == paper | own
 
 
 SIZES = ["vocab_size", "embedding_size", "encoder_hidden_size", "encoder_layers", "decoder_hidden_size"]
-SIZES += ["decoder_layers", "label_embedding_size", "attention_size"]
+SIZES += ["decoder_layers", "label_embedding_size", "attention_size", "unit_kernel_size", "sentence_length"]
 
 
 @pytest.mark.parametrize("name", SIZES)

@@ -55,7 +55,7 @@ def test_a_saved_data_set_is_read_with_its_splits_under_our_names(tmp_path, capl
 
 def test_a_data_set_that_cannot_be_read_is_an_error_of_one_line_with_the_remedy(tmp_path):
     cases = {
-        "reuter21578": (FileNotFoundError, "did you mean reuters21578[?] Named corpora are aapd, generated, "),
+        "reuter21578": (FileNotFoundError, "did you mean reuters21578[?] Named corpora are aapd, "),
         str(tmp_path / "absent"): (FileNotFoundError, "is neither a named corpus nor a folder of data files nor"),
     }
     (tmp_path / "broken").mkdir()
@@ -81,3 +81,19 @@ def test_a_stratified_split_has_the_same_sizes_and_is_asked_for_by_name():
         assert (len(arranged["train"]), len(arranged["validation"])) == (6, 4)
         labels = [splits["train"].features["labels"].feature.names[i] for (i,) in arranged["validation"]["labels"]]
         assert counts is None or {name: labels.count(name) for name in "xy"} == counts
+
+
+def test_long_training_documents_are_left_out_before_the_splits_and_counted(caplog):
+    texts = ["a b c d", "a\tb\nc", "a", "a b  c d e", "b c", "", None]
+    splits = {"train": Dataset.from_dict({"text": texts}), "test": Dataset.from_dict({"text": ["a b c d"]})}
+    caplog.set_level("INFO")
+    arranged = arrange_splits(splits, DataArguments(max_train_words=3, validation_split_size=2))
+    assert sorted(map(str, [*arranged["train"]["text"], *arranged["validation"]["text"]])) == [
+        *("", "None", "a", "a\tb\nc", "b c"),
+    ]
+    assert arranged["test"]["text"][:] == ["a b c d"]
+    assert "--max_train_words 3: 2 of 7 training documents have more words and are left out" in caplog.text
+    only_test = arrange_splits({"test": splits["test"]}, DataArguments(max_train_words=3))
+    assert {split: dataset["text"][:] for split, dataset in only_test.items()} == {"test": ["a b c d"]}
+    with pytest.raises(ValueError, match="--max_train_words 1 leaves out all 2 training documents"):
+        arrange_splits({"train": Dataset.from_dict({"text": ["a b", "c d"]})}, DataArguments(max_train_words=1))

@@ -47,6 +47,7 @@ def test_every_default_that_is_declared_here(tmp_path, monkeypatch):
         "lr_scheduler_type": "constant",
         "halve_from_epoch": None,
         "max_grad_norm": 10.0,
+        "clip_grad_value": None,
         "label_weights": "none",
         "effective_number_beta": 0.999,
         "repeat_factor_threshold": None,
@@ -159,6 +160,16 @@ def test_a_loss_that_is_not_there_is_refused(tmp_path):
         SGMTrainingArguments(output_dir=str(tmp_path), label_loss="hinge")
 
 
+def test_gradients_are_clipped_by_their_norm_or_by_their_elements(tmp_path):
+    folder = str(tmp_path)
+    assert SGMTrainingArguments(folder).max_grad_norm == 10.0
+    for given in ({}, {"max_grad_norm": 0.0}, {"max_grad_norm": 10.0}):
+        by_value = SGMTrainingArguments(folder, clip_grad_value=10.0, **given)
+        assert (by_value.clip_grad_value, by_value.max_grad_norm) == (10.0, 0.0)
+    with pytest.raises(ValueError, match="clip_grad_value is 10.0 and max_grad_norm 2.0"):
+        SGMTrainingArguments(folder, clip_grad_value=10.0, max_grad_norm=2.0)
+
+
 def test_early_stopping_needs_evaluations(tmp_path):
     settings = {"output_dir": str(tmp_path), "early_stopping_patience": 2}
     with pytest.raises(ValueError, match="early_stopping_patience is 2, but training evaluates nothing"):
@@ -191,6 +202,8 @@ def test_without_evaluation_there_is_no_best_model(tmp_path):
         ("repeat_factor_threshold", 0.0),
         ("repeat_factor_threshold", 1.5),
         ("focal_gamma", -1.0),
+        ("clip_grad_value", 0.0),
+        ("clip_grad_value", float("inf")),
         ("focal_gamma", float("nan")),
     ],
 )

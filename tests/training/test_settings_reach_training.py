@@ -135,6 +135,36 @@ def test_the_rate_is_halved_after_warm_up_also_where_the_last_update_of_an_epoch
     assert logged == pytest.approx({step + 1: rate for step, rate in enumerate(expected)})
 
 
+class RecordGradients(TrainerCallback):
+    def __init__(self):
+        self.updates = []
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **keywords):
+        self.updates.append({name: parameter.grad.clone() for name, parameter in model.named_parameters()})
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_elements_of_the_gradient_are_clipped_after_its_norm_was_taken(arguments, precision):
+    """Lin et al. 2018, section 5.2."""
+    runs, size = [], 2e-3
+    for clipping in ({"max_grad_norm": 0.0}, {"clip_grad_value": size}):
+        recorded = RecordGradients()
+        batches = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+        batches |= {"max_steps": 2, "eval_strategy": "no", "save_strategy": "no", "logging_steps": 1}
+        given = arguments(precision=precision, **batches, **clipping)
+        training = SGMTrainer(make_model(), given, make_documents(16), callbacks=[recorded])
+        training.train()
+        runs.append((recorded.updates, [line["grad_norm"] for line in training.state.log_history if "loss" in line]))
+    (whole, whole_norms), (clipped, clipped_norms) = runs
+    assert len(whole) == len(clipped) == 2
+    for name, gradient in whole[0].items():
+        assert torch.equal(clipped[0][name], gradient.clamp(-size, size)), name
+    cut = [gradient.abs() > size for gradient in whole[0].values()]
+    assert any(part.any() for part in cut) and not all(part.all() for part in cut)
+    assert all(gradient.abs().max() <= size for gradient in clipped[1].values())
+    assert clipped_norms[0] == whole_norms[0] > 0
+
+
 def test_without_halving_the_schedule_is_the_one_named(arguments):
     recorded = RecordLearningRates()
     given = arguments(lr_scheduler_type="linear", learning_rate=0.1, eval_strategy="no", save_strategy="no")
