@@ -11,7 +11,7 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from sgm_hf.metrics import expected_calibration_error
 
@@ -184,6 +184,7 @@ def plot_quality_by_minutes(rows: Rows, path: str | Path, title: str) -> None:
                     axis.axhline(statistics.mean(values), linestyle="--", linewidth=1, **style)
             axis.set(xscale="log", title=f"{corpus}: {name}")
             axis.title.set_fontsize("medium")
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.xaxis.set_major_formatter("{x:g}")
             axis.xaxis.set_minor_formatter("")
             axis.margins(0.12)
@@ -208,7 +209,7 @@ def plot_quality_by_minutes(rows: Rows, path: str | Path, title: str) -> None:
         for objective, marker in zip(objectives, itertools.cycle(MARKERS))
         if any(row["cpu_minutes"] is not None for row in _select(rows, objective=objective))
     ]
-    figure.legend(handles=keys, loc="outside lower center", ncols=5, frameon=False)
+    figure.legend(handles=keys, loc="outside lower center", ncols=4, frameon=False)
     figure.suptitle(title)
     save_figure(figure, path)
 
