@@ -34,6 +34,7 @@ CUSTOM_PIPELINES = {
 
 # The code that a checkpoint takes along: what AUTO_MAP and CUSTOM_PIPELINES name with all it imports, and the handler.
 CODE_FILES = (
+    "adapters_sgm.py",
     "attention_sgm.py",
     "beam_search_sgm.py",
     "configuration_sgm.py",

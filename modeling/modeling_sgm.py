@@ -22,6 +22,7 @@ from transformers import AutoModel, PreTrainedTokenizerBase
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
+from .adapters_sgm import adapted_modules, merged_weights
 from .attention_sgm import at_least_float32
 from .configuration_sgm import SGMConfig
 from .decoder_sgm import SGMDecoder, SGMDecoderState, SGMLabelDecoder
@@ -100,6 +101,23 @@ class SGMPreTrainedModel(LoadingHooks):
             check_names(pretrained_model_name_or_path, loading_info["missing_keys"], loading_info["unexpected_keys"])
         model.rename_set_decoding()
         return (model, loading_info) if output_loading_info else model
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        state_dict: dict[str, torch.Tensor] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Saves the model; of adapters in its encoder (LoRA) what they add to the weights, so that it loads without.
+
+        Args:
+            save_directory: The folder.
+            state_dict: Weights to save in place of the model's.
+            **kwargs: As of every Transformers model.
+        """
+        if adapted_modules(self):
+            state_dict = merged_weights(self, self.state_dict() if state_dict is None else state_dict)
+        super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
 
     def usable_state_dict(
         self, files: list[str], checkpoint: Any, ignore_faults: bool

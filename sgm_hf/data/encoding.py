@@ -79,6 +79,16 @@ def _encode_batch(batch: dict[str, list[Any]], indices: list[int], encoder: "Tex
     return columns | {"length": [len(ids) for ids in columns["input_ids"]], "index": indices}
 
 
+def special_tokens_around(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
+    """How many tokens a tokenizer puts before and after each text, such as 1 and 1 for [CLS] and [SEP]."""
+    total = tokenizer.num_special_tokens_to_add()
+    empty, text = (tokenizer(text)["input_ids"] for text in ("", "a"))
+    before = next((place for place in range(total) if empty[place] != text[place]), total)
+    if before == total and text[-1:] == empty[-1:] and total:  # the text begins as its end does
+        before = total - 1
+    return before, total - before
+
+
 class TextEncoder:
     """Turns many texts into token ids, several times as fast as the tokenizer where its words end at white space.
 

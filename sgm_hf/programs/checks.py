@@ -15,8 +15,10 @@ logger = logging.getLogger(__name__)
 
 AT_LEAST_ONE = (
     *("num_beams", "num_models", "max_labels", "max_train_samples", "max_eval_samples", "max_predict_samples"),
-    *("vocab_size", "min_frequency", "max_length", "max_train_words", "num_threads"),
+    *("vocab_size", "min_frequency", "max_length", "max_train_words", "num_threads", "lora_rank"),
 )
+# Sizes of the recurrent encoder.
+ENCODER_SIZES = ("encoder_hidden_size", "encoder_layers")
 # Options of Transformers' Trainer that SGMTrainer does not use.
 NOT_OF_OUR_TRAINER = (
     *("train_sampling_strategy", "length_column_name", "remove_unused_columns", "label_names"),
@@ -73,6 +75,7 @@ def check_settings(model_args: ModelArguments, data_args: DataArguments, trainin
         raise ValueError("there is nothing to evaluate: give --model_name_or_path, or --do_train.")
     if training_args.do_train and data_args.dataset_name is None and data_args.train_file is None:
         raise ValueError("--do_train needs --train_file or --dataset_name.")
+    check_encoder(model_args)
     check_evaluation_data(data_args, training_args)
     check_ranges(model_args, data_args)
     check_hierarchy(model_args, data_args)
@@ -86,7 +89,8 @@ def check_settings(model_args: ModelArguments, data_args: DataArguments, trainin
     if model_args.model_name_or_path is None and vectors not in ("ppmi", "none") and not Path(vectors).is_file():
         raise FileNotFoundError(f"--initial_vectors {vectors}: there is no such file; give one, ppmi or none.")
     for name in ("add_labels", "freeze_encoder"):
-        if getattr(model_args, name) and not trains_checkpoint:
+        is_of_encoder = name == "freeze_encoder" and model_args.encoder_name_or_path is not None
+        if getattr(model_args, name) and not trains_checkpoint and not is_of_encoder:
             raise ValueError(f"--{name} is for continuing a model's training: give --model_name_or_path, --do_train.")
     output_dir, is_resumed = training_args.output_dir, training_args.resume_from_checkpoint
     if training_args.do_train and not is_resumed and not is_unused(Path(output_dir)):
@@ -100,6 +104,30 @@ def check_settings(model_args: ModelArguments, data_args: DataArguments, trainin
             "--num_models, or --model_name_or_path."
         )
     warn_of_idle_options(model_args, data_args, training_args)
+
+
+def check_encoder(model_args: ModelArguments) -> None:
+    """Refuse a pre-trained encoder where there is none or another one, and settings of what it trains that clash.
+
+    Raises:
+        ValueError: If there is something to refuse.
+    """
+    is_named = model_args.encoder_name_or_path is not None
+    if model_args.encoder == "pretrained" and not is_named and model_args.model_name_or_path is None:
+        raise ValueError("--encoder pretrained needs --encoder_name_or_path: which one it is.")
+    if is_named and model_args.model_name_or_path is not None:
+        raise ValueError(
+            "--encoder_name_or_path is for a new model, but the model of --model_name_or_path has its encoder; give "
+            "one of the two."
+        )
+    if is_named and model_args.encoder not in (None, "pretrained"):
+        raise ValueError(
+            f"--encoder_name_or_path is a pre-trained encoder, but --encoder is {model_args.encoder}; leave that out."
+        )
+    if model_args.lora_rank is not None and model_args.freeze_encoder:
+        raise ValueError("--lora_rank trains a part of the encoder, --freeze_encoder none of it; give one of the two.")
+    if model_args.num_models > 1 and (model_args.lora_rank is not None or model_args.freeze_encoder):
+        raise ValueError("--lora_rank and --freeze_encoder are for one model; leave --num_models out.")
 
 
 def check_evaluation_data(data_args: DataArguments, training_args: SGMTrainingArguments) -> None:
@@ -200,7 +228,7 @@ def warn_of_idle_options(
     preset = PRESETS[model_args.preset or "none"]
     settings = (model_args, data_args, training_args)
     is_corpus, is_named = data_args.dataset_name in CORPORA, data_args.dataset_name is not None
-    is_checkpoint = model_args.model_name_or_path is not None
+    is_checkpoint, is_encoder = model_args.model_name_or_path is not None, model_args.encoder_name_or_path is not None
     chooses = model_args.set_decoding in ("threshold", *FORMER_SET_DECODINGS)
     feedback, is_fitted = model_args.label_feedback, training_args.do_train and data_args.threshold_split_size > 0
     weighting = training_args.label_weights
@@ -214,6 +242,9 @@ def warn_of_idle_options(
         (data_args.labels_columns is not None, ("labels_column", "label_separator"), "with --labels_columns"),
         (is_checkpoint, (*WORD_OPTIONS, "initial_vectors"), "with --model_name_or_path, whose words stay as they are"),
         (is_checkpoint and not model_args.add_labels, ("label_texts",), "on a checkpoint without --add_labels true"),
+        (is_encoder, (*WORD_OPTIONS, "initial_vectors"), "with --encoder_name_or_path, which has its own words"),
+        (is_encoder, ENCODER_SIZES, "with --encoder_name_or_path, which has its own sizes"),
+        (model_args.lora_rank is None, ("lora_alpha", "lora_dropout"), "without --lora_rank"),
         (model_args.attention == "none", ("attention_size",), "with --attention none"),
         (sees_nothing, ("context_input",), "with --attention none, where there is no context"),
         (model_args.encoder != "semantic_units", ("unit_kernel_size", "unit_dilations"), of_units),

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -11,8 +12,9 @@ from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
+from sgm_hf.data.encoding import special_tokens_around
 from sgm_hf.data.hierarchy import parents_of_labels, read_label_hierarchy, with_ancestors
 from sgm_hf.data.labels import label_sets_of, order_label_names, read_label_texts
 from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration, SGMTokenizer
@@ -64,14 +66,39 @@ def load_checkpoint(name: str) -> tuple[SGMForMultiLabelGeneration, PreTrainedTo
     return model, tokenizer
 
 
-def build_tokenizer(train: Dataset, data_args: DataArguments) -> SGMTokenizer:
-    """A tokenizer with the vocabulary of the training split."""
+def build_tokenizer(train: Dataset, data_args: DataArguments, encoder: str | None = None) -> PreTrainedTokenizerBase:
+    """A tokenizer with the vocabulary of the training split; that of a pre-trained encoder where there is one."""
+    if encoder is not None:
+        return load_encoder_tokenizer(encoder, data_args.max_length)
     logger.info("making the vocabulary of %s documents", f"{len(train):,}")
     return SGMTokenizer.train_from_texts(
         with_lines(train["text"], len(train), "Counting words"),
         model_max_length=data_args.max_length,
         **{name: getattr(data_args, name) for name in WORD_OPTIONS},
     )
+
+
+def load_encoder_tokenizer(name: str, max_length: int) -> PreTrainedTokenizerBase:
+    """The tokenizer of a pre-trained encoder.
+
+    Args:
+        name: Folder, name on the Hub, or a configuration in a folder with a tokenizer.
+        max_length: Tokens after which it cuts a text.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    folder = str(Path(name).parent) if name.endswith(".json") else name
+    check_model_name(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, model_max_length=max_length)
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"--encoder_name_or_path {name}: {folder} has no tokenizer that can be read, or is not on the Hub or not "
+            f"in reach: {' '.join(str(error).split())}"
+        ) from error
+    tokenizer.padding_side = "right"
+    return tokenizer
 
 
 def build_model(
@@ -90,25 +117,58 @@ def build_model(
             settings say otherwise, and the model generates a label only after its ancestors.
 
     Raises:
-        ValueError: If `SGMConfig` refuses the settings.
+        FileNotFoundError: If there is no such encoder.
+        ValueError: If `SGMConfig` refuses the settings, or the encoder reads no texts.
     """
     settings = model_settings(model_args)
     if parents is not None:
         settings.setdefault("label_order", "hierarchical")
     label_order = settings.get("label_order", SGMConfig.label_order)
     names = order_label_names(label_sets_of(train), train.features["labels"].feature.names, label_order, parents)
+    settings["id2label"] = dict(enumerate(names))
     try:
-        config = SGMConfig(
-            **settings,
-            vocab_size=len(tokenizer),
-            pad_token_id=tokenizer.pad_token_id,
-            id2label=dict(enumerate(names)),
-        )
+        if model_args.encoder_name_or_path is not None:
+            model = build_around_encoder(model_args.encoder_name_or_path, tokenizer, settings)
+        else:
+            words = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+            model = SGMForMultiLabelGeneration(SGMConfig(**settings, **words))
     except StrictDataclassError as error:
         raise ValueError(f"the model cannot be made with these settings: {' '.join(str(error).split())}") from error
-    model = SGMForMultiLabelGeneration(config)
     if parents is not None:
         model.generation_config.label_hierarchy = dict(parents)
+    return model
+
+
+def build_around_encoder(
+    name: str, tokenizer: PreTrainedTokenizerBase, settings: dict[str, Any]
+) -> SGMForMultiLabelGeneration:
+    """A new model around a pre-trained encoder, or around a random one of which there is the configuration only.
+
+    Args:
+        name: Folder or name on the Hub; of a configuration its .json file.
+        tokenizer: The encoder's.
+        settings: Of `SGMConfig`.
+
+    Raises:
+        FileNotFoundError: If there is no such encoder.
+        ValueError: If it reads no texts, or lacks words of the tokenizer.
+    """
+    settings = settings | {"encoder_special_tokens": list(special_tokens_around(tokenizer))}
+    settings.pop("encoder", None)
+    try:
+        if name.endswith(".json"):
+            config = SGMConfig(encoder="pretrained", encoder_config=AutoConfig.from_pretrained(name), **settings)
+            model = SGMForMultiLabelGeneration(config)
+        else:
+            model = SGMForMultiLabelGeneration.from_encoder_pretrained(name, **settings)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"--encoder_name_or_path {name} is no model of Transformers with weights in safetensors that can be read: "
+            f"{' '.join(str(error).split())}"
+        ) from error
+    if model.main_input_name != model.encoder.main_input_name:
+        raise ValueError(f"--encoder_name_or_path {name} reads {model.encoder.main_input_name}; give one of texts.")
+    check_vocabulary(len(tokenizer), model.config, f"the tokenizer of {name}")
     return model
 
 
@@ -151,7 +211,7 @@ def set_initial_vectors(
     initial_vectors: str,
     seed: int,
 ) -> None:
-    """Give a new model the word vectors that it begins with, the same in all processes.
+    """Give a new model the word vectors that it begins with, the same in all processes; pre-trained ones stay.
 
     Args:
         model: The model.
@@ -163,7 +223,7 @@ def set_initial_vectors(
     Raises:
         ValueError: If the file's vectors cannot be used, see `vectors_from_file`.
     """
-    if initial_vectors == "none":
+    if initial_vectors == "none" or model.config.encoder == "pretrained":
         return
     size = model.config.embedding_size
     made: list[torch.Tensor | None] = [None]

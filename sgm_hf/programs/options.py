@@ -142,7 +142,7 @@ def parse_arguments(
 
 
 def chosen_preset(arguments: Sequence[str], is_file: bool, training_class: type[SGMTrainingArguments]) -> str:
-    """The preset named; without a name that of a new model whose settings are no file.
+    """The preset named; without a name that of a new model whose settings are no file and whose encoder is new too.
 
     Raises:
         ValueError: If there is no preset of that name.
@@ -150,8 +150,10 @@ def chosen_preset(arguments: Sequence[str], is_file: bool, training_class: type[
     parser = OneLineErrors(add_help=False)
     parser.add_argument("--preset", choices=list(PRESETS))
     parser.add_argument("--model_name_or_path", "--model-name-or-path")
+    parser.add_argument("--encoder_name_or_path", "--encoder-name-or-path")
     found, _ = parser.parse_known_args(arguments)
-    is_new = found.model_name_or_path is None and training_class is SGMTrainingArguments
+    is_new = found.model_name_or_path is None and found.encoder_name_or_path is None
+    is_new &= training_class is SGMTrainingArguments
     return found.preset or (DEFAULT_PRESET if is_new and not is_file else "none")
 
 

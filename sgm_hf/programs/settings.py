@@ -116,6 +116,16 @@ class ModelArguments(GenerationOptions, ConfigOptions):
         choices=list(PRESETS),
     )
     model_name_or_path: str | None = option("Checkpoint to start from or to evaluate; default: a new model.")
+    encoder_name_or_path: str | None = option(
+        "Pre-trained encoder of Transformers to build a new model around: a folder or a name on the Hub, whose "
+        "tokenizer is used too; or its config.json, for random weights. No default."
+    )
+    lora_rank: int | None = option(
+        "Train low-rank adapters (LoRA) of this size in the pre-trained encoder, and else the decoder only. Default: "
+        "no adapters."
+    )
+    lora_alpha: float | None = option("What they add is scaled by this over their rank. Default: twice the rank.")
+    lora_dropout: float = option("Dropout before each of them.", 0.0)
     num_models: int = option(
         "Models that are trained, with the seeds --seed, --seed + 1, …, and averaged into one.", 1
     )
@@ -131,7 +141,9 @@ class ModelArguments(GenerationOptions, ConfigOptions):
         "JSON file of the labels' texts by name, such as descriptions: a new model begins with labels that are like "
         "their texts; with --add_labels the new ones take over from labels of like texts. No default."
     )
-    freeze_encoder: bool = option("Whether the encoder of --model_name_or_path is not trained.", False)
+    freeze_encoder: bool = option(
+        "Whether the encoder, of --model_name_or_path or --encoder_name_or_path, is not trained.", False
+    )
 
 
 @dataclass

@@ -29,6 +29,7 @@ from sgm_hf.programs.settings import DataArguments, ModelArguments
 from sgm_hf.programs.splits import arrange_splits, encode_splits, load_splits
 from sgm_hf.training import SGMTrainer, SGMTrainingArguments
 from sgm_hf.training.checkpoints import alone_in, find_checkpoint
+from sgm_hf.training.lora import add_lora
 from sgm_hf.training.machine import prepare_cpu
 
 logger = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ def build_trainer(
     if training_args.num_train_epochs == 0 and "train" in splits:
         training_args.num_train_epochs = suitable_epochs(len(splits["train"]), model_args.preset)
     if model is None:
-        tokenizer = build_tokenizer(splits["train"], data_args)
+        tokenizer = build_tokenizer(splits["train"], data_args, model_args.encoder_name_or_path)
         parents = parents_of(data_args, splits["train"].features["labels"].feature.names)
         model = build_model(splits["train"], tokenizer, model_args, parents)
     else:
@@ -89,6 +90,8 @@ def build_trainer(
         warn_of_targets(splits["train"], model.config, parents)
     if model_args.freeze_encoder:
         model.freeze_encoder()
+    if model_args.lora_rank is not None:
+        add_lora(model, model_args.lora_rank, model_args.lora_alpha, model_args.lora_dropout)
     if data_args.attention_figures and not model.attends_to_words:
         raise ValueError(
             "--attention_figures needs a model with attention over the words, but --encoder is "

@@ -104,6 +104,13 @@ class SGMTrainingArguments(TrainingArguments):
     )
     num_train_epochs: float = field(default=10.0, metadata={"help": "Passes over the training documents."})
     learning_rate: float = field(default=1e-3, metadata={"help": "Learning rate of Adam."})
+    encoder_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the encoder. Default: as that of the decoder."}
+    )
+    layerwise_lr_decay: float = field(
+        default=1.0,
+        metadata={"help": "Learning rate of each layer of the encoder as a part of that of the layer above."},
+    )
     lr_scheduler_type: str = field(default="constant", metadata={"help": "A schedule of Transformers, by name."})
     halve_from_epoch: int | None = field(
         default=None,
@@ -246,6 +253,10 @@ class SGMTrainingArguments(TrainingArguments):
             raise ValueError(f"label_smoothing_factor is {self.label_smoothing_factor}; it must be in [0, 1).")
         if self.label_loss not in LABEL_LOSSES:
             raise ValueError(f"label_loss is {self.label_loss!r}; choose one of {', '.join(LABEL_LOSSES)}.")
+        if self.encoder_learning_rate is not None and not 0.0 < self.encoder_learning_rate < float("inf"):
+            raise ValueError(f"encoder_learning_rate is {self.encoder_learning_rate}; it must be above 0.")
+        if not 0.0 < self.layerwise_lr_decay <= 1.0:
+            raise ValueError(f"layerwise_lr_decay is {self.layerwise_lr_decay}; it must be in (0, 1].")
         self._check_rare_labels()
         self._choose_clipping()
         if not torch.accelerator.is_available():

@@ -39,6 +39,7 @@ BEFORE = {
     **{"label_loss": "cross_entropy", "label_weights": "none", "repeat_factor_threshold": None, "focal_gamma": 0.0},
     "clip_grad_value": None,
 }
+BEFORE |= {"encoder_learning_rate": None, "layerwise_lr_decay": 1.0}
 COLUMNS = ("input_ids", "labels", "length", "index", "token_type_ids")
 BLOCK = 10_000
 STREAM_DOCUMENTS = 1_000

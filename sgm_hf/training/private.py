@@ -38,6 +38,20 @@ class TrainerHooks(Trainer):
     def _init_training_state(self, *arguments: Any) -> tuple[int, int]:
         return self.start_state(*arguments)
 
+    def load_weights(self, checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        """Load the weights of a checkpoint."""
+        super()._load_from_checkpoint(checkpoint, model)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        self.load_weights(resume_from_checkpoint, model)
+
+    def load_best_weights(self) -> None:
+        """Load the weights of the best checkpoint, at the end of a training."""
+        super()._load_best_model()
+
+    def _load_best_model(self) -> None:
+        self.load_best_weights()
+
     def load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load the optimizer's and the scheduler's state from a checkpoint."""
         super()._load_optimizer_and_scheduler(checkpoint)

@@ -59,7 +59,7 @@ class PushingTrainer(TrainerHooks):
         folder = Path(self.args.output_dir).absolute()
         repository = self.hub_model_id or self.args.hub_model_id
         config = self.model.config
-        loaded_from = config.name_or_path
+        origins = (config.name_or_path, getattr(config.encoder_config, "name_or_path", None))
         facts = CardFacts(
             name=model_name or (repository or folder.name).split("/")[-1],
             repository=repository or self.args.output_dir,
@@ -76,7 +76,7 @@ class PushingTrainer(TrainerHooks):
             language=as_list(language),
             license=license,
             tags=as_list(tags),
-            base_model=finetuned_from or (loaded_from if loaded_from and not Path(loaded_from).exists() else None),
+            base_model=finetuned_from or next((name for name in origins if name and not Path(name).exists()), None),
         )
         folder.mkdir(parents=True, exist_ok=True)
         write_text_atomically(folder / "README.md", str(make_model_card(facts)))

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from sgm_hf.training.checkpoints import (
 )
 from sgm_hf.training.fingerprint import changed_settings, differences, make_fingerprint
 from sgm_hf.training.interruption import signals_handled_by
+from sgm_hf.training.lora import load_adapters, save_adapters
 from sgm_hf.training.prediction import evaluation_sets
 from sgm_hf.training.private import TrainerHooks, set_last_rates
 
@@ -45,6 +47,7 @@ class ResumableTrainer(TrainerHooks):
     # From which updates on this training was resumed, and with which settings changed: {"update": 7, "changed": {…}}.
     resumptions: list[dict[str, Any]]
     _trial: Any = None
+    first_rates: list[float] | None = None  # of the optimizer's groups, before any update
 
     def training_folder(self) -> str:
         """Where the checkpoints of this training are."""
@@ -148,11 +151,25 @@ class ResumableTrainer(TrainerHooks):
         )
         return (num_epochs, 0) if stopped or self.state.global_step == max_steps else start
 
+    def load_weights(self, checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        """As Transformers', with adapters apart from the weights that they are added to."""
+        super().load_weights(checkpoint, model)
+        load_adapters(self.plain_model(), checkpoint)
+
+    def load_best_weights(self) -> None:
+        """As Transformers', with adapters apart from the weights that they are added to."""
+        super().load_best_weights()
+        load_adapters(self.plain_model(), self.state.best_model_checkpoint)
+
+    def plain_model(self) -> Any:
+        """The model without what wraps it."""
+        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+
     def load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """As Transformers', but with a learning rate that was changed instead of the old one."""
         super().load_optimizer_and_scheduler(checkpoint)
         if self.resumptions and "learning_rate" in self.resumptions[-1]["changed"]:
-            set_learning_rate(self.optimizer, self.lr_scheduler, self.args.learning_rate)
+            set_learning_rate(self.optimizer, self.lr_scheduler, self.first_rates or [self.args.learning_rate])
 
     # ---- saving ----
 
@@ -177,9 +194,11 @@ class ResumableTrainer(TrainerHooks):
     def save_files(self, folder: str | None, state_dict: dict[str, torch.Tensor] | None) -> None:
         """As Transformers', but without `training_args.bin`: a pickle, in which the Hub's token can be."""
         folder = folder or self.args.output_dir
-        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        model = self.plain_model()
         if self.args.should_save or self.is_distributed_loading_by_transformers:
             model.save_pretrained(folder, state_dict=state_dict, is_main_process=self.args.should_save)
+        if self.args.should_save and self.is_in_train:
+            save_adapters(model, folder, state_dict)
         if self.args.should_save and self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
 
@@ -204,9 +223,11 @@ class ResumableTrainer(TrainerHooks):
 
 
 def set_learning_rate(
-    optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler, learning_rate: float
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    learning_rates: Sequence[float],
 ) -> None:
-    """Go on with another learning rate, which the schedule's factors multiply as before.
+    """Go on with other learning rates, one for each group, which the schedule's factors multiply as before.
 
     Raises:
         ValueError: If the schedule's rates are no multiples of one rate.
@@ -215,8 +236,8 @@ def set_learning_rate(
         raise ValueError(
             f"the learning rate cannot change on resume under {type(scheduler).__name__}; leave it as it was."
         )
-    scheduler.base_lrs = [learning_rate] * len(scheduler.base_lrs)
-    for group, factor in zip(optimizer.param_groups, scheduler.lr_lambdas, strict=True):
-        group["initial_lr"] = learning_rate
-        group["lr"] = learning_rate * factor(scheduler.last_epoch)
+    scheduler.base_lrs = list(learning_rates)
+    for group, rate, factor in zip(optimizer.param_groups, learning_rates, scheduler.lr_lambdas, strict=True):
+        group["initial_lr"] = rate
+        group["lr"] = rate * factor(scheduler.last_epoch)
     set_last_rates(scheduler, [group["lr"] for group in optimizer.param_groups])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, TrainerState
+from transformers import PreTrainedConfig, PreTrainedModel, TrainerState
 
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 from sgm_hf.tables import span
@@ -26,11 +26,15 @@ FITTED_FIELDS = (
     "label_calibration",
     "lexical_bias",
 )
+# Fields that say nothing of a model with a pre-trained encoder.
+OF_RECURRENT_ENCODER = ("embedding_size", "encoder_hidden_size", "encoder_layers", "word_dropout")
 TRAINING_FIELDS = (
     "seed",
     "num_train_epochs",
     "max_steps",
     "learning_rate",
+    "encoder_learning_rate",
+    "layerwise_lr_decay",
     "lr_scheduler_type",
     "halve_from_epoch",
     "warmup_steps",
@@ -64,7 +68,17 @@ def describe_model(model: PreTrainedModel) -> dict[str, Any]:
     """The number of labels, the fields of a model's configuration that are its own, and its number of parameters."""
     config = model.config
     fields = {name: getattr(config, name) for name in type(config).__annotations__ if hasattr(config, name)}
+    if config.encoder_config is not None:
+        fields = {name: value for name, value in fields.items() if name not in OF_RECURRENT_ENCODER}
+        fields["encoder_config"] = describe_encoder(config.encoder_config)
     return {"labels": config.num_labels, **fields, "parameters": model.num_parameters()}
+
+
+def describe_encoder(config: PreTrainedConfig) -> str:
+    """Kind and size of a pre-trained encoder, and where it is from."""
+    layers = getattr(config, "num_hidden_layers", None)
+    size = f"{layers} layers of size {config.hidden_size}" if layers else f"states of size {config.hidden_size}"
+    return f"{config.model_type}, {size}" + (f", from {config.name_or_path}" if config.name_or_path else "")
 
 
 def describe_generation(model: PreTrainedModel) -> dict[str, Any]:

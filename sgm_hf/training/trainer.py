@@ -58,6 +58,7 @@ from sgm_hf.training.prediction import (
     mean_token_loss,
 )
 from sgm_hf.training.pushing import PushingTrainer
+from sgm_hf.training.rates import encoder_rates, split_groups
 from sgm_hf.training.resuming import ResumableTrainer
 from sgm_hf.training.streaming import StreamedBatches, is_stream
 from sgm_hf.training.summary import epoch_history
@@ -280,6 +281,19 @@ class SGMTrainer(PushingTrainer, CalibratingTrainer, ResumableTrainer, BranchTra
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             return loss * self.accelerator.num_processes
         return loss
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """As Transformers', with the encoder's learning rates where the settings have such."""
+        is_new = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        args, owner = self.args, self.model if model is None else model
+        if is_new and (args.encoder_learning_rate is not None or args.layerwise_lr_decay != 1.0):
+            rate = args.learning_rate if args.encoder_learning_rate is None else args.encoder_learning_rate
+            rates = encoder_rates(owner, rate, args.layerwise_lr_decay)
+            split_groups(optimizer, {id(one): rates[name] for name, one in owner.named_parameters() if name in rates})
+        if is_new:
+            self.first_rates = [group["lr"] for group in optimizer.param_groups]
+        return optimizer
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None

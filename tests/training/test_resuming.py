@@ -201,11 +201,11 @@ def test_a_changed_rate_is_in_optimizer_and_schedule_as_if_it_had_always_been(op
         return groups, schedule.base_lrs, schedule.get_last_lr()
 
     changed = after_updates(0.1)
-    set_learning_rate(*changed, 0.8)
+    set_learning_rate(*changed, [0.8, 0.8])
     assert rates_of(*changed) == rates_of(*after_updates(0.8))
     other = torch.optim.lr_scheduler.ReduceLROnPlateau(changed[0])
     with pytest.raises(ValueError, match="cannot change on resume under ReduceLROnPlateau"):
-        set_learning_rate(changed[0], other, 0.8)
+        set_learning_rate(changed[0], other, [0.8, 0.8])
 
 
 def test_steps_given_as_a_share_of_the_training_hold_when_it_is_resumed(trainer, stopped):
