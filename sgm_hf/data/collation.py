@@ -66,8 +66,12 @@ class MultiLabelCollator:
         Any list of a record but `labels` must have a number for each token; what is not a list is not used.
 
         Returns:
-            `input_ids`, the other lists, and `attention_mask` (1 for tokens, 0 for padding), (B, T) int64 each.
+            `input_ids`, the other lists, and `attention_mask` (1 for tokens, 0 for padding), (B, T) int64 each; of
+            images `pixel_values`, (B, channels, height, width) float32.
         """
+        if "pixel_values" in documents[0]:
+            images = np.stack([np.asarray(document["pixel_values"], dtype=np.float32) for document in documents])
+            return {"pixel_values": torch.from_numpy(images)}
         columns = [name for name, value in documents[0].items() if np.ndim(value) == 1 and name != "labels"]
         batch = {
             name: pad_right([document[name] for document in documents], self.pad_values.get(name, 0))

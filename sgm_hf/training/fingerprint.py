@@ -40,7 +40,7 @@ BEFORE = {
     "clip_grad_value": None,
 }
 BEFORE |= {"encoder_learning_rate": None, "layerwise_lr_decay": 1.0}
-COLUMNS = ("input_ids", "labels", "length", "index", "token_type_ids")
+COLUMNS = ("input_ids", "labels", "length", "index", "token_type_ids", "pixel_values")
 BLOCK = 10_000
 STREAM_DOCUMENTS = 1_000
 
@@ -53,10 +53,12 @@ def hash_dataset(dataset: Dataset) -> str:
     for block in table.iter(batch_size=BLOCK):
         for name in columns:
             values = block[name].combine_chunks()
-            if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+            values = values.storage if isinstance(values, pa.ExtensionArray) else values
+            while pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
                 digest.update(np.asarray(values.value_lengths(), dtype=np.int64).data)
                 values = values.flatten()
-            digest.update(np.asarray(values, dtype=np.int64).data)
+            kind = np.float32 if pa.types.is_floating(values.type) else np.int64
+            digest.update(np.asarray(values, dtype=kind).data)
     return digest.hexdigest()
 
 
@@ -71,7 +73,7 @@ def describe_dataset(dataset: Any) -> str:
 
 def describe_vocabulary(tokenizer: PreTrainedTokenizerBase | None) -> str | None:
     """The number of words of a tokenizer and a hash of the words with their ids."""
-    if tokenizer is None:
+    if tokenizer is None or not hasattr(tokenizer, "get_vocab"):  # of images there are no words
         return None
     words = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     digest = hashlib.blake2b(json.dumps(words).encode(), digest_size=16)

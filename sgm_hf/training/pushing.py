@@ -91,8 +91,9 @@ class PushingTrainer(TrainerHooks):
             counts = {
                 "training documents": f"{len(data):,}",
                 "labels per document": f"{sum(map(len, data['labels'])) / max(len(data), 1):.2f}",
-                "words per document": f"{sum(data['length']) / max(len(data), 1):.1f}",
             }
+            if "input_ids" in data.column_names:
+                counts["words per document"] = f"{sum(data['length']) / max(len(data), 1):.1f}"
         others = {**evaluation_sets(self.eval_dataset, "validation"), "threshold": self.threshold_dataset}
         return counts | {f"{name} documents": f"{len(other):,}" for name, other in others.items() if other is not None}
 

@@ -325,7 +325,7 @@ class SGMTrainer(PushingTrainer, CalibratingTrainer, ResumableTrainer, BranchTra
         """Transformers' forward and backward pass of one batch, whose documents are counted and whose loss is kept."""
         loss = super().training_step(model, inputs, *arguments)
         self._update_losses.append(loss)
-        self.trained_documents += len(inputs["input_ids"]) * self.args.world_size
+        self.trained_documents += len(next(iter(inputs.values()))) * self.args.world_size
         return loss
 
     def gradient_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
@@ -460,9 +460,11 @@ class SGMTrainer(PushingTrainer, CalibratingTrainer, ResumableTrainer, BranchTra
             raise ValueError(
                 f"the model's generation config could not be saved: {' '.join(str(error).split())}"
             ) from error
-        word = {"input_ids": [[self.model.config.vocab_size - 1]], "length": [1]}
+        one = Dataset.from_dict({"input_ids": [[self.model.config.vocab_size - 1]], "length": [1]})
+        if self.model.encoder.main_input_name != "input_ids" and self.train_dataset is not None:
+            one = self.train_dataset.select([0])
         with torch.random.fork_rng():  # a model that samples draws from the training's random numbers
-            predictions = self.generate_predictions(Dataset.from_dict(word), "Checking")
+            predictions = self.generate_predictions(one, "Checking")
         for set_decoding in (None, *SET_DECODINGS):
             self.label_sets(predictions, set_decoding)
 
@@ -749,10 +751,11 @@ def check_encoded(dataset: Any, name: str) -> None:
             f"{name} is an IterableDataset, which can only be trained on; give a Dataset, such as "
             "Dataset.from_list(list(stream))."
         )
-    if dataset is not None and not {"input_ids", "length"} <= set(dataset.column_names):
+    columns = set() if dataset is None else set(dataset.column_names)
+    if dataset is not None and not ("length" in columns and {"input_ids", "pixel_values"} & columns):
         raise ValueError(
             f"{name} has the columns {', '.join(dataset.column_names)}, not input_ids and length; encode it with "
-            "sgm_hf.encode_dataset first."
+            "sgm_hf.encode_dataset first, images with sgm_hf.encode_images."
         )
 
 

@@ -150,6 +150,63 @@ def make_checkpoint(folder: str, seed: int = 0, branch: bool = False, num_models
     tokenizer.save_pretrained(folder)
 
 
+def make_pretrained(folder: str, images: bool = False) -> None:
+    """Save a trained small model around a tiny BERT, with its tokenizer, or an untrained one around a tiny ViT."""
+    import torch
+    from datasets import ClassLabel, Dataset, Features, List, Value
+    from transformers import BertConfig, BertTokenizer, ViTConfig
+
+    import sgm_hf
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    words = sorted({*" ".join(TEXTS).split()} - {"unseen", "words", "only"})
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ";"]
+    tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate([*special, *words])})
+    bert = BertConfig(vocab_size=32, max_position_embeddings=6, initializer_range=0.3, **sizes)
+    vit = ViTConfig(image_size=8, patch_size=4, initializer_range=0.3, **sizes)
+    labels = ["oil", "gold", "wheat", "trade"]
+    config = sgm_hf.SGMConfig(
+        encoder="pretrained",
+        encoder_config=vit if images else bert,
+        encoder_special_tokens=None if images else [1, 1],
+        id2label=dict(enumerate(labels)),
+        embedding_size=8,
+        decoder_hidden_size=10,
+        dropout=0.0,
+    )
+    model = sgm_hf.SGMForMultiLabelGeneration(config)
+    if not images:
+        sets = [[i for i, label in enumerate(labels) if label in text] for text in TEXTS]
+        features = Features({"text": Value("string"), "labels": List(ClassLabel(names=labels))})
+        documents = Dataset.from_dict({"text": TEXTS, "labels": sets}, features)
+        arguments = sgm_hf.SGMTrainingArguments(
+            folder, max_steps=20, learning_rate=0.02, save_strategy="no", eval_strategy="no", disable_tqdm=True
+        )
+        data = sgm_hf.encode_dataset(documents, tokenizer, labels)
+        sgm_hf.SGMTrainer(model, arguments, train_dataset=data, processing_class=tokenizer).train()
+        tokenizer.save_pretrained(folder)
+    model.eval().save_pretrained(folder)
+
+
+def push_model(folder: str, repository: str) -> str:
+    """Push a model without a tokenizer."""
+    import sgm_hf
+
+    return sgm_hf.SGMForMultiLabelGeneration.from_pretrained(folder).push_to_hub(repository).oid
+
+
+def label_images(model: str, **options: Any) -> Any:
+    """Label sequences and scores of some noise."""
+    import torch
+    from transformers import AutoModel
+
+    loaded = AutoModel.from_pretrained(model, **options)
+    images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    output = loaded.generate(pixel_values=images, return_dict_in_generate=True, output_label_scores=True)
+    return output.sequences.tolist(), output.label_scores.tolist()
+
+
 def add_branch(model: Any) -> None:
     """Give a model a branch of random weights, and the settings that `calibrate` fits."""
     import torch

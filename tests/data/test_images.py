@@ -1,0 +1,90 @@
+"""Images as documents: prepared, collated, trained on and predicted."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, Features, Image, List
+from PIL import Image as PillowImage
+from transformers import ViTConfig, ViTImageProcessorPil
+
+from sgm_hf import SGMConfig, SGMForMultiLabelGeneration, SGMTrainer, SGMTrainingArguments, encode_images
+from sgm_hf.data.collation import MultiLabelCollator
+from sgm_hf.training.fingerprint import hash_dataset
+
+sys.path.append(str(Path(__file__).parents[1] / "modeling"))
+from tiny_encoders import VIT  # noqa: E402
+
+COLOURS = ("red", "green", "blue")
+
+
+def make_images(count, seed=0):
+    """Pictures of the colours that their labels name."""
+    random = np.random.default_rng(seed)
+    chosen = random.random((count, 3)) < 0.5
+    pictures = [PillowImage.fromarray(np.full((10, 14, 3), 255 * row, dtype=np.uint8)) for row in chosen]
+    columns = {"image": pictures, "labels": [np.flatnonzero(row).tolist() for row in chosen]}
+    features = Features({"image": Image(), "labels": List(ClassLabel(names=list(COLOURS)))})
+    return Dataset.from_dict(columns, features)
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return ViTImageProcessorPil(size={"height": 8, "width": 8})
+
+
+@pytest.fixture(scope="module")
+def encoded(processor):
+    return encode_images(make_images(48), processor, COLOURS, training=True)
+
+
+def test_pixel_values_are_those_of_the_processor(processor, encoded):
+    images = make_images(48)
+    batch = MultiLabelCollator(None, 3)(encoded.__getitems__([5, 0, 7]))
+    expected = processor(images=[images[row]["image"] for row in (5, 0, 7)], return_tensors="pt")["pixel_values"]
+    assert torch.equal(batch["pixel_values"], expected) and batch["pixel_values"].dtype == torch.float32
+    assert batch.keys() == {"pixel_values", "labels"}
+    assert batch["labels"][0].tolist()[: len(images[5]["labels"]) + 1] == [*images[5]["labels"], 3]
+
+
+def test_a_changed_picture_changes_the_hash_of_the_data(processor, encoded):
+    images = make_images(48)
+    changed = images.select(range(47)).to_list() + [{**images[47], "image": images[0]["image"].rotate(90)}]
+    changed[-1]["image"] = PillowImage.new("RGB", (10, 14), (9, 9, 9))
+    other = encode_images(Dataset.from_list(changed, features=images.features), processor, COLOURS)
+    assert hash_dataset(encoded) == hash_dataset(encode_images(images, processor, COLOURS))
+    assert hash_dataset(other) != hash_dataset(encoded)
+
+
+def test_it_trains_evaluates_saves_and_predicts(processor, encoded, tmp_path):
+    torch.manual_seed(0)
+    config = SGMConfig(
+        encoder="pretrained", encoder_config=ViTConfig.from_dict(VIT.to_dict()), id2label=dict(enumerate(COLOURS)),
+        embedding_size=8, decoder_hidden_size=16, dropout=0.0,
+    )  # fmt: skip
+    arguments = SGMTrainingArguments(
+        str(tmp_path), num_train_epochs=15, learning_rate=0.01, per_device_train_batch_size=16, disable_tqdm=True,
+        eval_strategy="epoch", save_strategy="epoch", save_total_limit=1, load_best_model_at_end=True,
+    )  # fmt: skip
+    trainer = SGMTrainer(
+        SGMForMultiLabelGeneration(config), arguments, train_dataset=encoded, eval_dataset=encoded.select(range(16)),
+        processing_class=processor,
+    )  # fmt: skip
+    trainer.train()
+    trainer.save_model()
+    assert trainer.evaluate()["eval_micro_f1"] > 0.9
+    loaded = SGMForMultiLabelGeneration.from_pretrained(tmp_path)
+    test = make_images(8, seed=1)
+    inputs = ViTImageProcessorPil.from_pretrained(tmp_path)(images=list(test["image"]), return_tensors="pt")
+    found = [{label for label in row if label < 3} for row in loaded.generate(**inputs).tolist()]
+    assert sum(labels == set(gold) for labels, gold in zip(found, test["labels"], strict=True)) >= 7
+    assert torch.equal(loaded.generate(inputs["pixel_values"]), loaded.generate(**inputs))
+
+
+def test_data_without_images_are_refused(processor):
+    with pytest.raises(ValueError, match="expected some of 'image'"):
+        encode_images(Dataset.from_dict({"text": ["a"], "labels": [[0]]}), processor, COLOURS)
+    with pytest.raises(ValueError, match="encode_images"):
+        SGMTrainer(None, None, train_dataset=Dataset.from_dict({"image": [1]}))
