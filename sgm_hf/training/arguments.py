@@ -30,16 +30,12 @@ class SGMTrainingArguments(TrainingArguments):
         max_tokens_per_eval_batch: The same for generation.
         num_train_epochs: Passes over the training documents.
         learning_rate: Of Adam (paper), which is Transformers' AdamW without `weight_decay`.
-<<<<<<< HEAD
-        max_grad_norm: Norm to which gradients are clipped (paper); 0 with `clip_grad_value`.
-        clip_grad_value: In place of its norm, each element of the gradient is clipped to between minus this and this
-            (Lin et al. 2018, section 5.2: 10). The norm that is logged is that of before.
-=======
         encoder_learning_rate: Of the encoder, such as a pre-trained one, which takes lower rates; default
             `learning_rate`.
         layerwise_lr_decay: Learning rate of each layer of the encoder as a part of that of the layer above.
-        max_grad_norm: Norm to which gradients are clipped (paper).
->>>>>>> 0a93a30 (Test the defaults of the encoder's rates)
+        max_grad_norm: Norm to which gradients are clipped (paper); 0 with `clip_grad_value`.
+        clip_grad_value: In place of its norm, each element of the gradient is clipped to between minus this and this
+            (Lin et al. 2018, section 5.2: 10). The norm that is logged is that of before.
         lr_scheduler_type: A schedule of Transformers.
         halve_from_epoch: The learning rate is halved at the end of this epoch (counted from 1) and of every later
             one, instead of following `lr_scheduler_type`.

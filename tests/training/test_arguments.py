@@ -81,7 +81,6 @@ def test_every_default_that_is_declared_here(tmp_path, monkeypatch):
         "resume_from_checkpoint": None,
         "encoder_learning_rate": None,
         "layerwise_lr_decay": 1.0,
-        "label_frequencies": None,
     }
     declared = {name for name in SGMTrainingArguments.__annotations__ if name in vars(SGMTrainingArguments)}
     assert declared <= set(expected)
