@@ -303,8 +303,8 @@ def test_a_search_tries_weightings_and_thresholds(arguments):
         eval_dataset=make_imbalanced_documents(10, seed=1),
         model_init=lambda: make_model(),
     )
-    seen, rare_label_arguments = [], trainer._rare_label_arguments
-    trainer._rare_label_arguments = lambda: seen.append(rare_label_arguments()) or seen[-1]
+    seen, rare_label_arguments = [], trainer._make_loss_arguments
+    trainer._make_loss_arguments = lambda: seen.append(rare_label_arguments()) or seen[-1]
     sampler = optuna.samplers.GridSampler({"label_weights": ["none", "balanced"]}, seed=0)
     trainer.hyperparameter_search(hp_space=space, n_trials=2, backend="optuna", sampler=sampler)
     assert sorted(map(len, seen)) == [0, 1]
