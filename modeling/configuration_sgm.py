@@ -349,8 +349,8 @@ class SGMConfig(PreTrainedConfig):
             )
         if not isinstance(getattr(self.encoder_config, "hidden_size", None), int):
             raise ValueError(
-                f"encoder_config is of a {self.encoder_config.model_type!r} model, which has no hidden_size; give an "
-                "encoder whose states all have one size, such as BERT, T5 or ViT."
+                f"encoder_config is of a {getattr(self.encoder_config, 'model_type', None)!r} model, which has no "
+                "hidden_size; give an encoder whose states all have one size, such as BERT, T5 or ViT."
             )
         if self.word_dropout:
             raise ValueError(

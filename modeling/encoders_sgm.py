@@ -250,7 +250,8 @@ class SGMRecurrentEncoder(SGMEncoder):
         Raises:
             ValueError: If neither or both of `input_ids` and `inputs_embeds` are given, or padding is on the left.
         """
-        mask = word_mask(input_ids, attention_mask, inputs_embeds, self.embed_tokens.padding_idx)  # (B, T)
+        pad_token_id = cast(int, self.embed_tokens.padding_idx)
+        mask = word_mask(input_ids, attention_mask, inputs_embeds, pad_token_id)  # (B, T)
         states = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds  # (B, T, embedding_size)
         reversal = reversal_index(mask.sum(dim=1), mask.shape[1])  # (B * T)
 
@@ -370,7 +371,8 @@ class SGMPretrainedEncoder(SGMEncoder):
         # A text without a token reads its first padding, so that no softmax is empty; nothing looks at its state.
         read = read | (torch.arange(read.shape[1], device=read.device) == 0)  # (N, W)
         if windows is not None and input_ids is not None and self.pad_token_id is not None:
-            texts["input_ids"] = texts["input_ids"].masked_fill(~read, self.pad_token_id)  # (N, W)
+            pieces = cast(torch.Tensor, texts["input_ids"])  # (N, W)
+            texts["input_ids"] = pieces.masked_fill(~read, self.pad_token_id)  # (N, W)
         output = self.run_model(attention_mask=read.long(), **texts, **options)
         layers = output.hidden_states
         if windows is None:
@@ -526,7 +528,7 @@ class SGMDilatedConvolution(GradientCheckpointingLayer):
         if states.numel() == 0:  # no text, or texts without a word, which nn.Conv1d refuses
             return states
         units, is_padding = states.mT, ~mask[:, None]  # (B, H, T'), (B, 1, T')
-        for level in self.levels:
+        for level in cast(Sequence[nn.Conv1d], self.levels):
             # Before every level: the bias of the one below has made something of padding.
             units = units.masked_fill(is_padding, 0.0)  # (B, H, T')
             reach = level.dilation[0] * (level.kernel_size[0] - 1)

@@ -7,6 +7,7 @@ predicts without `peft`; a checkpoint that is to be resumed from has the weights
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -49,10 +50,10 @@ def add_lora(
     from peft import LoraConfig, inject_adapter_in_model
 
     targets = target_modules if isinstance(target_modules, str) else list(target_modules)
-    config = LoraConfig(
-        r=rank, lora_alpha=2 * rank if alpha is None else alpha, lora_dropout=dropout, target_modules=targets
-    )
-    inject_adapter_in_model(config, model.encoder.model)
+    # For type checkers: peft divides by r, so that any number serves as alpha.
+    scale = cast(int, 2 * rank if alpha is None else alpha)
+    config = LoraConfig(r=rank, lora_alpha=scale, lora_dropout=dropout, target_modules=targets)
+    inject_adapter_in_model(config, cast(nn.Module, model.encoder.model))
 
 
 def save_adapters(model: nn.Module, folder: str | Path, state_dict: dict[str, torch.Tensor] | None = None) -> None:
