@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -97,13 +96,11 @@ class CalibratingTrainer(Trainer):
         fitted: dict[str, Any] = {}
         settings.lexical_bias = None if shift is None else shift.log_odds.tolist()
         rows = np.arange(len(references))
-        if shift is not None and found.lexical_logits is not None:
+        if shift is not None:
             rows = resampled_rows(shift.weights(references))
-            references = references[rows]
-            biased = (found.lexical_logits[rows] + shift.log_odds).astype(np.float32)
-            found = replace(
-                found, hypotheses=found.hypotheses[rows], log_probs=found.log_probs[rows], lexical_logits=biased
-            )
+            references, found = references[rows], found.select(rows)
+            assert found.lexical_logits is not None  # without a branch there is no shift
+            found.lexical_logits = (found.lexical_logits + shift.log_odds).astype(np.float32)
         if found.lexical_logits is not None:
             # Without beams there is nothing to weigh.
             grid = {} if found.hypotheses.shape[1] > 1 else {"lexical_weights": (0.0,), "temperatures": (1.0,)}

@@ -187,13 +187,7 @@ def fit_isotonic(scores: np.ndarray, references: np.ndarray, max_points: int = 6
     first = levels[0] if middles[0] <= 0 else levels[0] / 2
     last = levels[-1] if middles[-1] >= 1 else (1 + levels[-1]) / 2
     points = [[0.0, float(first)], *inner, [1.0, float(last)]]
-    curve = np.array(points)
-    before = sum(_summed_nll(log_odds(scores[r]), references[r]) for r in _blocks(references))
-    after = sum(
-        _summed_nll(log_odds(np.interp(scores[r], curve[:, 0], curve[:, 1])), references[r])
-        for r in _blocks(references)
-    )
-    return CalibrationFit(points, before / references.size, after / references.size)
+    return _curve_fit(scores, references, points)
 
 
 def fit_curve(
@@ -218,18 +212,13 @@ def fit_curve(
         TypeError: As in `fit_platt`.
         ValueError: As in `fit_platt`.
     """
-    platt = fit_platt(scores, references)
+    _check(references, scores=scores)
     is_on = scores >= least_score
     if references[is_on].sum() < LEAST_TRUE:
-        return platt
+        return fit_platt(scores, references)
     curve = fit_isotonic(scores[is_on][:, None], references[is_on][:, None], max_points).values
     values = [[0.0, 0.0], *(point for point in curve if point[0] >= least_score)]
-    points = np.array(values)
-    after = sum(
-        _summed_nll(log_odds(np.interp(scores[rows], points[:, 0], points[:, 1])), references[rows])
-        for rows in _blocks(references)
-    )
-    return CalibrationFit(values, platt.nll_before, after / references.size)
+    return _curve_fit(scores, references, values)
 
 
 def pool_adjacent_violators(every: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -478,6 +467,16 @@ def choose_rule(
         for name, rule in rules.items()
     }
     return max(values, key=lambda name: values[name]), values
+
+
+def _curve_fit(scores: np.ndarray, references: np.ndarray, points: list[list[float]]) -> CalibrationFit:
+    """The fit of a curve through points, with its likelihoods."""
+    curve = np.array(points)
+    before = after = 0.0
+    for rows in _blocks(references):
+        before += _summed_nll(log_odds(scores[rows]), references[rows])
+        after += _summed_nll(log_odds(np.interp(scores[rows], curve[:, 0], curve[:, 1])), references[rows])
+    return CalibrationFit(points, before / references.size, after / references.size)
 
 
 def _one_source(scores: np.ndarray, references: np.ndarray, weights: np.ndarray) -> CalibrationFit:

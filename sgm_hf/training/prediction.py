@@ -85,6 +85,11 @@ class LabelHypotheses:
     lexical_logits: np.ndarray | None
     num_labels: int
 
+    def select(self, rows: np.ndarray) -> "LabelHypotheses":
+        """Those of some documents, by their places (M); a document may be there more than once."""
+        lexical_logits = None if self.lexical_logits is None else self.lexical_logits[rows]
+        return LabelHypotheses(self.hypotheses[rows], self.log_probs[rows], lexical_logits, self.num_labels)
+
 
 def evaluation_sets(dataset: Any, name: str) -> dict[str, Any]:
     """The data sets of one evaluation by name: `name` alone, or `name_key` for each key of a dictionary of them."""
