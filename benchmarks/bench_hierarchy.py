@@ -12,15 +12,13 @@ constrained). What stands behind `--` are options of `sgm-hf train`.
 
 import argparse
 import json
-import shlex
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bench_svm import describe_run, split_command_line
 
 from sgm_hf import compute_metrics, load_corpus
 from sgm_hf.data.hierarchy import parents_of_labels, read_label_hierarchy, with_ancestors
@@ -30,7 +28,6 @@ from sgm_hf.programs.options import parse_arguments as parse_settings
 from sgm_hf.programs.splits import split_off
 from sgm_hf.programs.training import run_evaluation, run_training
 from sgm_hf.tables import write_csv
-from sgm_hf.training.summary import describe_machine
 
 HIERARCHY_CSV = Path(__file__).with_name("hierarchy.csv")
 MEASURED = ("micro_f1", "macro_f1", "hierarchical_precision", "hierarchical_recall", "hierarchical_f1", "violations")
@@ -102,15 +99,14 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--hierarchy", required=True, help="as --label_hierarchy of sgm-hf train takes it")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--output", type=Path, default=HIERARCHY_CSV)
-    own, _, options = " ".join(map(shlex.quote, sys.argv[1:])).partition(" -- ")
-    return parser.parse_args(shlex.split(own)), shlex.split(options) or ["--preset", "fast"]
+    own, options = split_command_line()
+    return parser.parse_args(own), options or ["--preset", "fast"]
 
 
 def main() -> None:
     """Train, measure, and add the rows to the file."""
     arguments, options = parse_arguments()
-    machine = describe_machine()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+    run = describe_run()
     for seed in arguments.seeds:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -125,10 +121,7 @@ def main() -> None:
                     "seed": seed,
                     **measure(path, names, parents),
                     "minutes": round(minutes, 2),
-                    "cpu": machine["cpu"],
-                    "cores": machine["cores"],
-                    "commit": commit.stdout.strip(),
-                    "command": shlex.join(["python", "benchmarks/bench_hierarchy.py", *sys.argv[1:]]),
+                    **run,
                 }
                 print(", ".join(f"{name} {value}" for name, value in list(row.items())[:11]), flush=True)
                 write_csv([row], arguments.output, COLUMNS, append=True)

@@ -20,9 +20,6 @@ options of `sgm-hf train`. Rows are added to label_texts.csv. Without texts the 
 import argparse
 import copy
 import json
-import shlex
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +27,7 @@ from typing import Any
 
 import numpy as np
 from bench_presets import train
-from bench_svm import add_document_options, check_document_options, load_splits
+from bench_svm import add_document_options, check_document_options, describe_run, load_splits, split_command_line
 from datasets import ClassLabel, Dataset, List
 from sklearn.metrics import average_precision_score
 
@@ -39,7 +36,6 @@ from sgm_hf.data import read_label_texts
 from sgm_hf.data.labels import label_matrix
 from sgm_hf.programs.ending import log_to_stderr
 from sgm_hf.tables import write_csv
-from sgm_hf.training.summary import describe_machine
 
 LABEL_TEXTS_CSV = Path(__file__).with_name("label_texts.csv")
 MEASURED = (
@@ -107,10 +103,10 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--labels", nargs="+", help="these labels instead")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--output", type=Path, default=LABEL_TEXTS_CSV)
-    own, _, options = " ".join(map(shlex.quote, sys.argv[1:])).partition(" -- ")
-    arguments = parser.parse_args(shlex.split(own))
+    own, options = split_command_line()
+    arguments = parser.parse_args(own)
     check_document_options(parser, arguments)
-    return arguments, shlex.split(options) or ["--preset", "fast"]
+    return arguments, options or ["--preset", "fast"]
 
 
 def main() -> None:
@@ -124,8 +120,7 @@ def main() -> None:
         f"left out: {json.dumps({name: texts.get(name, name) for name in left_out}, ensure_ascii=False)}", flush=True
     )
     kept = [without_labels(part, left_out) for part in (train_documents, validation)]
-    machine = describe_machine()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+    run = describe_run()
     for seed in arguments.seeds:
         with tempfile.TemporaryDirectory() as folder:
             settings = ["--seed", str(seed), "--save_strategy", "no", *options]
@@ -142,10 +137,7 @@ def main() -> None:
                     "labels": system,
                     "seed": seed,
                     **measure(trainer, test, left_out),
-                    "cpu": machine["cpu"],
-                    "cores": machine["cores"],
-                    "commit": commit.stdout.strip(),
-                    "command": shlex.join(["python", "benchmarks/bench_label_texts.py", *sys.argv[1:]]),
+                    **run,
                 }
                 print(", ".join(f"{name} {value}" for name, value in list(row.items())[3:10]), flush=True)
                 write_csv([row], arguments.output, COLUMNS, append=True)

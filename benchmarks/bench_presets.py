@@ -14,9 +14,6 @@ Minutes are the process' own processor time for words, word vectors, training an
 """
 
 import argparse
-import shlex
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -28,7 +25,9 @@ from bench_svm import (
     PRESETS_CSV,
     add_document_options,
     check_document_options,
+    describe_run,
     load_splits,
+    split_command_line,
 )
 from datasets import Dataset
 from transformers import set_seed
@@ -43,7 +42,6 @@ from sgm_hf.programs.presets import PRESETS, suitable_epochs
 from sgm_hf.tables import write_csv
 from sgm_hf.training.arguments import OBJECTIVES
 from sgm_hf.training.machine import prepare_cpu
-from sgm_hf.training.summary import describe_machine
 
 
 def train(splits: dict[str, Dataset], options: list[str], folder: str) -> SGMTrainer:
@@ -96,10 +94,10 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--objectives", nargs="+", default=["micro_f1", "macro_f1", "exact_match"], choices=OBJECTIVES)
     parser.add_argument("--output", type=Path, default=PRESETS_CSV)
-    own, _, options = " ".join(map(shlex.quote, sys.argv[1:])).partition(" -- ")
-    arguments = parser.parse_args(shlex.split(own))
+    own, options = split_command_line()
+    arguments = parser.parse_args(own)
     check_document_options(parser, arguments)
-    return arguments, shlex.split(options)
+    return arguments, options
 
 
 def main() -> None:
@@ -108,8 +106,7 @@ def main() -> None:
     log_to_stderr()
     train_documents, validation, test, split = load_splits(arguments)
     splits = {"train": train_documents, "validation": validation, "test": test}
-    machine = describe_machine()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+    run = describe_run()
     for seed in arguments.seeds:
         with tempfile.TemporaryDirectory() as folder:
             start = time.process_time()
@@ -126,10 +123,7 @@ def main() -> None:
                     "seed": seed,
                     **measure(trainer, objective),
                     "cpu_minutes": round((training + time.process_time() - start) / 60, 2),
-                    "cpu": machine["cpu"],
-                    "cores": machine["cores"],
-                    "commit": commit.stdout.strip(),
-                    "command": shlex.join(["python", "benchmarks/bench_presets.py", *sys.argv[1:]]),
+                    **run,
                 }
                 print(", ".join(f"{name} {value}" for name, value in list(row.items())[:9]), flush=True)
                 write_csv([row], arguments.output, COLUMNS, append=True)

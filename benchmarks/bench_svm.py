@@ -320,6 +320,24 @@ def check_document_options(parser: argparse.ArgumentParser, arguments: argparse.
         parser.error("give either --corpus, or --train_file and --test_file")
 
 
+def split_command_line() -> tuple[list[str], list[str]]:
+    """The arguments of this program, and those behind `--`, which are options of `sgm-hf train`."""
+    own, _, options = " ".join(map(shlex.quote, sys.argv[1:])).partition(" -- ")
+    return shlex.split(own), shlex.split(options)
+
+
+def describe_run() -> dict[str, Any]:
+    """The last columns of a row: processor, commit and command."""
+    machine = describe_machine()
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+    return {
+        "cpu": machine["cpu"],
+        "cores": machine["cores"],
+        "commit": commit.stdout.strip(),
+        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+    }
+
+
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -360,16 +378,11 @@ def main() -> None:
     rows = measure(chosen, *documents, shift)
     if arguments.refit:
         rows += measure_refitted(chosen["micro_f1"], *documents, shift)
-    machine = describe_machine()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
     common = {
         "corpus": arguments.corpus or Path(arguments.train_file).stem,
         "split": split,
         "seed": 0,
-        "cpu": machine["cpu"],
-        "cores": machine["cores"],
-        "commit": commit.stdout.strip(),
-        "command": shlex.join(["python", "benchmarks/bench_svm.py", *sys.argv[1:]]),
+        **describe_run(),
     }
     for values in rows:
         values["cpu_minutes"] = round(values["cpu_minutes"] + encoding, 2)
