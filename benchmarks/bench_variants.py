@@ -33,9 +33,8 @@ from sgm_hf.tables import markdown_table, mean_and_deviation, write_csv
 
 VARIANTS_CSV = Path(__file__).with_name("variants.csv")
 EQUAL = (
-    "--preset balanced --lexical_branch false --lexical_bigrams 0 --lexical_in_decoder false --lexical_dropout 0 "
-    "--lexical_logit_dropout 0 "
-    "--label_feedback previous_label --label_order frequency --save_strategy no"
+    "--preset balanced --lexical_branch false --label_feedback previous_label --label_order frequency "
+    "--save_strategy no"
 ).split()
 OF_THE_STEP = "--context_input current"
 UNITS = f"--encoder semantic_units {OF_THE_STEP}"

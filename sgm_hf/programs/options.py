@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from transformers import HfArgumentParser
 
 from sgm_hf.programs.help import FURTHER, help_text
-from sgm_hf.programs.presets import DEFAULT_PRESET, PRESETS
+from sgm_hf.programs.presets import DEFAULT_PRESET, DEPENDENT, PRESETS
 from sgm_hf.programs.settings import DataArguments, ModelArguments
 from sgm_hf.training import SGMTrainingArguments
 
@@ -129,8 +129,11 @@ def parse_arguments(
         arguments = [f"--{name}={value}" for name, value in options.items()] + arguments
     preset = chosen_preset(arguments, is_file, training_class)
     parser.set_defaults(**PRESETS[preset])
-    if parser.parse_args(arguments).label_hierarchy is not None:
-        parser.set_defaults(label_order=None)  # that of the hierarchy goes before a preset's
+    found = vars(parser.parse_args(arguments))
+    left_out = [name for switch, names in DEPENDENT.items() if found[switch] is False for name in names]
+    if found["label_hierarchy"] is not None:
+        left_out.append("label_order")  # that of the hierarchy goes before a preset's
+    parser.set_defaults(**dict.fromkeys(left_out))
     given = vars(parser.parse_args(arguments)) | {"preset": preset}
     if given["output_dir"] is None:
         given["output_dir"] = default_output_dir(given, training_class)

@@ -39,6 +39,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     "best": BALANCED | {"num_models": 3},
 }
 DEFAULT_PRESET = "balanced"
+# Settings of a preset that are not taken where the user switches off what they are about.
+DEPENDENT: dict[str, tuple[str, ...]] = {
+    "lexical_branch": ("lexical_bigrams", "lexical_in_decoder", "lexical_logit_dropout", "lexical_dropout"),
+    "lexical_in_decoder": ("lexical_logit_dropout", "lexical_dropout"),
+}
 # Of `num_train_epochs` 0: this many for so many documents, fewer for more by their square root, within bounds.
 EPOCHS, DOCUMENTS, MOST_EPOCHS, FEWEST_EPOCHS = 12, 8_000, 30, 2
 SHARES = {"fast": 0.5}

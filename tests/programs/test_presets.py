@@ -1,13 +1,16 @@
 """Presets come before all other settings, and are settings that there are."""
 
+import json
 from dataclasses import fields
 
 import pytest
+from huggingface_hub.errors import StrictDataclassError
 
+from sgm_hf.modeling import SGMConfig
 from sgm_hf.programs.help import help_text
 from sgm_hf.programs.options import parse_arguments
-from sgm_hf.programs.presets import DEFAULT_PRESET, PRESETS, suitable_epochs
-from sgm_hf.programs.settings import DataArguments, ModelArguments
+from sgm_hf.programs.presets import DEFAULT_PRESET, DEPENDENT, PRESETS, suitable_epochs
+from sgm_hf.programs.settings import DataArguments, ModelArguments, model_settings
 from sgm_hf.training import SamplingArguments, SGMTrainingArguments
 
 CLASSES = (ModelArguments, DataArguments, SGMTrainingArguments)
@@ -37,6 +40,26 @@ def test_what_is_given_goes_before_the_preset(tmp_path):
         0.3,
     )
     assert found["encoder_hidden_size"] == PRESETS["fast"]["encoder_hidden_size"]
+
+
+@pytest.mark.parametrize("switch", DEPENDENT)
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name != "none"])
+def test_what_is_switched_off_needs_no_more_than_that(preset, switch, tmp_path):
+    (tmp_path / "settings.json").write_text(json.dumps({"preset": preset, switch: False}))
+    for options in (["--preset", preset, f"--{switch}", "false"], [str(tmp_path / "settings.json")]):
+        found = values(*options)
+        assert found[switch] is False and all(found[name] is None for name in DEPENDENT[switch])
+        assert found["encoder_hidden_size"] == PRESETS[preset]["encoder_hidden_size"]
+        assert SGMConfig(**{name: found[name] for name in found if name.startswith("lexical") and found[name]})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("lexical_bigrams", "7"), ("lexical_in_decoder", "true"), ("lexical_dropout", "0.5")]
+)
+def test_what_is_given_of_a_branch_that_is_switched_off_is_refused(name, value):
+    model_args, _, _ = parse_arguments(["--lexical_branch", "false", f"--{name}", value, "--output_dir", "unused"])
+    with pytest.raises(StrictDataclassError, match=name):
+        SGMConfig(**model_settings(model_args))
 
 
 def test_only_a_new_model_without_a_settings_file_has_the_default_preset(tmp_path):
