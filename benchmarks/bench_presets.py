@@ -94,6 +94,7 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--objectives", nargs="+", default=["micro_f1", "macro_f1", "exact_match"], choices=OBJECTIVES)
     parser.add_argument("--output", type=Path, default=PRESETS_CSV)
+    parser.add_argument("--keep", type=Path, help="folder to save the models in, before they are calibrated")
     own, options = split_command_line()
     arguments = parser.parse_args(own)
     check_document_options(parser, arguments)
@@ -113,6 +114,8 @@ def main() -> None:
             settings = ["--preset", arguments.preset, "--seed", str(seed), "--save_strategy", "no", *options]
             trainer = train(splits, settings, folder)
             training = time.process_time() - start
+            if arguments.keep:
+                trainer.save_model(str(arguments.keep / f"{arguments.preset}-{seed}"))
             for objective in arguments.objectives:
                 start = time.process_time()
                 row = {

@@ -83,8 +83,8 @@ def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
                 elif variant == "decoder":
                     # As the trainer does: training sees what a branch says that was fitted without the document.
                     inputs = {name: tensor for name, tensor in batch.items() if name != "index"}
-                    folds = fit.folds[batch["index"]]
-                    log_odds = fit.out_of_fold_log_odds(inputs["input_ids"], inputs["attention_mask"], folds)
+                    words = inputs["input_ids"], inputs["attention_mask"]
+                    log_odds = fit.out_of_fold_log_odds(*words, batch["index"])
                     loss = model(**inputs, lexical_logits=log_odds, use_cache=False).loss
                 else:
                     loss = model(**batch, use_cache=False).loss

@@ -50,6 +50,7 @@ CODE_FILES = (
     "lexical_sgm.py",
     "loading_sgm.py",
     "modeling_sgm.py",
+    "neighbors_sgm.py",
     "pipeline_sgm.py",
     "private_sgm.py",
     "tokenization_sgm.py",
@@ -156,6 +157,9 @@ class SGMConfig(PreTrainedConfig):
         lexical_branch: Whether a sparse linear model over the words of the whole text gives the log-odds of each label
             ([`SGMLexicalBranch`]); it is fitted before the rest is trained.
         lexical_bigrams: Number of pairs of neighbouring words that the branch counts in addition.
+        lexical_neighbors: How many of the most similar training documents the branch asks for their labels; their
+            words, without order, are then stored with the model. Default: none.
+        lexical_datastore: Number of these documents, of their words and of their labels; none before it is fitted.
         lexical_data: A hash of the documents that the branch was fitted to; none before it is fitted.
         lexical_in_decoder: Whether the branch's log-odds enter the logits of every decoder step. If not, they take
             part when sets and scores are made of what the decoder has found.
@@ -223,6 +227,8 @@ class SGMConfig(PreTrainedConfig):
     label_mask: bool = True
     lexical_branch: bool = False
     lexical_bigrams: int = 0
+    lexical_neighbors: int = 0
+    lexical_datastore: list[int] | None = None
     lexical_data: str | None = None
     lexical_in_decoder: bool = False
     lexical_logit_dropout: float | int = 0.0
@@ -422,9 +428,12 @@ class SGMConfig(PreTrainedConfig):
 
     def validate_lexical_branch(self) -> None:
         """Part of `@strict` validation: nothing is asked of a lexical branch that is not there."""
-        if self.lexical_bigrams < 0:
-            raise ValueError(f"lexical_bigrams must not be negative, got {self.lexical_bigrams}.")
-        asked = [name for name in ("lexical_bigrams", "lexical_in_decoder") if getattr(self, name)]
+        for name in ("lexical_bigrams", "lexical_neighbors"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
+        asked = [
+            name for name in ("lexical_bigrams", "lexical_neighbors", "lexical_in_decoder") if getattr(self, name)
+        ]
         if asked and not self.lexical_branch:
             raise ValueError(
                 f"{asked[0]} is {getattr(self, asked[0])}, but there is no lexical_branch; set it to True."

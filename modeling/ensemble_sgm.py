@@ -23,7 +23,7 @@ from .decoder_sgm import SGMDecoder, SGMDecoderState, SGMLabelDecoder
 from .encoders_sgm import ENCODERS, SGMEncoder, SGMEncoderOutput, first_words
 
 # Settings that say nothing of a trained model, or that follow from the branch; those of the first member are kept.
-OF_FIRST_MEMBER = {"initializer_range", "use_cache", "lexical_bigrams"}
+OF_FIRST_MEMBER = {"initializer_range", "use_cache", "lexical_bigrams", "lexical_neighbors", "lexical_datastore"}
 
 
 @dataclass

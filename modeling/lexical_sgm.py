@@ -2,15 +2,20 @@
 
 A document's features are its words and, where the model has some, pairs of adjacent words (bigrams), each weighted by
 (1 + log tf) times the feature's `scale`, the whole of length 1: what `TfidfVectorizer(sublinear_tf=True)` makes of the
-same words, with its idf in `scale`. `sgm_hf.training.lexical` fits the branch; nothing else trains it.
+same words, with its idf in `scale`. What the labels of similar training documents say (`neighbors_sgm.py`) may be
+added to the log-odds. `sgm_hf.training.lexical` fits the branch; nothing else trains it.
 
 Shapes: B documents, T words, V words in the vocabulary, K bigrams, F = V + K features, L labels, N words of all
 documents of a batch (padding left out), M different features of each document, summed over the documents.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from .neighbors_sgm import SGMNeighbors
 
 # The log-odds of a label without evidence: probability .00005, below any threshold, and of the size that rare labels
 # have. Not -inf: log-odds are scaled, averaged and added up.
@@ -18,13 +23,14 @@ UNTRAINED_LOG_ODDS = -10.0
 
 
 class SGMLexicalBranch(nn.Module):
-    """One linear model per label over words and bigrams.
+    """One linear model per label over words and bigrams, and nearest neighbors beside it.
 
     All it knows lies in buffers, which optimizers and `num_parameters()` leave out:
 
     - `scale` (F): idf of each feature, 0 for what no training document has; that of bigrams times their weight;
     - `weight` (F, L) and `bias` (L), into which the slope and intercept of Platt's calibration are folded;
-    - `bigrams` (K) int64: `first * vocab_size + second` of each pair, ascending; pair k is feature V + k.
+    - `bigrams` (K) int64: `first * vocab_size + second` of each pair, ascending; pair k is feature V + k;
+    - those of `neighbors`, if there are any.
 
     It computes in float32, also under autocast. `model.to(torch.bfloat16)` rounds its buffers like all weights (three
     decimals are left) and changes the log-odds by that much and no more.
@@ -33,6 +39,8 @@ class SGMLexicalBranch(nn.Module):
         vocab_size: V.
         num_labels: L.
         num_bigrams: K.
+        num_neighbors: Training documents that vote for their labels; 0 for none.
+        datastore: The sizes of the store of these, see [`SGMNeighbors`].
     """
 
     scale: torch.Tensor
@@ -40,13 +48,21 @@ class SGMLexicalBranch(nn.Module):
     bias: torch.Tensor
     bigrams: torch.Tensor
 
-    def __init__(self, vocab_size: int, num_labels: int, num_bigrams: int = 0):
+    def __init__(
+        self,
+        vocab_size: int,
+        num_labels: int,
+        num_bigrams: int = 0,
+        num_neighbors: int = 0,
+        datastore: Sequence[int] | None = None,
+    ):
         super().__init__()
         self.vocab_size = vocab_size
         self.register_buffer("scale", torch.zeros(vocab_size + num_bigrams))  # (F)
         self.register_buffer("weight", torch.zeros(vocab_size + num_bigrams, num_labels))  # (F, L)
         self.register_buffer("bias", torch.full((num_labels,), UNTRAINED_LOG_ODDS))  # (L)
         self.register_buffer("bigrams", torch.arange(num_bigrams))  # (K), any that ascend
+        self.neighbors = SGMNeighbors(vocab_size, num_labels, num_neighbors, datastore) if num_neighbors else None
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Computes the log-odds of every label.
@@ -62,11 +78,14 @@ class SGMLexicalBranch(nn.Module):
             Log-odds, (B, L) float32.
         """
         documents, features, values = self.features(input_ids, attention_mask)  # (M) each
+        bias = self.bias.float()  # (L)
+        if self.neighbors is not None:
+            bias = bias + self.neighbors(documents, features, values, len(input_ids))  # (B, L)
         weight = self.weight
         if weight.dtype != torch.float32:  # the model was cast; of its rows only those that occur are cast back
             rows, features = torch.unique(features, return_inverse=True)  # (U), (M)
             weight = weight[rows].float()  # (U, L)
-        return sum_features(documents, features, values, weight, len(input_ids)) + self.bias.float()  # (B, L)
+        return sum_features(documents, features, values, weight, len(input_ids)) + bias  # (B, L)
 
     def features(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
@@ -103,6 +122,8 @@ class SGMLexicalBranch(nn.Module):
         # Still ascending: pairs are ordered by their first word, then by their second.
         self.bigrams = first[kept] * vocab_size + second[kept]  # (new K)
         self.vocab_size = vocab_size
+        if self.neighbors is not None:
+            self.neighbors.resize_words(vocab_size)
 
     def add_labels(self, count: int, shares: torch.Tensor | None = None, likeness: torch.Tensor | None = None) -> None:
         """Appends labels.
@@ -116,6 +137,8 @@ class SGMLexicalBranch(nn.Module):
             shares: Of each label that there is, (count, L).
             likeness: How much each word speaks for each new label, (V, count); given with `shares`.
         """
+        if self.neighbors is not None:
+            self.neighbors.add_labels(count)
         if shares is not None and likeness is not None:
             weight = self.weight.float()  # (F, L)
             usual = weight[: self.vocab_size].norm(dim=0).mean()  # ()

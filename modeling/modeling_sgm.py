@@ -190,7 +190,13 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
             self.decoder = SGMEnsembleDecoder(config.member_configs(), self.encoder)
         self.lexical = None
         if config.lexical_branch:
-            self.lexical = SGMLexicalBranch(config.vocab_size, config.num_labels, config.lexical_bigrams)
+            self.lexical = SGMLexicalBranch(
+                config.vocab_size,
+                config.num_labels,
+                config.lexical_bigrams,
+                config.lexical_neighbors,
+                config.lexical_datastore,
+            )
         self.generation_config = default_generation_config(config)
         self.post_init()
 
@@ -298,7 +304,7 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
         self.encoder.set_input_embeddings(value)
         if self.lexical is not None and self.lexical.vocab_size != len(value.weight):
             self.lexical.resize_words(len(value.weight))
-            self.config.lexical_bigrams = len(self.lexical.bigrams)
+            self._set_lexical_sizes(self.lexical)
 
     def set_lexical_branch(self, branch: SGMLexicalBranch, data: str | None = None) -> None:
         """Takes over a lexical branch that was fitted for this model's words and labels.
@@ -319,7 +325,15 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
                 f"{expected[1]}; fit it with this model's tokenizer and labels."
             )
         self.lexical = branch.to(self.lexical.weight.device)
-        self.config.lexical_bigrams, self.config.lexical_data = len(branch.bigrams), data
+        self._set_lexical_sizes(branch)
+        self.config.lexical_data = data
+
+    def _set_lexical_sizes(self, branch: SGMLexicalBranch) -> None:
+        """Keeps in the configuration what it takes to load a branch."""
+        neighbors = branch.neighbors
+        self.config.lexical_bigrams = len(branch.bigrams)
+        self.config.lexical_neighbors = 0 if neighbors is None else neighbors.num_neighbors
+        self.config.lexical_datastore = None if neighbors is None else neighbors.sizes
 
     def mark_labels_trained(self) -> None:
         """Has `generate()` predict labels that came by `add_labels()`: they are trained from now on.

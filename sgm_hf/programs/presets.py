@@ -16,6 +16,7 @@ BALANCED: dict[str, Any] = {
     "word_dropout": 0.1,
     "lexical_branch": True,
     "lexical_bigrams": 100_000,
+    "lexical_neighbors": 30,
     "lexical_in_decoder": True,
     "lexical_logit_dropout": 0.15,
     "lexical_dropout": 0.5,
@@ -41,7 +42,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 DEFAULT_PRESET = "balanced"
 # Settings of a preset that are not taken where the user switches off what they are about.
 DEPENDENT: dict[str, tuple[str, ...]] = {
-    "lexical_branch": ("lexical_bigrams", "lexical_in_decoder", "lexical_logit_dropout", "lexical_dropout"),
+    "lexical_branch": (
+        "lexical_bigrams",
+        "lexical_neighbors",
+        "lexical_in_decoder",
+        "lexical_logit_dropout",
+        "lexical_dropout",
+    ),
     "lexical_in_decoder": ("lexical_logit_dropout", "lexical_dropout"),
 }
 # Of `num_train_epochs` 0: this many for so many documents, fewer for more by their square root, within bounds.

@@ -19,7 +19,8 @@ from sgm_hf.programs.presets import DEFAULT_PRESET, PRESETS
 
 # Fields of SGMConfig that the data or the library set.
 NOT_OPTIONS = {
-    *("vocab_size", "num_untrained_labels", "pad_token_id", "lexical_data", "encoder_special_tokens"),
+    *("vocab_size", "num_untrained_labels", "pad_token_id", "lexical_data", "lexical_datastore"),
+    *("encoder_special_tokens",),
     *("use_cache", "is_encoder_decoder", "tie_word_embeddings"),
 }
 FILE_OPTIONS = tuple(f.name for f in fields(Layout))

@@ -78,6 +78,7 @@ class BranchTrainer(TrainerHooks):
         is_asked = all(value in (None, other) for value, other in zip(asked, found, strict=True))
         # A model that has the branch already says how many bigrams were found, a new one how many are asked for.
         is_asked &= num_bigrams in (fit.num_bigrams, fit.settings.max_bigrams)
+        is_asked &= self.model.config.lexical_neighbors in (fit.num_neighbors, fit.settings.num_neighbors)
         is_same = fit.data_hash == data_hash and len(fit.bias) == self.model.config.num_labels
         return fit if is_same and is_asked else None
 
@@ -91,7 +92,10 @@ class BranchTrainer(TrainerHooks):
         cost, weight = self.args.lexical_cost, self.args.lexical_bigram_weight
         weights = ((0.0, 0.5) if weight is None else (weight,)) if config.lexical_bigrams else (0.0,)
         settings = LexicalSettings(
-            max_bigrams=max(1, config.lexical_bigrams), num_folds=self.args.lexical_folds, seed=self.args.seed
+            max_bigrams=max(1, config.lexical_bigrams),
+            num_folds=self.args.lexical_folds,
+            num_neighbors=config.lexical_neighbors,
+            seed=self.args.seed,
         )
         if cost is None or len(weights) > 1:
             costs: dict[str, Any] = {} if cost is None else {"costs": (cost,)}
@@ -131,6 +135,7 @@ class BranchTrainer(TrainerHooks):
                 "a batch has no index, the row numbers of its documents, by which the lexical branch knows what it "
                 "may say of each; give SGMTrainer no data_collator, or one that keeps the index."
             )
-        folds = self.lexical_fit.folds[inputs["index"].cpu()]  # (B)
-        log_odds = self.lexical_fit.out_of_fold_log_odds(inputs["input_ids"], inputs.get("attention_mask"), folds)
+        log_odds = self.lexical_fit.out_of_fold_log_odds(
+            inputs["input_ids"], inputs.get("attention_mask"), inputs["index"]
+        )
         return {**others, "lexical_logits": log_odds}

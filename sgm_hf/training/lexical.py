@@ -2,7 +2,8 @@
 
 One linear model per label (`linear.py`) is fitted to all documents, which is the branch, and again for each of K folds
 without its documents: training must see what the branch says of documents it does not know, or the rest would learn to
-trust it too much. A document's out-of-fold log-odds are those of the models fitted without its fold.
+trust it too much. A document's out-of-fold log-odds are those of the models fitted without its fold. Nearest neighbors
+(`neighbors.py`) come on top, those of a training document from the other folds.
 
 Memory is bounded: nothing of documents times labels is kept, labels are fitted in blocks, and the number of features
 is limited where there are many labels (`MAX_WEIGHTS`).
@@ -10,6 +11,7 @@ is limited where there are many labels (`MAX_WEIGHTS`).
 Shapes: N documents, L labels, V words, F features that are used, K folds, C labels fitted at once.
 """
 
+import copy
 import json
 import logging
 import os
@@ -33,18 +35,24 @@ from sgm_hf.modeling.lexical_sgm import (
     sum_features,
     weigh_features,
 )
+from sgm_hf.modeling.neighbors_sgm import SGMNeighbors, ranges
 from sgm_hf.training.fingerprint import hash_dataset
 from sgm_hf.training.linear import SparseMatrix, fit_linear
+from sgm_hf.training.neighbors import LEAST_GAIN, MOST_CELLS, NeighborFit, fit_mixture, make_store
 from sgm_hf.training.progress import ProgressLines
 from sgm_hf.training.streaming import is_stream
 
 logger = logging.getLogger(__name__)
 
 FOLDS_FILE = "lexical_folds.safetensors"
+# Before the names of its tensors that are of nearest neighbors, and of these those of the store.
+_NEAREST, _STORE = "nearest.", "store."
 # Weights of one linear model, 512 MiB: where labels are so many that the features would need more, the most frequent
 # features are kept. A model with K folds has K + 1 times as many.
 MAX_WEIGHTS = 2**27
 _DOCUMENTS_AT_ONCE = 10_000
+# Between two lines of progress.
+_DOCUMENTS_SEARCHED_AT_ONCE = 500
 # Of Platt's calibration, for scores that do not rise with the truth, as of labels given at random.
 _LEAST_SLOPE = 1e-3
 # Different pairs of words that are counted at a time; beyond it those that occurred once are forgotten.
@@ -62,6 +70,7 @@ class LexicalSettings:
         min_documents: Documents that a word must be in to count.
         min_bigram_documents: The same for pairs.
         num_folds: K.
+        num_neighbors: Most similar documents that vote for their labels; 0 leaves them out.
         seed: Of the folds.
     """
 
@@ -71,6 +80,7 @@ class LexicalSettings:
     min_documents: int = 1
     min_bigram_documents: int = 3
     num_folds: int = 5
+    num_neighbors: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -79,6 +89,8 @@ class LexicalSettings:
             raise ValueError(f"cost is {self.cost}; it must be above 0.")
         if self.bigram_weight < 0:
             raise ValueError(f"bigram_weight is {self.bigram_weight}; it must not be negative.")
+        if self.num_neighbors < 0:
+            raise ValueError(f"num_neighbors is {self.num_neighbors}; it must not be negative.")
         if not 2 <= self.num_folds <= 127:
             raise ValueError(f"num_folds is {self.num_folds}; it must be from 2 to 127.")
         for name in ("max_bigrams", "min_documents", "min_bigram_documents"):
@@ -91,8 +103,8 @@ class LexicalFit:
     """A fitted branch, and the same fitted without each of K folds.
 
     Idf and choice of the features are those of all documents: they know words, not labels. Nothing of a document's own
-    labels is in its out-of-fold log-odds but their share in the slope and the intercept of Platt's calibration: two
-    numbers for all documents and labels.
+    labels is in its out-of-fold log-odds but their share in a few numbers for all documents: slope and intercept of
+    Platt's calibration, and how much neighbors count.
 
     Args:
         scale: Of each feature, (V + bigrams); 0 for features that are not used.
@@ -108,6 +120,7 @@ class LexicalFit:
         out_of_fold_f1: Best micro-F1 of one threshold on out-of-fold log-odds; optimistic by the choice of one number.
         settings: How it was fitted.
         data_hash: Of the documents it was fitted to.
+        nearest: The nearest neighbors; None where none were asked for, or they do not raise micro-F1.
     """
 
     scale: torch.Tensor
@@ -122,6 +135,7 @@ class LexicalFit:
     out_of_fold_f1: float
     settings: LexicalSettings
     data_hash: str
+    nearest: NeighborFit | None = None
 
     @property
     def num_bigrams(self) -> int:
@@ -134,18 +148,28 @@ class LexicalFit:
         branch = SGMLexicalBranch(len(self.scale) - self.num_bigrams, num_labels, self.num_bigrams)
         branch.scale, branch.bigrams, branch.bias = self.scale, self.bigrams, self.bias
         branch.weight[self.scale != 0] = self.weight
+        if self.nearest is not None:
+            branch.weight *= self.nearest.scale
+            mixed = self.nearest.scale * self.bias + self.nearest.offset
+            branch.bias = torch.where(self.bias == UNTRAINED_LOG_ODDS, self.bias, mixed)
+            branch.neighbors = copy.deepcopy(self.nearest.store)
         return branch
+
+    @property
+    def num_neighbors(self) -> int:
+        """What `config.lexical_neighbors` must be."""
+        return 0 if self.nearest is None else self.nearest.store.num_neighbors
 
     @torch.no_grad()
     def out_of_fold_log_odds(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, folds: torch.Tensor
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, numbers: torch.Tensor
     ) -> torch.Tensor:
         """What the branch says of training documents when it was fitted without them.
 
         Args:
             input_ids: Words of each document, (B, T).
             attention_mask: 0 for padding, (B, T); None for none.
-            folds: Of each document, `folds[index]` of its row number, (B).
+            numbers: The documents' row numbers (the column `index`), (B).
 
         Returns:
             Log-odds, (B, L) float32, on the device of the words.
@@ -153,23 +177,30 @@ class LexicalFit:
         Raises:
             ValueError: If a document has no fold, because it is no training document.
         """
-        if (folds < 0).any():
+        numbers = numbers.cpu()
+        if not len(numbers) or int(numbers.max()) >= len(self.folds) or (self.folds[numbers] < 0).any():
             raise ValueError(
                 "a document has no fold, so it is none of those that the lexical branch was fitted to; give documents "
                 "with the row numbers (index) of these."
             )
         documents, words = _flat(input_ids.cpu(), attention_mask)
-        scores = self._out_of_fold_scores(documents, words, folds.cpu().long())
-        return self._calibrated(scores).to(input_ids.device)
+        return self._log_odds(documents, words, numbers).to(input_ids.device)
 
     @torch.no_grad()
     def iterate_out_of_fold_log_odds(self, dataset: Dataset) -> Iterator[torch.Tensor]:
         """The out-of-fold log-odds of all training documents, in their order, in blocks of (documents, L)."""
         numbers, first = _row_numbers(dataset), 0
         for documents, words, count in _blocks(dataset):
-            folds = self.folds[numbers[first : first + count]].long()
-            yield self._calibrated(self._out_of_fold_scores(documents, words, folds))
+            yield self._log_odds(documents, words, numbers[first : first + count])
             first += count
+
+    def _log_odds(self, documents: torch.Tensor, words: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        """Log-odds of documents of given row numbers, (B, L); labels that no document has keep those of the branch."""
+        scores = self._out_of_fold_scores(documents, words, self.folds[numbers].long())
+        log_odds = self.slope * scores + self.intercept
+        if self.nearest is not None:
+            log_odds = self.nearest.log_odds(log_odds, numbers)
+        return torch.where(self.bias == UNTRAINED_LOG_ODDS, self.bias, log_odds)
 
     def _out_of_fold_scores(self, documents: torch.Tensor, words: torch.Tensor, folds: torch.Tensor) -> torch.Tensor:
         """Scores before the calibration, (B, L), of documents of given folds, (B)."""
@@ -178,18 +209,19 @@ class LexicalFit:
         rows = ((self.scale != 0).cumsum(0) - 1)[features] + folds[documents] * len(self.weight)
         return sum_features(documents, rows, values, self.fold_weight, len(folds)) + self.fold_bias[folds]
 
-    def _calibrated(self, scores: torch.Tensor) -> torch.Tensor:
-        """Log-odds of scores; labels that no document has keep those of the branch."""
-        return torch.where(self.bias == UNTRAINED_LOG_ODDS, self.bias, self.slope * scores + self.intercept)
-
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write all to `lexical_folds.safetensors` of a folder, such as a checkpoint."""
-        tensors = {name: value.contiguous() for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
-        others = {name: value for name, value in vars(self).items() if name not in tensors}
-        record = json.dumps(others | {"settings": asdict(self.settings)})
+        record = {name: value for name, value in vars(self).items() if not isinstance(value, torch.Tensor)}
+        record |= {"settings": asdict(self.settings), "nearest": None}
+        tensors = {name: value for name, value in vars(self).items() if name not in record}
+        if self.nearest is not None:
+            record["nearest"] = {"scale": self.nearest.scale, "num_neighbors": self.num_neighbors}
+            of_nearest = vars(self.nearest) | self.nearest.store.state_dict(prefix=_STORE)
+            tensors |= {f"{_NEAREST}{n}": value for n, value in of_nearest.items() if isinstance(value, torch.Tensor)}
         # Written under another name first: a process that is killed leaves no half of a file.
         unfinished = Path(folder, f"{FOLDS_FILE}.unfinished")
-        save_file(tensors, unfinished, metadata={"record": record})
+        contiguous = {name: value.contiguous() for name, value in tensors.items()}
+        save_file(contiguous, unfinished, metadata={"record": json.dumps(record)})
         unfinished.replace(Path(folder, FOLDS_FILE))
 
     @classmethod
@@ -213,7 +245,11 @@ class LexicalFit:
         with safe_open(file, framework="pt") as content:
             record = json.loads(content.metadata()["record"])
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118, is no dict
-        fit = cls(**tensors, **record | {"settings": LexicalSettings(**record["settings"])})
+        record["settings"] = LexicalSettings(**record["settings"])
+        if record.get("nearest") is not None:
+            of_nearest = {n.removeprefix(_NEAREST): tensors.pop(n) for n in list(tensors) if n.startswith(_NEAREST)}
+            record["nearest"] = _nearest_of(of_nearest, **record["nearest"])
+        fit = cls(**tensors, **record)
         found = fit.data_hash if dataset is None else hash_dataset(dataset)
         if found != fit.data_hash:
             raise ValueError(
@@ -221,6 +257,15 @@ class LexicalFit:
                 "known. Train on the same documents in the same order, or start anew."
             )
         return fit
+
+
+def _nearest_of(tensors: dict[str, torch.Tensor], scale: float, num_neighbors: int) -> NeighborFit:
+    """The neighbors that `LexicalFit.save` has written."""
+    buffers = {name.removeprefix(_STORE): tensors.pop(name) for name in list(tensors) if name.startswith(_STORE)}
+    sizes = len(buffers["label_starts"]) - 1, len(buffers["documents"]), len(buffers["labels"])
+    store = SGMNeighbors(len(buffers["starts"]) - 1, len(buffers["prior"]), num_neighbors, sizes)
+    store.load_state_dict(buffers)
+    return NeighborFit(store=store, scale=scale, **tensors)
 
 
 # ---- features ----
@@ -233,9 +278,9 @@ def _flat(input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> tuple
     return documents, input_ids[documents, positions]
 
 
-def _blocks(dataset: Dataset) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+def _blocks(dataset: Dataset, size: int = _DOCUMENTS_AT_ONCE) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
     """Documents and words of some thousand documents at a time, and their number."""
-    for block in dataset.select_columns(["input_ids"]).with_format("arrow").iter(batch_size=_DOCUMENTS_AT_ONCE):
+    for block in dataset.select_columns(["input_ids"]).with_format("arrow").iter(batch_size=size):
         values = block["input_ids"].combine_chunks()
         lengths = torch.from_numpy(np.array(values.value_lengths(), dtype=np.int64))
         words = torch.from_numpy(np.array(values.flatten(), dtype=np.int64))
@@ -331,6 +376,7 @@ class _Labels:
                 f"{num_labels} labels."
             )
         self.num_documents, self.num_labels = len(lengths), num_labels
+        self.starts, self.of_documents = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)), labels
         order = labels.argsort(stable=True)
         self._documents = torch.repeat_interleave(torch.arange(len(lengths)), lengths)[order]  # label by label
         self._labels = labels[order]
@@ -347,6 +393,13 @@ class _Labels:
             first, end = ends[label] - self.counts[label], ends[label]
             sides[self._documents[first:end], column] = 1.0
         return sides
+
+    def truth(self, rows: torch.Tensor) -> torch.Tensor:
+        """1 where one of some documents, (n), has a label, else 0, (n, L)."""
+        entries, places = ranges(self.starts[rows], self.starts[rows + 1])
+        truth = torch.zeros(len(rows), self.num_labels)
+        truth[places, self.of_documents[entries]] = 1.0
+        return truth
 
 
 class _Histogram:
@@ -401,6 +454,13 @@ class _Histogram:
             found, loss = found - length * step, new_loss
         slope, intercept = found.tolist()
         return (slope, intercept) if slope > _LEAST_SLOPE else (_LEAST_SLOPE, base.item())
+
+
+def _best_micro_f1(scores: torch.Tensor, truth: torch.Tensor) -> float:
+    """The highest micro-F1 that one threshold on scores gives, both (n, L)."""
+    histogram = _Histogram()
+    histogram.add(scores, 2 * truth - 1)
+    return histogram.best_micro_f1()
 
 
 def _platt_loss(
@@ -461,7 +521,7 @@ def fit_lexical_branch(
                     histogram.add(matrix.times(fitted)[held_out], labels.sides(chosen)[held_out])
                 progress.update(len(chosen))
     slope, intercept = histogram.fit_platt()
-    return LexicalFit(
+    fit = LexicalFit(
         scale=scale,
         bigrams=bigrams,
         weight=weights[-1] * slope,
@@ -475,6 +535,47 @@ def fit_lexical_branch(
         settings=settings,
         data_hash=hash_dataset(dataset),
     )
+    if settings.num_neighbors:
+        with _progress(len(dataset), show_progress, show_lines, "Finding nearest neighbors", "documents") as progress:
+            _add_neighbors(fit, dataset, matrix, labels, progress)
+    return fit
+
+
+@torch.no_grad()
+def _add_neighbors(
+    fit: LexicalFit, dataset: Dataset, matrix: SparseMatrix, labels: _Labels, progress: tqdm | ProgressLines
+) -> None:
+    """Give a fit its nearest neighbors, unless they do not raise micro-F1 out of fold."""
+    numbers, vocab_size = _row_numbers(dataset), len(fit.scale) - fit.num_bigrams
+    store, stored = make_store(
+        *(matrix, fit.scale, vocab_size, labels.starts, labels.of_documents),
+        *(labels.num_labels, fit.settings.num_neighbors),
+    )
+    stored_folds = fit.folds[numbers[stored]]
+    width = min(fit.settings.num_neighbors, len(stored))
+    neighbors = torch.zeros(len(fit.folds), width, dtype=torch.int32)
+    votes, first = torch.zeros(len(fit.folds), width), 0
+    for documents, words, count in _blocks(dataset, _DOCUMENTS_SEARCHED_AT_ONCE):
+        counted = count_features(documents, words, fit.bigrams, vocab_size)
+        own = numbers[first : first + count]
+        found = store.find(*weigh_features(*counted, fit.scale, count), count, fit.folds[own], stored_folds)
+        neighbors[own], votes[own] = found[0].int(), found[1]
+        first += count
+        progress.update(count)
+    rows = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(fit.settings.seed))
+    rows = rows[: max(1, MOST_CELLS // labels.num_labels)].sort().values
+    asked, truth = dataset.select(rows.tolist()), labels.truth(rows)
+    linear = torch.cat(list(fit.iterate_out_of_fold_log_odds(asked)))
+    own = numbers[rows]
+    scale, offset = fit_mixture(store, linear, neighbors[own], votes[own], truth)
+    nearest = NeighborFit(store, scale, offset, neighbors, votes)
+    before, after = (_best_micro_f1(scores, truth) for scores in (linear, nearest.log_odds(linear, own)))
+    logger.info(
+        "nearest neighbors: out-of-fold micro-F1 %.4f, without them %.4f%s",
+        *(after, before, "" if after - before >= LEAST_GAIN else "; they are left out"),
+    )
+    if after - before >= LEAST_GAIN:
+        fit.nearest, fit.out_of_fold_f1 = nearest, after
 
 
 def choose_lexical_settings(
@@ -563,11 +664,16 @@ def _as_dataset(documents: Any) -> Dataset:
     return documents if isinstance(documents, Dataset) else Dataset.from_dict(documents)
 
 
-def _progress(total: int, show_progress: bool, show_lines: bool) -> AbstractContextManager[Any]:
-    description = "Fitting the lexical branch"
+def _progress(
+    total: int,
+    show_progress: bool,
+    show_lines: bool,
+    description: str = "Fitting the lexical branch",
+    unit: str = "linear models",
+) -> AbstractContextManager[Any]:
     if show_lines:
-        return ProgressLines(total, description, unit="linear models")
-    return tqdm(total=total, desc=description, unit=" models", disable=not show_progress, leave=False)
+        return ProgressLines(total, description, unit=unit)
+    return tqdm(total=total, desc=description, unit=f" {unit}", disable=not show_progress, leave=False)
 
 
 __all__ = ["LexicalFit", "LexicalSettings", "choose_lexical_settings", "fit_lexical_branch"]

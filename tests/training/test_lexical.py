@@ -39,7 +39,7 @@ def indicators(dataset: Dataset, num_labels: int = NUM_LABELS) -> np.ndarray:
 
 
 def out_of_fold(fitted: LexicalFit, dataset: Dataset) -> torch.Tensor:
-    return fitted.out_of_fold_log_odds(*pad(dataset), fitted.folds)
+    return fitted.out_of_fold_log_odds(*pad(dataset), torch.arange(len(dataset)))
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_out_of_fold_scores_of_batches_are_those_of_all_documents(fitted, docume
     expected = out_of_fold(fitted, documents)
     batch = torch.tensor([5, 99, 0, 41])
     input_ids, mask = pad(documents.select(batch.tolist()))
-    assert torch.equal(fitted.out_of_fold_log_odds(input_ids, mask, fitted.folds[batch]), expected[batch])
+    assert torch.equal(fitted.out_of_fold_log_odds(input_ids, mask, batch), expected[batch])
     assert torch.equal(torch.cat(list(fitted.iterate_out_of_fold_log_odds(documents))), expected)
     in_sample = fitted.branch()(*pad(documents))
     truth = torch.from_numpy(indicators(documents))
@@ -118,10 +118,10 @@ def test_folds_are_found_by_row_number_in_a_part_of_a_data_set_and_copies_share_
     index = torch.tensor(part["index"])
     assert set(found.folds[index].tolist()) == {0, 1} and (found.folds == -1).sum() == 101 - 8
     with pytest.raises(ValueError, match="a document has no fold"):
-        found.out_of_fold_log_odds(*pad(part), found.folds[index - 1])
+        found.out_of_fold_log_odds(*pad(part), index - 1)
     fit_alone = fit(part.remove_columns("index"), LexicalSettings(num_folds=2))
     assert fit_alone.folds.shape == (11,)
-    expected = found.out_of_fold_log_odds(*pad(part), found.folds[index])
+    expected = found.out_of_fold_log_odds(*pad(part), index)
     assert torch.equal(torch.cat(list(found.iterate_out_of_fold_log_odds(part))), expected)
     # Document 7 is in fold k with all its copies: its labels reach none of its scores.
     columns = part.to_dict()
@@ -131,7 +131,7 @@ def test_folds_are_found_by_row_number_in_a_part_of_a_data_set_and_copies_share_
     ]
     changed = fit(Dataset.from_dict(columns), LexicalSettings(num_folds=2))
     changed.slope, changed.intercept = found.slope, found.intercept
-    again = changed.out_of_fold_log_odds(*pad(part), changed.folds[index])
+    again = changed.out_of_fold_log_odds(*pad(part), index)
     assert torch.equal(again[index == 7], expected[index == 7])
 
 
