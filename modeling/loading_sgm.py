@@ -13,8 +13,15 @@ from safetensors import safe_open
 SHA256 = re.compile(r"[0-9a-f]{64}")
 # As safetensors names them. Whole numbers would be cast without a word, eight bits need a scale that we do not have.
 WEIGHT_TYPES = ("BF16", "F16", "F32", "F64")
-# The one buffer of whole numbers: the pairs of words of the lexical branch, in which it looks them up by halving.
-PAIRS = "bigrams"
+# Buffers of the lexical branch that are whole numbers, not weights: pairs of words, and where what is stored for its
+# nearest neighbors begins and belongs; with their types.
+INDICES = {
+    "lexical.bigrams": "I64",
+    "lexical.neighbors.starts": "I64",
+    "lexical.neighbors.documents": "I32",
+    "lexical.neighbors.label_starts": "I64",
+    "lexical.neighbors.labels": "I32",
+}
 TRAIN_ANEW = "or give ignore_mismatched_sizes=True to train these anew"
 
 
@@ -71,15 +78,34 @@ def unusable_weights(files: Iterable[str], names: Set[str]) -> dict[str, str]:
         with safe_open(file, framework="pt") as weights:
             for name in names & weights.keys():
                 stored_type, weight = weights.get_slice(name).get_dtype(), weights.get_tensor(name)
-                if name.rpartition(".")[2] == PAIRS:
-                    if stored_type != "I64" or not (weight[:-1] < weight[1:]).all():
-                        faults[name] = f"of type {stored_type}, or not ascending; expected I64 in ascending order"
+                if name in INDICES:
+                    fault = index_fault(name, stored_type, weight)
+                    faults |= {} if fault is None else {name: fault}
                 elif stored_type not in WEIGHT_TYPES:
                     faults[name] = f"of type {stored_type}, expected one of {', '.join(WEIGHT_TYPES)}"
                 # Lowest and highest are NaN where any value is; they take no copy of the weight.
                 elif weight.numel() and not all(bound.isfinite() for bound in torch.aminmax(weight)):
                     faults[name] = "not finite (it holds NaN or inf), as after a training that diverged"
     return faults
+
+
+def index_fault(name: str, stored_type: str, numbers: torch.Tensor) -> str | None:
+    """What is wrong with whole numbers of the lexical branch, none of which is negative; None if nothing is.
+
+    Args:
+        name: One of `INDICES`.
+        stored_type: As safetensors calls it.
+        numbers: (any number).
+    """
+    expected = INDICES[name]
+    if stored_type != expected:
+        return f"of type {stored_type}, expected {expected}"
+    if numbers.numel() and int(numbers.min()) < 0:
+        return "negative at some place, expected numbers from 0 on"
+    steps = numbers.diff()
+    if (name.endswith("starts") and (steps < 0).any()) or (name.endswith("bigrams") and (steps <= 0).any()):
+        return "not in ascending order"
+    return None
 
 
 def check_values(checkpoint: Any, faults: dict[str, str]) -> None:
