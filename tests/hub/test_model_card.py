@@ -77,6 +77,13 @@ def test_the_card_says_what_the_settings_say(facts_of_two_sources):
     assert "It is not calibrated." in card and "The generator reads the first" not in card
 
 
+def test_the_card_says_whose_words_are_stored(facts_of_two_sources):
+    assert "stored training documents" not in make_model_card(facts_of_two_sources).text
+    facts_of_two_sources.settings["Model"].update(lexical_neighbors=30, lexical_datastore=[1200, 9000, 2500])
+    card = " ".join(make_model_card(facts_of_two_sources).text.split())
+    assert "The 30 most similar of 1,200 stored training documents vote for their labels" in card
+
+
 def test_the_card_has_words_for_every_objective():
     assert list(OBJECTIVES) == list(OBJECTIVES_OF_TRAINING)
 
