@@ -45,6 +45,7 @@ CODE_FILES = (
     "ensemble_sgm.py",
     "generation_sgm.py",
     "handler.py",
+    "inputs_sgm.py",
     "label_sets_sgm.py",
     "label_texts_sgm.py",
     "lexical_sgm.py",

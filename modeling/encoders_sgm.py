@@ -355,7 +355,7 @@ class SGMPretrainedEncoder(SGMEncoder):
                 f"The encoder, of type {self.config.model_type!r}, reads {self.main_input_name}; give it these."
             )
         if pixel_values is not None:
-            output = self.run_model(pixel_values=pixel_values, **options)
+            output = self.run_model(pixel_values=pixel_values.to(self.model.dtype), **options)
             states = output.last_hidden_state  # (B, T', H)
             mask = states.new_ones(states.shape[:2], dtype=torch.bool)  # (B, T')
             return self.output(states, mask, output.hidden_states)

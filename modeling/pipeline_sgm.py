@@ -1,11 +1,10 @@
-"""The pipeline "multi-label-generation": from texts to label sets with scores, and the words each label looked at.
+"""The pipeline "multi-label-generation": from texts, or images, to label sets with scores.
 
 It keeps the call conventions of Transformers' "text-classification" and differs in three points: the answer to one
 text is a list of labels (in the order the model generated them), keyword arguments that are not the pipeline's own go
 to `generate()`, and inputs whose number is known are batched by length.
 """
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from difflib import get_close_matches
 from inspect import signature
@@ -13,12 +12,20 @@ from itertools import islice
 from typing import Any, Literal
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
-from transformers import GenerationConfig, GenerationMixin, Pipeline, PreTrainedModel
+from transformers import (
+    AutoImageProcessor,
+    AutoTokenizer,
+    GenerationConfig,
+    GenerationMixin,
+    Pipeline,
+    PreTrainedModel,
+)
 
 from .configuration_sgm import SGMConfig
+from .inputs_sgm import ImageReader, TextReader
 from .label_sets_sgm import label_sets_from_sequences
+from .private_sgm import commit_hash
 
 DEFAULT_BATCH_SIZE = 32
 SORTED_BATCHES = 64  # texts are sorted by length within as many batches, so that a large data set still streams
@@ -27,17 +34,19 @@ Prediction = list[dict[str, Any]]
 
 
 class MultiLabelGenerationPipeline(Pipeline):
-    """Predicts the label sets of texts with an SGM model; task identifier `"multi-label-generation"`.
+    """Predicts the label sets of texts, or of images, with an SGM model; task identifier `"multi-label-generation"`.
 
     Args:
         model: An SGM model; it is put into evaluation mode.
-        tokenizer: The tokenizer of the same checkpoint.
-        batch_size: Texts per forward pass; default 32, of a generator 1.
+        tokenizer: The tokenizer of the same checkpoint, if its encoder reads texts.
+        image_processor: The image processor of the same checkpoint, if its encoder reads images.
+        batch_size: Texts or images per forward pass; default 32, of a generator 1.
         device, task, ...: As of every Transformers pipeline. `num_workers` is accepted and not used.
         **kwargs: Defaults for the arguments of a call.
 
     Raises:
-        ValueError: If it is no SGM model, or tokenizer and model do not have the same words.
+        ValueError: If it is no SGM model, tokenizer and model do not have the same words, or there is no tokenizer,
+            or image processor, for what the model reads.
 
     Examples:
         >>> import sgm_hf
@@ -47,12 +56,16 @@ class MultiLabelGenerationPipeline(Pipeline):
         >>> classifier("Cocoa shipments rose while coffee fell.")
         [{'label': 'cocoa', 'score': 0.98}, {'label': 'coffee', 'score': 0.91}]
         >>> classifier(["First text.", "Second text."], top_k=3, num_beams=9, forbidden_labels=["coffee"])
+        >>> pipeline("multi-label-generation", model="path/to/model_of_images")("street.jpg")
+        [{'label': 'car', 'score': 0.97}, {'label': 'person', 'score': 0.88}]
     """
 
-    _load_tokenizer = True
+    # pipeline() loads what there is; what the model reads, which it does not know, must be there (`_load_reader`).
+    _load_tokenizer = None
+    _load_image_processor = None
     _load_processor = False
-    _load_image_processor = False
     _load_feature_extractor = False
+    _load_video_processor = False
 
     def __init__(self, *args: Any, **kwargs: Any):
         kwargs.pop("local_files_only", None)  # pipeline() obeys it and passes it on
@@ -63,47 +76,88 @@ class MultiLabelGenerationPipeline(Pipeline):
                 f"The model is of type {self.model.config.model_type!r}, expected 'sgm'; give an SGM checkpoint, or "
                 "leave the task to a pipeline of that model."
             )
-        check_vocabulary(len(self.tokenizer), self.model.config, "The tokenizer")
+        self.reader = self._load_reader()
         self.model.eval()
 
-    def __call__(
-        self, inputs: str | Iterable[str], **kwargs: Any
-    ) -> Prediction | list[Prediction] | Iterator[Prediction]:
-        """Predict the labels of one text or of many.
+    @property
+    def reads_images(self) -> bool:
+        """Whether the model reads images, and not texts."""
+        return self.model.encoder.main_input_name == "pixel_values"
+
+    def _load_reader(self) -> TextReader | ImageReader:
+        """What reads the inputs, with the tokenizer or the image processor that was given or `pipeline()` has loaded.
+
+        Raises:
+            ValueError: If there is none, or it is not the model's.
+        """
+        name, auto = ("image_processor", AutoImageProcessor) if self.reads_images else ("tokenizer", AutoTokenizer)
+        if getattr(self, name) is None:
+            checkpoint, what = self.model.name_or_path, name.replace("_", " ")
+            try:  # pipeline() keeps to itself why it could not
+                setattr(self, name, auto.from_pretrained(checkpoint, revision=commit_hash(self.model.config)))
+            except Exception as error:
+                raise ValueError(
+                    f"The model reads {'images' if self.reads_images else 'texts'}, but {checkpoint or 'it'} comes "
+                    f"without the {what} for them ({' '.join(str(error).split())[:300]}); give {name}=..., or save "
+                    f"the {what} beside the model."
+                ) from error
+        if self.reads_images:
+            return ImageReader(self.image_processor)
+        check_vocabulary(len(self.tokenizer), self.model.config, "The tokenizer")
+        return TextReader(self.tokenizer)
+
+    def __call__(self, inputs: Any, **kwargs: Any) -> Prediction | list[Prediction] | Iterator[Prediction]:
+        """Predict the labels of one text or image, or of many.
 
         Args:
             inputs: A text; a list or other collection, a torch `Dataset` or a generator of texts. Of a
                 `datasets.Dataset` pass a column: `dataset["text"]`, or `KeyDataset(dataset, "text")` to stream.
+                To a model that reads images, in place of each text, an image: a PIL image, an array (height, width,
+                channels), the path of a file or a URL.
             **kwargs: Of the pipeline:
                 top_k: "generated" (default): the generated label set, in generated order. An integer: the k labels of
                     highest score. `None`: all labels by descending score. In a model with a lexical branch every label
                     has a score above 0 and below 1, unless the constraints decide it; without one, labels that no
                     beam has are all 0.
                 return_attention: Whether each label comes with `attention`, how much the decoder looked at each word
-                    when it generated the label (α of SGM eq. 5). Default `False`.
-                truncation: Whether texts are cut at the tokenizer's `model_max_length` words. Default `True`.
-                batch_size: Texts per forward pass, in place of the pipeline's.
+                    when it generated the label (α of SGM eq. 5). Default `False`; not of images.
+                truncation: Whether texts are cut at the tokenizer's `model_max_length` words. Default `True`; not of
+                    images.
+                batch_size: Texts or images per forward pass, in place of the pipeline's.
                 Of `generate()`: `num_beams`, `set_decoding`, `label_threshold`, `allowed_labels` (names or ids),
                 `min_labels`, ... `max_length` is that of the label sequence, not of the text.
 
         Returns:
-            For one text a list of `{"label": str, "score": float}`; `score` is the probability that the label is in
-            the set. With `return_attention` each has `"attention"` in addition: a list of `{"word", "start", "end",
-            "weight"}` with the word's place in the text, weights summing to 1; `None` for a label not generated. Words
-            after `config.encoder_max_length`, which the decoder does not see, are not listed.
+            For one text or image a list of `{"label": str, "score": float}`; `score` is the probability that the label
+            is in the set. With `return_attention` each has `"attention"` in addition: a list of `{"word", "start",
+            "end", "weight"}` with the word's place in the text, weights summing to 1; `None` for a label not
+            generated. Words after `config.encoder_max_length`, which the decoder does not see, are not listed.
             For a collection a list of such lists. For a `Dataset` or generator an iterator over them, in input order.
 
         Raises:
-            TypeError: If an input is not a string; names its index.
-            ValueError: If there is no such argument, one has no such value or no effect, or the constraints exclude
-                each other.
+            TypeError: If an input is not a string, or of a model of images not an image; names its index.
+            ValueError: If there is no such argument, one has no such value or no effect, the constraints exclude each
+                other, or an image cannot be read.
         """
-        if isinstance(inputs, Sized) and not isinstance(inputs, str):
+        if self.reader.is_one(inputs):
+            return super().__call__(inputs, **kwargs)
+        if isinstance(inputs, Sized):
             if not self.has_batch_size:
                 kwargs.setdefault("batch_size", DEFAULT_BATCH_SIZE)
             if len(inputs) == 0:
                 return iter(()) if isinstance(inputs, Dataset) else []
-        return super().__call__(_as_pipeline_input(inputs), **kwargs)
+        return super().__call__(self._as_pipeline_input(inputs), **kwargs)
+
+    def _as_pipeline_input(self, inputs: Any) -> Any:
+        """Make a list or generator of what the base class would take for a single input: a tuple, column, iterator."""
+        if isinstance(inputs, Dataset):
+            return inputs
+        if isinstance(inputs, Mapping | bytes) or not isinstance(inputs, Iterable):
+            raise TypeError(
+                f"The pipeline got {inputs!r:.80} of type {type(inputs).__name__}, expected {self.reader.one}, "
+                f"{self.reader.many}, a Dataset (e.g. KeyDataset) or a generator."
+            )
+        return list(inputs) if isinstance(inputs, Sized) else (item for item in inputs)
 
     def _sanitize_parameters(
         self, return_attention: bool | None = None, truncation: bool | None = None, **generate_kwargs: Any
@@ -156,74 +210,38 @@ class MultiLabelGenerationPipeline(Pipeline):
     ) -> Iterator[Prediction]:
         """Predict in batches of similar length and yield in the order of the input.
 
-        Inputs whose number is unknown are batched as they come, reading no further ahead than one batch. `num_workers`
-        is not used: tokenizing takes a small part of the time.
+        Images, and inputs whose number is unknown, are batched as they come, reading no further ahead than one batch.
+        `num_workers` is not used: tokenizing takes a small part of the time.
 
         Returns:
             An iterator of predictions, which knows its length if `inputs` does.
         """
         is_sized = isinstance(inputs, Sized)
-        texts = (inputs[index] for index in range(len(inputs))) if is_sized else inputs
-        window_size = batch_size * SORTED_BATCHES if is_sized else batch_size
+        items = (inputs[index] for index in range(len(inputs))) if is_sized else inputs
+        window_size = batch_size * SORTED_BATCHES if is_sized and self.reader.by_length else batch_size
 
         def predictions() -> Iterator[Prediction]:
             """Yield window by window."""
-            numbered = enumerate(texts)
+            numbered = enumerate(items)
             while window := list(islice(numbered, window_size)):
-                encoded = [self.preprocess(text, index=index, **preprocess_params) for index, text in window]
+                encoded = [self.preprocess(item, index=index, **preprocess_params) for index, item in window]
                 yield from self._predict(encoded, batch_size, forward_params, postprocess_params)
 
         return _SizedIterator(predictions(), len(inputs)) if is_sized else predictions()
 
     def run_single(
         self,
-        inputs: str,
+        inputs: Any,
         preprocess_params: dict[str, Any],
         forward_params: dict[str, Any],
         postprocess_params: dict[str, Any],
     ) -> Prediction:
-        """Predict one text, the way a list of it would be."""
+        """Predict one text or image, the way a list of it would be."""
         return next(self.get_iterator([inputs], 0, 1, preprocess_params, forward_params, postprocess_params))
 
-    def preprocess(
-        self, text: str, index: int = 0, truncation: bool = True, return_offsets: bool = False
-    ) -> dict[str, Any]:
-        """Encode one text.
-
-        Args:
-            text: The text.
-            index: Its place in the input, for messages.
-            truncation: Whether to cut it at the tokenizer's `model_max_length` words.
-            return_offsets: Whether to keep the place of each word.
-
-        Returns:
-            `text`, `input_ids` (list of T word ids; empty for a text without words), what else the tokenizer gives the
-            model, and on request `offset_mapping`.
-
-        Raises:
-            TypeError: If the text is not a string.
-        """
-        if not isinstance(text, str):
-            hint = " Of a data set pass the text column, e.g. dataset['text']." if isinstance(text, Mapping) else ""
-            raise TypeError(f"Input {index} is {text!r:.80} of type {type(text).__name__}, expected a string.{hint}")
-        encoding = self.tokenizer(
-            text,
-            truncation=truncation,
-            return_offsets_mapping=return_offsets,
-            return_attention_mask=False,
-            verbose=False,
-        )
-        word_ids = encoding["input_ids"]
-        num_words = len(word_ids) - self.tokenizer.num_special_tokens_to_add()  # [CLS], [SEP], of ours none
-        if num_words <= 0:
-            warnings.warn(f"Input {index} has no word and gets an empty label set: {text!r:.80}", stacklevel=2)
-            return {"text": text, **dict.fromkeys(encoding, [])}
-        if word_ids.count(self.tokenizer.unk_token_id) == num_words:
-            warnings.warn(
-                f"Input {index} has unknown words only, so its labels rest on its length alone: {text!r:.80}",
-                stacklevel=2,
-            )
-        return {"text": text, **encoding}
+    def preprocess(self, item: Any, index: int = 0, **options: Any) -> dict[str, Any]:
+        """Encode one text or image; arguments, result and errors as of `TextReader.read` and `ImageReader.read`."""
+        return self.reader.read(item, index, **options)
 
     def _forward(
         self, model_inputs: dict[str, torch.Tensor], return_attention: bool = False, **generate_kwargs: Any
@@ -231,7 +249,8 @@ class MultiLabelGenerationPipeline(Pipeline):
         """Generate the label sets of a batch.
 
         Args:
-            model_inputs: `input_ids`, `attention_mask` and what else the tokenizer gives the model, (B, T) each.
+            model_inputs: `input_ids`, `attention_mask` and what else the tokenizer gives the model, (B, T) each; of
+                images `pixel_values`, (B, channels, height, width).
             return_attention: Whether to compute the attention over the words.
             **generate_kwargs: Passed on to `generate()`.
 
@@ -250,10 +269,10 @@ class MultiLabelGenerationPipeline(Pipeline):
     def postprocess(
         self, model_outputs: dict[str, Any], top_k: int | None | Literal["generated"] = "generated"
     ) -> Prediction:
-        """Name the labels of one text.
+        """Name the labels of one text or image.
 
         Args:
-            model_outputs: What `preprocess` returned for the text, with its row of what `_forward` returned.
+            model_outputs: What `preprocess` returned for it, with its row of what `_forward` returned.
             top_k: See `__call__`.
 
         Returns:
@@ -278,30 +297,18 @@ class MultiLabelGenerationPipeline(Pipeline):
     def _predict(
         self, encoded: list[dict[str, Any]], batch_size: int, forward_params: dict, postprocess_params: dict
     ) -> list[Prediction]:
-        """Predict encoded texts in batches of similar length; the result keeps their order."""
+        """Predict encoded inputs in batches of similar length; the result keeps their order."""
         predictions: list[Prediction] = [[] for _ in encoded]  # what a text without words gets
-        lengths = [len(text["input_ids"]) for text in encoded]
+        lengths = list(map(self.reader.length, encoded))
         # Longest first, so that a batch too large for the memory fails at the start.
         order = sorted((i for i, length in enumerate(lengths) if length), key=lambda i: -lengths[i])
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            outputs = self.forward(self._collate([encoded[i] for i in batch]), **forward_params)
+            outputs = self.forward(self.reader.collate([encoded[i] for i in batch]), **forward_params)
             for row, i in enumerate(batch):
                 own = {name: values[row] for name, values in outputs.items()}
                 predictions[i] = self.postprocess({**encoded[i], **own}, **postprocess_params)
         return predictions
-
-    def _collate(self, encoded: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Pad the word ids of texts, and what else the tokenizer gives the model; (B, T) each, with the mask."""
-        padding = {"input_ids": self.tokenizer.pad_token_id or 0, "token_type_ids": self.tokenizer.pad_token_type_id}
-        texts = [{**text, "attention_mask": [1] * len(text["input_ids"])} for text in encoded]
-        return {
-            name: pad_sequence(
-                [torch.tensor(text[name]) for text in texts], batch_first=True, padding_value=padding.get(name, 0)
-            )
-            for name in ("attention_mask", *self.tokenizer.model_input_names)
-            if name in texts[0]
-        }
 
 
 class _SizedIterator(Iterator[Prediction]):
@@ -316,18 +323,6 @@ class _SizedIterator(Iterator[Prediction]):
 
     def __next__(self) -> Prediction:
         return next(self.items)
-
-
-def _as_pipeline_input(inputs: Any) -> Any:
-    """Make a list or a generator of what the base class would take for a single input: a tuple, column or iterator."""
-    if isinstance(inputs, str | Dataset):
-        return inputs
-    if isinstance(inputs, Mapping | bytes) or not isinstance(inputs, Iterable):
-        raise TypeError(
-            f"The pipeline got {inputs!r:.80} of type {type(inputs).__name__}, expected a string, a list of strings, "
-            "a Dataset (e.g. KeyDataset) or a generator."
-        )
-    return list(inputs) if isinstance(inputs, Sized) else (text for text in inputs)
 
 
 def check_vocabulary(num_words: int, config: SGMConfig, tokenizer: str) -> None:

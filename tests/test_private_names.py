@@ -78,6 +78,7 @@ DOCUMENTED = {
     Pipeline: {
         *("_sanitize_parameters", "_forward"),
         *("_load_tokenizer", "_load_processor", "_load_image_processor", "_load_feature_extractor"),
+        "_load_video_processor",
     },
     Metric: {"_info", "_compute"},
     DatasetBuilder: {"_info", "_split_generators", "_generate_examples"},

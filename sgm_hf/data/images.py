@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from datasets import Array3D, Dataset, Features, List, Value
 
 from sgm_hf.data.labels import encode_label_sets, label_sets_of
+from sgm_hf.modeling.inputs_sgm import pixel_values_of
 
 
 def encode_images(
@@ -36,7 +36,7 @@ def encode_images(
     """
     if "image" not in dataset.column_names or not len(dataset):
         raise ValueError(f"The data set has {len(dataset)} rows of {dataset.column_names}; expected some of 'image'.")
-    shape = process_images(dataset[:1]["image"], image_processor)[0].shape
+    shape = pixel_values_of(dataset[:1]["image"], image_processor)[0].shape
     features = {"pixel_values": Array3D(shape, "float32"), "length": Value("int64"), "index": Value("int64")}
     encoded = dataset.map(
         _encode_batch,
@@ -57,13 +57,7 @@ def encode_images(
     return encoded.with_format("numpy", columns=["pixel_values"], output_all_columns=True)
 
 
-def process_images(images: Sequence[Any], image_processor: Any) -> np.ndarray:
-    """The pixel values of images, (B, channels, height, width) float32; each image is made RGB."""
-    rgb = [image.convert("RGB") if hasattr(image, "convert") else np.asarray(image) for image in images]
-    return np.asarray(image_processor(images=rgb, return_tensors="np")["pixel_values"], dtype=np.float32)
-
-
 def _encode_batch(batch: dict[str, list[Any]], indices: list[int], image_processor: Any) -> dict[str, Any]:
     """Encode one batch of `datasets.map`."""
-    pixel_values = process_images(batch["image"], image_processor)
+    pixel_values = pixel_values_of(batch["image"], image_processor)
     return {"pixel_values": pixel_values, "length": [1] * len(indices), "index": indices}

@@ -150,25 +150,35 @@ def make_checkpoint(folder: str, seed: int = 0, branch: bool = False, num_models
     tokenizer.save_pretrained(folder)
 
 
-def make_pretrained(folder: str, images: bool = False) -> None:
-    """Save a trained small model around a tiny BERT, with its tokenizer, or an untrained one around a tiny ViT."""
+def make_pretrained(folder: str, images: bool = False) -> Any:
+    """Train and save a small model around a tiny BERT, with its tokenizer; of images around a ViT, with its processor.
+
+    Returns:
+        Of images, what `generate()` of the model in memory says of those of `colours`.
+    """
     import torch
-    from datasets import ClassLabel, Dataset, Features, List, Value
-    from transformers import BertConfig, BertTokenizer, ViTConfig
+    from datasets import ClassLabel, Dataset, Features, Image, List, Value
+    from transformers import BertConfig, BertTokenizer, ViTConfig, ViTImageProcessorPil
 
     import sgm_hf
 
     torch.manual_seed(0)
     sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    words = sorted({*" ".join(TEXTS).split()} - {"unseen", "words", "only"})
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ";"]
-    tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate([*special, *words])})
-    bert = BertConfig(vocab_size=32, max_position_embeddings=6, initializer_range=0.3, **sizes)
-    vit = ViTConfig(image_size=8, patch_size=4, initializer_range=0.3, **sizes)
-    labels = ["oil", "gold", "wheat", "trade"]
+    if images:
+        encoder = ViTConfig(image_size=8, patch_size=4, initializer_range=0.3, **sizes)
+        labels, reader = ["red", "green", "blue"], ViTImageProcessorPil(size={"height": 8, "width": 8})
+        pictures, sets = colours()
+        documents = {"image": pictures, "labels": sets}
+    else:
+        words = sorted({*" ".join(TEXTS).split()} - {"unseen", "words", "only"})
+        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ";"]
+        encoder = BertConfig(vocab_size=32, max_position_embeddings=6, initializer_range=0.3, **sizes)
+        labels = ["oil", "gold", "wheat", "trade"]
+        reader = BertTokenizer(vocab={word: i for i, word in enumerate([*special, *words])})
+        documents = {"text": TEXTS, "labels": [[i for i, label in enumerate(labels) if label in t] for t in TEXTS]}
     config = sgm_hf.SGMConfig(
         encoder="pretrained",
-        encoder_config=vit if images else bert,
+        encoder_config=encoder,
         encoder_special_tokens=None if images else [1, 1],
         id2label=dict(enumerate(labels)),
         embedding_size=8,
@@ -176,35 +186,57 @@ def make_pretrained(folder: str, images: bool = False) -> None:
         dropout=0.0,
     )
     model = sgm_hf.SGMForMultiLabelGeneration(config)
+    kind = {"image": Image()} if images else {"text": Value("string")}
+    data = Dataset.from_dict(documents, Features({**kind, "labels": List(ClassLabel(names=labels))}))
+    arguments = sgm_hf.SGMTrainingArguments(
+        folder, max_steps=20, learning_rate=0.02, save_strategy="no", eval_strategy="no", disable_tqdm=True
+    )
+    encode = sgm_hf.encode_images if images else sgm_hf.encode_dataset
+    trainer = sgm_hf.SGMTrainer(model, arguments, train_dataset=encode(data, reader, labels), processing_class=reader)
+    trainer.train()
+    trainer.save_model()
     if not images:
-        sets = [[i for i, label in enumerate(labels) if label in text] for text in TEXTS]
-        features = Features({"text": Value("string"), "labels": List(ClassLabel(names=labels))})
-        documents = Dataset.from_dict({"text": TEXTS, "labels": sets}, features)
-        arguments = sgm_hf.SGMTrainingArguments(
-            folder, max_steps=20, learning_rate=0.02, save_strategy="no", eval_strategy="no", disable_tqdm=True
-        )
-        data = sgm_hf.encode_dataset(documents, tokenizer, labels)
-        sgm_hf.SGMTrainer(model, arguments, train_dataset=data, processing_class=tokenizer).train()
-        tokenizer.save_pretrained(folder)
-    model.eval().save_pretrained(folder)
+        return None
+    pixel_values = reader(images=colours()[0], return_tensors="pt")["pixel_values"]
+    output = model.eval().generate(pixel_values, return_dict_in_generate=True, output_label_scores=True)
+    return named(output, labels)
 
 
-def push_model(folder: str, repository: str) -> str:
-    """Push a model without a tokenizer."""
-    import sgm_hf
+def colours() -> tuple[list[Any], list[list[int]]]:
+    """Pictures of one colour each, mixed of red, green and blue, and which of these are in them."""
+    from PIL import Image
 
-    return sgm_hf.SGMForMultiLabelGeneration.from_pretrained(folder).push_to_hub(repository).oid
+    mixtures = [(1, 0, 0), (0, 1, 1), (1, 1, 0), (0, 0, 1), (1, 1, 1)]
+    pictures = [Image.new("RGB", (9, 6), tuple(255 * part for part in mixture)) for mixture in mixtures]
+    return pictures, [[i for i, part in enumerate(mixture) if part] for mixture in mixtures]
+
+
+def named(output: Any, labels: list[str]) -> list[list[dict[str, Any]]]:
+    """The label sets and scores of `generate()`, as the pipeline says them."""
+    return [
+        [{"label": labels[i], "score": scores[i]} for i in sequence if i < len(labels)]
+        for sequence, scores in zip(output.sequences.tolist(), output.label_scores.tolist(), strict=True)
+    ]
 
 
 def label_images(model: str, **options: Any) -> Any:
-    """Label sequences and scores of some noise."""
-    import torch
-    from transformers import AutoModel
+    """Predictions of the pipeline for the pictures of `colours`, in memory and in files."""
+    import tempfile
 
-    loaded = AutoModel.from_pretrained(model, **options)
-    images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    output = loaded.generate(pixel_values=images, return_dict_in_generate=True, output_label_scores=True)
-    return output.sequences.tolist(), output.label_scores.tolist()
+    from transformers import pipeline
+
+    classifier = pipeline("multi-label-generation", model=model, device="cpu", **options)
+    pictures = colours()[0]
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [f"{folder}/{row}.png" for row in range(len(pictures))]
+        for picture, path in zip(pictures, paths, strict=True):
+            picture.save(path)
+        return {
+            "pictures": classifier(pictures),
+            "files": classifier(paths),
+            "module": type(classifier).__module__,
+            "processor": type(classifier.image_processor).__name__,
+        }
 
 
 def add_branch(model: Any) -> None:

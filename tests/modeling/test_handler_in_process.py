@@ -1,8 +1,25 @@
 """What the handler of an endpoint passes on and refuses, in this process; tests/hub runs it as the platform does."""
 
+import base64
+import io
+
 import pytest
+from PIL import Image
 
 from sgm_hf.modeling import handler
+from sgm_hf.modeling.inputs_sgm import open_image
+
+
+class Echo:
+    """A pipeline that answers with what it was given."""
+
+    reads_images = False
+
+    def __init__(self, task, options):
+        self.made_of = (task, options)
+
+    def __call__(self, inputs, **parameters):
+        return (*self.made_of, inputs, parameters)
 
 
 @pytest.fixture
@@ -10,7 +27,7 @@ def endpoint(monkeypatch):
     """A handler whose pipeline answers with what it was given."""
 
     def make_pipeline(task, **options):
-        return lambda inputs, **parameters: (task, options, inputs, parameters)
+        return Echo(task, options)
 
     monkeypatch.setattr(handler, "pipeline", make_pipeline)
     return handler.EndpointHandler("folder")
@@ -67,3 +84,38 @@ def test_beams_up_to_the_greatest_number_pass(endpoint, num_beams):
 def test_a_bad_request_is_refused_with_the_reason(endpoint, request_, error, message):
     with pytest.raises(error, match=message):
         endpoint(request_)
+
+
+@pytest.fixture
+def images(endpoint):
+    """The same of a model that reads images."""
+    endpoint.classifier.reads_images = True
+    return endpoint
+
+
+def test_images_come_in_base64(images):
+    file = io.BytesIO()
+    Image.new("RGB", (3, 2), (9, 8, 7)).save(file, "PNG")
+    encoded = base64.b64encode(file.getvalue()).decode()
+    url = f"data:image/any;base64,{encoded}"
+    assert images({"inputs": [encoded, f"data:image/png;base64,{encoded}"]})[2] == [url, url]
+    assert images({"inputs": encoded})[2] == url
+    assert open_image(url).getpixel((0, 0)) == (9, 8, 7)
+
+
+def test_no_path_or_address_of_a_stranger_is_opened(images, tmp_path, monkeypatch):
+    Image.new("RGB", (3, 2)).save(tmp_path / "a.png")
+    for given in (
+        str(tmp_path / "a.png"),
+        "a.png",
+        "http://localhost/a.png",
+        "file:///a.png",
+        "data:image/png,a.b",
+        7,
+    ):
+        with pytest.raises(ValueError, match="is no image file in Base64"):
+            images({"inputs": [given]})
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.png").rename("AAAA")
+    with pytest.raises(ValueError, match="cannot identify image file"):  # the four bytes, not the file of this name
+        open_image(images({"inputs": "AAAA"})[2])
