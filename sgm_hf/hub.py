@@ -56,6 +56,7 @@ class CardFacts:
         versions: Version of each package.
         results: Metrics of each split; those of a set decoding begin with its name.
         max_words: Words after which texts are cut.
+        images: Whether the model reads images, and not texts.
         trainer: Name of the trainer's class; None if this model was only evaluated.
         dataset_names: Titles of the data sets, for readers.
         dataset_ids: Their names on the Hub.
@@ -74,6 +75,7 @@ class CardFacts:
     versions: Mapping[str, str]
     results: Mapping[str, Mapping[str, float]]
     max_words: int | None = None
+    images: bool = False
     trainer: str | None = None
     dataset_names: Sequence[str] = ()
     dataset_ids: Sequence[str] = ()
@@ -86,6 +88,7 @@ class CardFacts:
 
 def make_model_card(facts: CardFacts) -> ModelCard:
     """Fill in the template of the model card, text and metadata."""
+    item = "image" if facts.images else "text"
     results = {
         split: [
             (title, *(_number(metrics.get(f"{decoding}_{name}")) for decoding in SET_DECODINGS))
@@ -95,7 +98,11 @@ def make_model_card(facts: CardFacts) -> ModelCard:
         for split, metrics in facts.results.items()
     }
     score_results = {
-        split: [(title, _number(metrics[name])) for name, _, title in SCORE_METRICS if name in metrics]
+        split: [
+            (title.replace("text", item), _number(metrics[name]))
+            for name, _, title in SCORE_METRICS
+            if name in metrics
+        ]
         for split, metrics in facts.results.items()
     }
     settings = {
@@ -111,27 +118,29 @@ def make_model_card(facts: CardFacts) -> ModelCard:
         settings={title: rows for title, rows in settings.items() if rows},
         model=facts.settings.get("Model", {}),
         generation=facts.settings.get("Generation", {}),
-        objectives=OBJECTIVES,
+        objectives={name: purpose.replace("text", item) for name, purpose in OBJECTIVES.items()},
         decodings=[_code(decoding) for decoding in SET_DECODINGS],
         code=_code,
         table=markdown_table,
+        item=item,
     )
 
 
 def card_metadata(facts: CardFacts) -> ModelCardData:
     """The card's metadata, with the results in the Hub's model-index form."""
+    item = "image" if facts.images else "text"
     name = ", ".join(facts.dataset_names) or "unnamed data"
     identifier = facts.dataset_ids[0] if facts.dataset_ids else re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     results = [
         EvalResult(
-            task_type="text-classification",
-            task_name="Multi-label text classification",
+            task_type=f"{item}-classification",
+            task_name=f"Multi-label {item} classification",
             dataset_type=identifier or "unnamed-data",
             dataset_name=name,
             dataset_config=facts.dataset_configs[0] if facts.dataset_configs else None,
             dataset_split=split,
             metric_type=kind,
-            metric_name=title,
+            metric_name=title.replace("text", item),
             # Without the name of a set decoding: that of the decoding which the pipeline uses.
             metric_value=round(float(metrics[metric]), 4),
         )
@@ -144,7 +153,7 @@ def card_metadata(facts: CardFacts) -> ModelCardData:
         license=facts.license,
         library_name="transformers",
         # The Hub has no task for label sets; the pipeline's own name is in the text.
-        pipeline_tag="text-classification",
+        pipeline_tag=f"{item}-classification",
         tags=[*TAGS, *facts.tags],
         datasets=list(facts.dataset_ids) or None,
         metrics=sorted({result.metric_type for result in results}) or None,

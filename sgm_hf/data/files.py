@@ -88,8 +88,6 @@ def load_files(
     """
     files = {"train": train_file, "validation": validation_file, "test": test_file}
     sources = {split: file for split, file in files.items() if file is not None}
-    if not sources:
-        raise ValueError("No file given: give at least one of --train_file, --validation_file and --test_file.")
     layout = Layout(
         text_column,
         labels_column,
@@ -101,9 +99,18 @@ def load_files(
         text_separator,
         encoding,
     )
+    return read_sources(sources, layout, label_names, unknown_labels)
+
+
+def read_sources(
+    sources: Mapping[str, Source], layout: Layout, label_names: Sequence[str] | None, unknown_labels: str
+) -> DatasetDict:
+    """Read the sources of some of the splits "train", "validation" and "test"; arguments as of `load_files`."""
+    if not sources:
+        raise ValueError("No file given: give at least one of --train_file, --validation_file and --test_file.")
     read = {split: _read_documents(source, layout, split) for split, source in sources.items()}
     names = _label_names(read, label_names)
-    if labels_columns is not None:
+    if layout.labels_columns is not None:
         for part in read.values():
             _warn_of_missing_columns(part, names)
     unknown = {split: unknown_labels if split != "train" else "error" for split in read}

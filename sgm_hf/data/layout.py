@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path
+from typing import ClassVar
 
 from .labels import check_label_names
 from .lines import read_lines
@@ -39,6 +40,8 @@ class Layout:
     Raises:
         ValueError: If a separator is empty, an encoding unknown, or label names are invalid.
     """
+
+    text_option: ClassVar[str] = "--text_column"  # that names the column, for errors
 
     text_column: str | Sequence[str] = "text"
     labels_column: str = "labels"
@@ -76,7 +79,7 @@ class Layout:
         Raises:
             ValueError: If one is missing or there twice.
         """
-        return _matching(records, self.text_column, "--text_column")
+        return _matching(records, self.text_column, self.text_option)
 
     def label_columns(self, records: Records, is_required: bool) -> list[str]:
         """The column of the labels, or those of one label each; none if there is none and need not be.

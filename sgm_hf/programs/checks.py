@@ -130,6 +130,26 @@ def check_encoder(model_args: ModelArguments) -> None:
         raise ValueError("--lora_rank and --freeze_encoder are for one model; leave --num_models out.")
 
 
+def check_images(model_args: ModelArguments, data_args: DataArguments, images: bool) -> None:
+    """Refuse what is done with texts only where the model reads images, and warn of options that have no effect.
+
+    Raises:
+        ValueError: If there is something to refuse.
+    """
+    settings = (model_args, data_args)
+    if not images:
+        if is_given("image_column", *settings):
+            logger.warning("--image_column: no effect on a model that reads texts")
+        return
+    for name in ("lexical_branch", "label_texts", "max_train_words", "attention_figures"):
+        if {**vars(model_args), **vars(data_args)}[name]:
+            raise ValueError(f"--{name} is for texts, but the model reads images; leave it out.")
+    names = ("text_column", "text_separator", "max_length", *WORD_OPTIONS)
+    given = [f"--{name}" for name in names if is_given(name, *settings)]
+    if given:
+        logger.warning("%s: no effect on a model that reads images", ", ".join(given))
+
+
 def check_evaluation_data(data_args: DataArguments, training_args: SGMTrainingArguments) -> None:
     """Refuse to evaluate a checkpoint on nothing, and warn where it is evaluated on a part of the training file.
 

@@ -20,6 +20,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Data": (
         *("train_file", "validation_file", "test_file", "text_column", "labels_column", "label_separator"),
         *("labels_columns", "multi_hot_names", "id_column", "delimiter", "encoding", "text_separator"),
+        "image_column",
         *("label_hierarchy", "add_ancestors"),
     ),
     "Splits": (

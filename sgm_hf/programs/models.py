@@ -12,7 +12,14 @@ from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoImageProcessor,
+    AutoTokenizer,
+    ImageProcessingMixin,
+    PreTrainedTokenizerBase,
+)
 
 from sgm_hf.data.encoding import special_tokens_around
 from sgm_hf.data.hierarchy import parents_of_labels, read_label_hierarchy, with_ancestors
@@ -26,6 +33,8 @@ from sgm_hf.training.progress import with_lines
 from sgm_hf.training.vectors import ppmi_vectors, set_word_vectors, vectors_from_file
 
 logger = logging.getLogger(__name__)
+
+Reader = PreTrainedTokenizerBase | ImageProcessingMixin  # what makes a model's inputs of documents
 
 
 def check_model_name(name: str) -> None:
@@ -46,8 +55,28 @@ def check_model_name(name: str) -> None:
     raise FileNotFoundError(f"there is no model {name}: {advice}.{of_hub}")
 
 
-def load_checkpoint(name: str) -> tuple[SGMForMultiLabelGeneration, PreTrainedTokenizerBase]:
-    """Load a checkpoint's model and tokenizer.
+def reads_images(name: str | None) -> bool:
+    """Whether a checkpoint, or an encoder, reads images.
+
+    Args:
+        name: Folder, name on the Hub, or a configuration's .json file; None is that of no encoder.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+    """
+    if name is None:
+        return False
+    check_model_name(str(Path(name).parent) if name.endswith(".json") else name)
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError):
+        return False  # what loads the model says what is wrong with it
+    config = config.encoder_config if isinstance(config, SGMConfig) else config
+    return type(config) in MODEL_MAPPING and MODEL_MAPPING[type(config)].main_input_name == "pixel_values"
+
+
+def load_checkpoint(name: str) -> tuple[SGMForMultiLabelGeneration, Reader]:
+    """Load a checkpoint's model and its tokenizer, or the image processor of a model that reads images.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
@@ -56,10 +85,12 @@ def load_checkpoint(name: str) -> tuple[SGMForMultiLabelGeneration, PreTrainedTo
     check_model_name(name)
     try:
         model = SGMForMultiLabelGeneration.from_pretrained(name)
+        if model.encoder.main_input_name == "pixel_values":
+            return model, AutoImageProcessor.from_pretrained(name)
         tokenizer = AutoTokenizer.from_pretrained(name)
     except OSError as error:
         raise FileNotFoundError(
-            f"{name} is neither a folder with a model and its tokenizer nor a model on the Hub "
+            f"{name} is neither a folder with a model and its tokenizer or image processor nor a model on the Hub "
             f"that can be reached: {' '.join(str(error).split())}"
         ) from error
     check_vocabulary(len(tokenizer), model.config, f"the tokenizer of {name}")
@@ -101,9 +132,21 @@ def load_encoder_tokenizer(name: str, max_length: int) -> PreTrainedTokenizerBas
     return tokenizer
 
 
+def load_image_processor(name: str) -> ImageProcessingMixin:
+    """The image processor of an encoder of images; arguments and errors as of `load_encoder_tokenizer`."""
+    folder = str(Path(name).parent) if name.endswith(".json") else name
+    try:
+        return AutoImageProcessor.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"--encoder_name_or_path {name} reads images, but {folder} has no image processor that can be read: "
+            f"{' '.join(str(error).split())}"
+        ) from error
+
+
 def build_model(
     train: Dataset,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Reader,
     model_args: ModelArguments,
     parents: Mapping[str, str] | None = None,
 ) -> SGMForMultiLabelGeneration:
@@ -111,14 +154,14 @@ def build_model(
 
     Args:
         train: The training split.
-        tokenizer: The model's tokenizer.
+        tokenizer: The model's tokenizer, or its image processor.
         model_args: The model settings.
         parents: The parent of each label that has one, where there is a hierarchy: it orders the labels, unless the
             settings say otherwise, and the model generates a label only after its ancestors.
 
     Raises:
         FileNotFoundError: If there is no such encoder.
-        ValueError: If `SGMConfig` refuses the settings, or the encoder reads no texts.
+        ValueError: If `SGMConfig` refuses the settings, or the encoder reads neither texts nor images.
     """
     settings = model_settings(model_args)
     if parents is not None:
@@ -139,22 +182,22 @@ def build_model(
     return model
 
 
-def build_around_encoder(
-    name: str, tokenizer: PreTrainedTokenizerBase, settings: dict[str, Any]
-) -> SGMForMultiLabelGeneration:
+def build_around_encoder(name: str, tokenizer: Reader, settings: dict[str, Any]) -> SGMForMultiLabelGeneration:
     """A new model around a pre-trained encoder, or around a random one of which there is the configuration only.
 
     Args:
         name: Folder or name on the Hub; of a configuration its .json file.
-        tokenizer: The encoder's.
+        tokenizer: The encoder's, or its image processor.
         settings: Of `SGMConfig`.
 
     Raises:
         FileNotFoundError: If there is no such encoder.
-        ValueError: If it reads no texts, or lacks words of the tokenizer.
+        ValueError: If it reads neither texts nor images, or lacks words of the tokenizer.
     """
-    settings = settings | {"encoder_special_tokens": list(special_tokens_around(tokenizer))}
-    settings.pop("encoder", None)
+    images = isinstance(tokenizer, ImageProcessingMixin)
+    settings = {field: value for field, value in settings.items() if field != "encoder"}
+    if not images:
+        settings["encoder_special_tokens"] = list(special_tokens_around(tokenizer))
     try:
         if name.endswith(".json"):
             config = SGMConfig(encoder="pretrained", encoder_config=AutoConfig.from_pretrained(name), **settings)
@@ -166,8 +209,12 @@ def build_around_encoder(
             f"--encoder_name_or_path {name} is no model of Transformers with weights in safetensors that can be read: "
             f"{' '.join(str(error).split())}"
         ) from error
-    if model.main_input_name != model.encoder.main_input_name:
-        raise ValueError(f"--encoder_name_or_path {name} reads {model.encoder.main_input_name}; give one of texts.")
+    if model.encoder.main_input_name != ("pixel_values" if images else "input_ids"):
+        raise ValueError(
+            f"--encoder_name_or_path {name} reads {model.encoder.main_input_name}; give one of texts or of images."
+        )
+    if images:
+        return model
     check_vocabulary(len(tokenizer), model.config, f"the tokenizer of {name}")
     return model
 
@@ -279,7 +326,7 @@ def check_contradictions(model_args: ModelArguments, config: SGMConfig, source: 
 
 def match_labels(
     model: SGMForMultiLabelGeneration,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Reader,
     data_args: DataArguments,
     model_args: ModelArguments,
 ) -> None:
@@ -294,7 +341,8 @@ def match_labels(
     Raises:
         ValueError: If there are any and they are not to be added.
     """
-    splits = load_splits(replace(data_args, validation_file=None, test_file=None), None)
+    images = isinstance(tokenizer, ImageProcessingMixin)
+    splits = load_splits(replace(data_args, validation_file=None, test_file=None), None, images)
     if "train" not in splits:
         raise ValueError(f"--do_train needs training documents: --dataset_name {data_args.dataset_name} has none.")
     train = splits["train"]

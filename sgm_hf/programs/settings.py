@@ -216,6 +216,9 @@ class DataArguments(FileArguments):
         "and generates a label only after its ancestors; F1 is reported with ancestors, too. No default."
     )
     add_ancestors: bool = option("Whether training documents get the ancestors that their labels lack.", False)
+    image_column: str = option(
+        "Column of the images, or of their paths from the file's folder, where the encoder reads images.", "image"
+    )
     max_train_words: int | None = option(
         "Leave out training documents of more words, as white space separates them, before any split. Default: none; "
         "longer texts are cut at --max_length."

@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from datasets.exceptions import DatasetsError
-from transformers import PreTrainedTokenizerBase
+from transformers import ImageProcessingMixin, PreTrainedTokenizerBase
 
 from sgm_hf.data.encoding import encode_dataset
 from sgm_hf.data.files import load_files
 from sgm_hf.data.hierarchy import add_ancestors, read_label_hierarchy
+from sgm_hf.data.images import encode_images, load_images
 from sgm_hf.data.stratification import stratified_rows
 from sgm_hf.datasets_scripts import CORPORA, load
 from sgm_hf.programs.settings import FILE_OPTIONS, DataArguments, is_given
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 OTHER_SPLIT_NAMES = {"valid": "validation", "val": "validation", "dev": "validation"}
 
 
-def load_splits(data_args: DataArguments, label_names: Sequence[str] | None) -> DatasetDict:
+def load_splits(data_args: DataArguments, label_names: Sequence[str] | None, images: bool = False) -> DatasetDict:
     """The published splits of a named corpus, or those of the user's files or data set.
 
     With --add_ancestors the training documents have all ancestors of their labels.
@@ -31,8 +32,9 @@ def load_splits(data_args: DataArguments, label_names: Sequence[str] | None) -> 
     Args:
         data_args: The data settings.
         label_names: The labels of the checkpoint to start from; default those of the training data.
+        images: Whether the documents are images, and not texts.
     """
-    splits = read_splits(data_args, label_names)
+    splits = read_splits(data_args, label_names, images)
     if data_args.add_ancestors and "train" in splits:
         hierarchy = read_label_hierarchy(str(data_args.label_hierarchy))
         splits["train"], documents, labels = add_ancestors(splits["train"], hierarchy)
@@ -43,19 +45,31 @@ def load_splits(data_args: DataArguments, label_names: Sequence[str] | None) -> 
     return splits
 
 
-def read_splits(data_args: DataArguments, label_names: Sequence[str] | None) -> DatasetDict:
-    """The splits as they were written; arguments as of `load_splits`."""
+def read_splits(data_args: DataArguments, label_names: Sequence[str] | None, images: bool = False) -> DatasetDict:
+    """The splits as they were written; arguments as of `load_splits`.
+
+    Raises:
+        ValueError: If a corpus has texts where images are wanted, or the other way round.
+    """
     if data_args.dataset_name in CORPORA:
-        return load(data_args.dataset_name, config=data_args.dataset_config, data_dir=data_args.data_dir)
+        splits = load(data_args.dataset_name, config=data_args.dataset_config, data_dir=data_args.data_dir)
+        columns = next(iter(splits.values())).column_names
+        wanted = "image" if images else "text"
+        if wanted not in columns:
+            raise ValueError(
+                f"the model reads {wanted}s, but the documents of --dataset_name {data_args.dataset_name} have "
+                f"{', '.join(columns)}; give another --dataset_config (coco has captions_2017 and images_2017), or an "
+                "encoder that reads them."
+            )
+        return splits
     files = {f"{split}_file": getattr(data_args, f"{split}_file") for split in ("train", "validation", "test")}
     if data_args.dataset_name is not None:
         files = {f"{split}_file": dataset for split, dataset in load_named_dataset(data_args).items()}
-    return load_files(
-        **files,
-        label_names=label_names,
-        unknown_labels=data_args.unknown_labels,
-        **{name: getattr(data_args, name) for name in FILE_OPTIONS},
-    )
+    layout = {name: getattr(data_args, name) for name in FILE_OPTIONS}
+    known = {"label_names": label_names, "unknown_labels": data_args.unknown_labels}
+    if images:
+        return load_images(**files, image_column=data_args.image_column, **known, **layout)
+    return load_files(**files, **known, **layout)
 
 
 def load_named_dataset(data_args: DataArguments) -> dict[str, Dataset]:
@@ -185,19 +199,25 @@ def arrange_splits(splits: DatasetDict, data_args: DataArguments) -> dict[str, D
 
 def encode_splits(
     splits: dict[str, Dataset],
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | ImageProcessingMixin,
     label_names: Sequence[str],
     data_args: DataArguments,
     do_train: bool,
 ) -> dict[str, Dataset]:
     """Encode each split that is used: the training and the threshold split only if there is training."""
     logger.info("encoding the documents")
+    of_training = ("train", "threshold")
+    used = {split: dataset for split, dataset in splits.items() if do_train or split not in of_training}
+    if isinstance(tokenizer, ImageProcessingMixin):
+        return {
+            split: encode_images(dataset, tokenizer, label_names, split in of_training, data_args.unknown_labels)
+            for split, dataset in used.items()
+        }
     longest = tokenizer.model_max_length
     if data_args.max_length > longest and is_given("max_length", data_args):
         logger.warning(
             "--max_length %d: texts are cut at %d words, as when the model was made", data_args.max_length, longest
         )
-    of_training = ("train", "threshold")
     return {
         split: encode_dataset(
             dataset,
@@ -207,6 +227,5 @@ def encode_splits(
             training=split in of_training,
             unknown_labels=data_args.unknown_labels,
         )
-        for split, dataset in splits.items()
-        if do_train or split not in of_training
+        for split, dataset in used.items()
     }

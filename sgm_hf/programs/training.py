@@ -8,7 +8,7 @@ from datasets import Dataset, disable_progress_bars
 from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
-from sgm_hf.programs.checks import check_settings, complete_settings
+from sgm_hf.programs.checks import check_images, check_settings, complete_settings
 from sgm_hf.programs.ending import log_to_stderr
 from sgm_hf.programs.members import train_members
 from sgm_hf.programs.models import (
@@ -16,8 +16,10 @@ from sgm_hf.programs.models import (
     build_tokenizer,
     check_contradictions,
     load_checkpoint,
+    load_image_processor,
     match_labels,
     parents_of,
+    reads_images,
     set_generation,
     set_initial_labels,
     set_initial_vectors,
@@ -66,7 +68,9 @@ def build_trainer(
         The trainer, the splits as loaded, and the splits as encoded.
     """
     model_args, data_args, training_args = arguments
-    checkpoint = model_args.model_name_or_path
+    checkpoint, encoder = model_args.model_name_or_path, model_args.encoder_name_or_path
+    images = reads_images(encoder if checkpoint is None else checkpoint)
+    check_images(model_args, data_args, images)
     model = tokenizer = names = None
     if checkpoint is not None:
         model, tokenizer = load_checkpoint(checkpoint)
@@ -74,12 +78,15 @@ def build_trainer(
         if training_args.do_train:
             match_labels(model, tokenizer, data_args, model_args)
         names = list(model.config.id2label.values())
+    elif images:
+        tokenizer = load_image_processor(str(encoder))
     logger.info("reading the documents")
-    splits = arrange_splits(load_splits(data_args, names), data_args)
+    splits = arrange_splits(load_splits(data_args, names, images), data_args)
     if training_args.num_train_epochs == 0 and "train" in splits:
         training_args.num_train_epochs = suitable_epochs(len(splits["train"]), model_args.preset)
     if model is None:
-        tokenizer = build_tokenizer(splits["train"], data_args, model_args.encoder_name_or_path)
+        if tokenizer is None:
+            tokenizer = build_tokenizer(splits["train"], data_args, encoder)
         parents = parents_of(data_args, splits["train"].features["labels"].feature.names)
         model = build_model(splits["train"], tokenizer, model_args, parents)
     else:

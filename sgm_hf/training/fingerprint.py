@@ -42,6 +42,7 @@ BEFORE = {
 BEFORE |= {"encoder_learning_rate": None, "layerwise_lr_decay": 1.0}
 COLUMNS = ("input_ids", "labels", "length", "index", "token_type_ids", "pixel_values")
 BLOCK = 10_000
+IMAGE_BLOCK = 100  # of 600 kB each
 STREAM_DOCUMENTS = 1_000
 
 
@@ -50,7 +51,7 @@ def hash_dataset(dataset: Dataset) -> str:
     digest = hashlib.blake2b(digest_size=16)
     columns = [name for name in COLUMNS if name in dataset.column_names]
     table = dataset.select_columns(columns).with_format("arrow")
-    for block in table.iter(batch_size=BLOCK):
+    for block in table.iter(batch_size=IMAGE_BLOCK if "pixel_values" in columns else BLOCK):
         for name in columns:
             values = block[name].combine_chunks()
             values = values.storage if isinstance(values, pa.ExtensionArray) else values

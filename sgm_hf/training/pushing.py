@@ -69,6 +69,7 @@ class PushingTrainer(TrainerHooks):
             versions=package_versions(),
             results=self.results,
             max_words=getattr(self.processing_class, "model_max_length", None),
+            images=self.model.encoder.main_input_name == "pixel_values",
             trainer=type(self).__name__ if self.state.global_step else None,
             dataset_names=as_list(dataset),
             dataset_ids=as_list(dataset_tags),

@@ -196,7 +196,10 @@ class ResumableTrainer(TrainerHooks):
         folder = folder or self.args.output_dir
         model = self.plain_model()
         if self.args.should_save or self.is_distributed_loading_by_transformers:
-            model.save_pretrained(folder, state_dict=state_dict, is_main_process=self.args.should_save)
+            # Transformers' trainer, which loads the checkpoints of a training, knows a weight by the model's own name
+            # for it alone; save_pretrained gives those of some encoders, such as ViT, the names of older releases.
+            options = {"is_main_process": self.args.should_save, "save_original_format": not self.is_in_train}
+            model.save_pretrained(folder, state_dict=state_dict, **options)
         if self.args.should_save and self.is_in_train:
             save_adapters(model, folder, state_dict)
         if self.args.should_save and self.processing_class is not None:

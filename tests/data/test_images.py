@@ -74,13 +74,30 @@ def test_it_trains_evaluates_saves_and_predicts(processor, encoded, tmp_path):
     )  # fmt: skip
     trainer.train()
     trainer.save_model()
-    assert trainer.evaluate()["eval_micro_f1"] > 0.9
+    # The model of the best epoch, which is not the last one: with all of its weights, also those of the encoder.
+    losses = {record["step"]: record["eval_loss"] for record in trainer.state.log_history if "eval_loss" in record}
+    found = trainer.evaluate()
+    assert found["eval_micro_f1"] > 0.9 and trainer.state.best_global_step < max(losses)
+    assert found["eval_loss"] == pytest.approx(losses[trainer.state.best_global_step])
     loaded = SGMForMultiLabelGeneration.from_pretrained(tmp_path)
     test = make_images(8, seed=1)
     inputs = ViTImageProcessorPil.from_pretrained(tmp_path)(images=list(test["image"]), return_tensors="pt")
-    found = [{label for label in row if label < 3} for row in loaded.generate(**inputs).tolist()]
-    assert sum(labels == set(gold) for labels, gold in zip(found, test["labels"], strict=True)) >= 7
-    assert torch.equal(loaded.generate(inputs["pixel_values"]), loaded.generate(**inputs))
+    predicted = loaded.generate(**inputs)
+    assert torch.equal(predicted, trainer.model.eval().generate(**inputs)) and len({*map(tuple, predicted.tolist())}) > 3
+    assert torch.equal(loaded.generate(inputs["pixel_values"]), predicted)
+
+
+def test_a_broken_image_is_named(processor, tmp_path):
+    paths = [str(tmp_path / f"{row}.png") for row in range(2)]
+    PillowImage.new("RGB", (10, 14)).save(paths[0])
+    Path(paths[1]).write_bytes(Path(paths[0]).read_bytes()[:40])
+    images = Dataset.from_dict({"id": ["one", "two"], "image": paths}).cast_column("image", Image())
+    with pytest.raises(ValueError, match=r"image of document two \(.*1.png\) cannot be read"):
+        encode_images(images, processor, COLOURS)
+
+
+def test_pixel_values_of_images_in_memory_are_in_a_file(encoded):
+    assert encoded.cache_files and len(encoded) == 48
 
 
 def test_data_without_images_are_refused(processor):

@@ -135,7 +135,7 @@ def test_an_encoder_that_is_not_there_or_reads_other_things_is_refused(encoder, 
         train(tmp_path / "missing", documents, tmp_path / "run")
     shutil.copytree(encoder, tmp_path / "images")
     AutoModel.from_config(VIT).save_pretrained(tmp_path / "images")
-    with pytest.raises(ValueError, match="reads pixel_values; give one of texts"):
+    with pytest.raises(FileNotFoundError, match="reads images, but .* has no image processor"):
         train(tmp_path / "images", documents, tmp_path / "run")
     shutil.copytree(encoder, tmp_path / "small")
     AutoModel.from_config(RobertaConfig(vocab_size=5, hidden_size=4, num_attention_heads=1, num_hidden_layers=1)
