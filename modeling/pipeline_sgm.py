@@ -130,8 +130,9 @@ class MultiLabelGenerationPipeline(Pipeline):
         Returns:
             For one text or image a list of `{"label": str, "score": float}`; `score` is the probability that the label
             is in the set. With `return_attention` each has `"attention"` in addition: a list of `{"word", "start",
-            "end", "weight"}` with the word's place in the text, weights summing to 1; `None` for a label not
-            generated. Words after `config.encoder_max_length`, which the decoder does not see, are not listed.
+            "end", "weight"}` with the word's place in the text, `None` for a label not generated. Words after
+            `config.encoder_max_length`, which the decoder does not see, are not listed, nor are tokens that the
+            tokenizer of a pre-trained encoder puts around a text: weights sum to 1 only without such tokens.
             For a collection a list of such lists. For a `Dataset` or generator an iterator over them, in input order.
 
         Raises:
@@ -379,11 +380,13 @@ def word_weights(text: str, offsets: Iterable[tuple[int, int]], weights: torch.T
         weights: (T); with padding behind, longer; shorter where the encoder cuts the text.
 
     Returns:
-        One `{"word", "start", "end", "weight"}` per word that the encoder reads.
+        One `{"word", "start", "end", "weight"}` per word that the encoder reads; tokens that stand for no part of the
+        text, such as [CLS], are left out.
     """
     return [
         {"word": text[start:end], "start": start, "end": end, "weight": weight}
         for (start, end), weight in zip(offsets, weights.tolist(), strict=False)
+        if start < end
     ]
 
 

@@ -81,7 +81,8 @@ def label_attention(
     Raises:
         ValueError: If the model has no attention over words.
     """
-    length = min(max_length or tokenizer.model_max_length, tokenizer.model_max_length)
+    # None is that of the tokenizer, which may have none.
+    length = min(max_length, tokenizer.model_max_length) if max_length else None
     options = {"truncation": True, "max_length": length, "return_offsets_mapping": True, "return_attention_mask": True}
     encoding = tokenizer(text, **options, return_tensors="pt", verbose=False).to(model.device)  # (1, T) each
     offsets = encoding.pop("offset_mapping")[0].tolist()  # (T, 2)

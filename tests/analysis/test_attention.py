@@ -14,6 +14,9 @@ from sgm_hf.analysis import attention, figures
 sys.path.insert(0, str(Path(__file__).parents[1] / "programs" / "app"))
 from random_model import TEXTS, build_pipeline  # noqa: E402
 
+sys.path.append(str(Path(__file__).parents[1] / "modeling"))
+from tiny_models import build_bert_pipeline  # noqa: E402
+
 HOSTILE = '<img src=x onerror="alert(1)"><script>alert(2)</script> & $x^2$ {{a}} ${alert(3)} ]]> -->'
 
 
@@ -99,6 +102,19 @@ def test_attention_leaves_the_mode_of_the_model_as_it_was(pipe):
 def test_no_labels_or_no_words_have_no_attention(pipe):
     assert attention.label_attention(pipe.model, pipe.tokenizer, TEXTS[0], []) == []
     assert attention.label_attention(pipe.model, pipe.tokenizer, " ", [0, 1]) == [[], []]
+
+
+def test_tokens_around_a_text_are_in_no_map():
+    pipe = build_bert_pipeline()
+    text = "gold rose in the week."
+    prediction = predict(text, pipe, min_labels=1)
+    label_ids = [pipe.model.config.label2id[entry["label"]] for entry in prediction]
+    given = attention.label_attention(pipe.model, pipe.tokenizer, text, label_ids)
+    for words, entry in zip(given, prediction, strict=True):
+        assert [word["word"] for word in words] == ["gold", "rose", "in", "the", "week", "."]
+        assert [word["weight"] for word in words] == pytest.approx([word["weight"] for word in entry["attention"]])
+    assert Reader(attention.attention_html(text, prediction)).blocks == [text] * len(prediction)
+    assert attention.label_attention(pipe.model, pipe.tokenizer, " ", [0]) == [[]]
 
 
 def test_a_model_without_attention_is_a_value_error():

@@ -5,6 +5,7 @@ from itertools import islice
 import datasets
 import pytest
 import torch
+from tiny_models import build_bert_pipeline
 from torch.utils.data import Dataset, IterableDataset
 from transformers import BertConfig, BertForSequenceClassification, pipeline, tokenization_utils_base
 from transformers.pipelines.pt_utils import KeyDataset
@@ -12,7 +13,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 from sgm_hf.modeling.configuration_sgm import SGMConfig
 from sgm_hf.modeling.label_sets_sgm import label_sets_from_sequences
 from sgm_hf.modeling.modeling_sgm import SGMForMultiLabelGeneration
-from sgm_hf.modeling.pipeline_sgm import MultiLabelGenerationPipeline, check_vocabulary
+from sgm_hf.modeling.pipeline_sgm import MultiLabelGenerationPipeline, attention_to_words, check_vocabulary
 from sgm_hf.modeling.tokenization_sgm import SGMTokenizer
 
 NAMES = ["cocoa", "coffee", "oil, crude", "gold", "ünï"]
@@ -266,6 +267,27 @@ def test_attention_names_the_words_of_the_text_and_sums_to_one(pipe):
         assert all(text[word["start"] : word["end"]] == word["word"] for word in entry["attention"])
         assert sum(word["weight"] for word in entry["attention"]) == pytest.approx(1.0, abs=1e-5)
     assert [{k: entry[k] for k in ("label", "score")} for entry in prediction] == pipe(text)
+
+
+@pytest.mark.parametrize("text", ["cocoas fell, zzz", "the price of coffee and cocoa fell in the week of gold, oil"])
+def test_tokens_around_a_text_are_not_among_the_words_that_attention_names(text):
+    pipe = build_bert_pipeline()  # it reads the longer text in two windows
+    prediction = pipe(text, return_attention=True, min_labels=2)
+    encoded = pipe.tokenizer(text, return_tensors="pt")
+    named = pipe.tokenizer.convert_ids_to_tokens(encoded["input_ids"][0])
+    assert (named[0], named[-1]) == ("[CLS]", "[SEP]")
+    ids = [pipe.model.config.label2id[name] for name in names_of(prediction)]
+    sequence = torch.tensor([[pipe.model.config.bos_label_id, *ids, pipe.model.config.eos_label_id]])
+    weights = attention_to_words(pipe.model, encoded, sequence)[0]  # (n, T)
+    assert len(prediction) >= 2
+    for entry, row in zip(prediction, weights, strict=False):
+        words = entry["attention"]
+        assert [word["word"] for word in words] == [
+            text[start:end] for start, end in pipe.tokenizer(text, return_offsets_mapping=True)["offset_mapping"][1:-1]
+        ]
+        assert all(word["word"] and text[word["start"] : word["end"]] == word["word"] for word in words)
+        assert [word["weight"] for word in words] == pytest.approx(row[1:-1].tolist(), abs=1e-6)
+        assert 0 < sum(word["weight"] for word in words) < 1
 
 
 @pytest.mark.parametrize("label_feedback", ["previous_label", "global_embedding"])

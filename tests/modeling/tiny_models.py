@@ -1,6 +1,7 @@
 import torch
+from transformers import BertConfig, BertTokenizer
 
-from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration
+from sgm_hf.modeling import MultiLabelGenerationPipeline, SGMConfig, SGMForMultiLabelGeneration
 from sgm_hf.modeling.lexical_sgm import SGMLexicalBranch
 
 NUM_LABELS = 3
@@ -22,6 +23,20 @@ def build_model(seed: int = 0, **settings) -> SGMForMultiLabelGeneration:
     with torch.no_grad():
         model.decoder.output.weight.mul_(4.0)
     return model
+
+
+def build_bert_pipeline() -> MultiLabelGenerationPipeline:
+    """A pipeline around a tiny random BERT, whose tokenizer puts [CLS] and [SEP] around a text."""
+    words = "[PAD] [UNK] [CLS] [SEP] [MASK] cocoa coffee gold rose fell price week of the in ##s , .".split()
+    tokenizer = BertTokenizer(vocab={word: place for place, word in enumerate(words)})
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    encoder = BertConfig(vocab_size=len(words), max_position_embeddings=12, initializer_range=1.0, **sizes)
+    around = {"encoder": "pretrained", "encoder_config": encoder, "encoder_special_tokens": [1, 1]}
+    torch.manual_seed(0)
+    model = SGMForMultiLabelGeneration(
+        SGMConfig(**around, decoder_hidden_size=10, num_labels=NUM_LABELS, initializer_range=1.0)
+    )
+    return MultiLabelGenerationPipeline(model=model, tokenizer=tokenizer, device="cpu")
 
 
 @torch.no_grad()
