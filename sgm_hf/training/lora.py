@@ -12,6 +12,7 @@ from typing import cast
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
 from sgm_hf.modeling import SGMForMultiLabelGeneration
 from sgm_hf.modeling.adapters_sgm import adapted_modules
@@ -91,4 +92,5 @@ def load_adapters(model: nn.Module, folder: str | Path) -> None:
     found = {name: tensor.shape for name, tensor in weights.items()}
     if found != expected:
         raise ValueError(f"{file} has adapters of other layers or another rank than the model; give these settings.")
-    model.load_state_dict(weights, strict=False)
+    # Of a model that is spread over processes (FSDP), each takes its part.
+    set_model_state_dict(model, weights, options=StateDictOptions(full_state_dict=True, strict=False))

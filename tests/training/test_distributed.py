@@ -10,6 +10,7 @@ from accelerate.commands.config import load_config_from_file
 from tiny_training import NUM_LABELS, NUM_WORDS, make_documents, make_model
 from two_processes import train_and_predict
 
+from sgm_hf.modeling import SGMForMultiLabelGeneration
 from sgm_hf.training import SamplingArguments, SelfCriticalTrainer
 from sgm_hf.training.checkpoints import is_complete
 from sgm_hf.training.lexical import LexicalSettings, fit_lexical_branch
@@ -72,9 +73,21 @@ def test_a_model_spread_over_two_processes_trains_as_a_whole_one(tmp_path):
     run = run_two_processes("two_sharded_processes.py", tmp_path)
     assert run.returncode == 0, run.stderr[-2000:]
     result = torch.load(tmp_path / "result.pt")
-    assert result["local_size"] < 0.6 * result["whole_size"]
-    for name, expected in result["whole"].items():
-        torch.testing.assert_close(result["spread"][name], expected, atol=1e-6, rtol=1e-5)
+    saved = result.pop("saved", None)
+    for kind, found in result.items():
+        assert found["local_size"] < 0.6 * found["whole_size"], kind
+        assert found["whole"].keys() == found["spread"].keys()
+        for name, expected in found["whole"].items():
+            torch.testing.assert_close(found["spread"][name], expected, atol=1e-6, rtol=1e-5, msg=f"{kind} {name}")
+    if saved is None:  # there is no peft
+        return
+    trained = [name for name in result["adapters"]["whole"] if name.startswith("encoder.")]
+    assert trained and all("lora_" in name for name in trained)
+    for name, expected in saved["whole"].items():
+        assert torch.equal(saved["loaded"][name], expected), name
+    model = SGMForMultiLabelGeneration.from_pretrained(tmp_path).state_dict()
+    assert model.keys() == saved["merged"].keys()
+    assert all(torch.equal(model[name], expected) for name, expected in saved["merged"].items())
 
 
 def test_a_failing_process_ends_the_others_and_leaves_whole_checkpoints(tmp_path):

@@ -13,6 +13,7 @@ from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration
 from sgm_hf.modeling.adapters_sgm import merged_weights
 from sgm_hf.training import SGMTrainer, SGMTrainingArguments
 from sgm_hf.training.lora import FILE, add_lora
+from sgm_hf.training.machine import bf16_fault
 
 pytest.importorskip("peft")
 sys.path.append(str(Path(__file__).parents[1] / "modeling"))
@@ -92,6 +93,40 @@ def test_a_frozen_encoder_does_not_move(tmp_path):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     after = train(tmp_path, model=model, learning_rate=0.01).model.state_dict()
     assert {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])} == {"decoder"}
+
+
+def changed_by_training(folder, part, **settings):
+    """What training moved, by name, from the same start; of the encoder all is trained, nothing, or adapters."""
+    model = model_of(lora=part == "adapters")
+    if part == "nothing":
+        model.freeze_encoder()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    after = train(folder, model=model, optim="sgd", learning_rate=0.1, **settings).model.state_dict()
+    assert all(tensor.dtype == before[name].dtype for name, tensor in after.items())
+    return {name: tensor - before[name] for name, tensor in after.items()}
+
+
+@pytest.mark.parametrize("part", ["all", "nothing", "adapters"])
+def test_gradient_checkpointing_gives_the_same_training(part, tmp_path):
+    names = SGMTrainingArguments.__dataclass_fields__
+    option = next(name for name in ("activation_checkpointing", "gradient_checkpointing") if name in names)
+    plain, checkpointed = (
+        changed_by_training(tmp_path / str(value), part, **{option: value}) for value in (False, True)
+    )
+    trained = [name for name, change in plain.items() if change.any()]
+    assert any(name.startswith("encoder.") for name in trained) == (part != "nothing")
+    for name, change in plain.items():
+        torch.testing.assert_close(checkpointed[name], change, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("part", ["all", "nothing", "adapters"])
+def test_training_in_bf16_differs_by_its_rounding_only(part, tmp_path):
+    if bf16_fault("cpu") is not None:
+        pytest.skip("this machine cannot train in bf16")
+    exact, rounded = (changed_by_training(tmp_path / str(value), part, bf16=value) for value in (False, True))
+    whole, other = (torch.cat([change.flatten() for change in found.values()]) for found in (exact, rounded))
+    assert not torch.equal(whole, other)
+    torch.testing.assert_close(torch.cosine_similarity(whole, other, dim=0), torch.tensor(1.0), rtol=0, atol=0.05)
 
 
 @pytest.mark.parametrize("has_adapters", [True, False])
