@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -49,6 +49,9 @@ class CalibratingTrainer(Trainer):
     model: SGMForMultiLabelGeneration
     lexical_fit: LexicalFit | None
     threshold_dataset: Dataset | None
+    # What was fitted to the training documents, for the next calibration: what it was fitted to, and what came out.
+    _kept_prior: tuple[tuple[Any, list[str], dict[str, float]], PriorShift] | None = None
+    _kept_shift: tuple[tuple[Any, ...], tuple[list[float], float]] | None = None
 
     def calibrate(
         self,
@@ -93,7 +96,6 @@ class CalibratingTrainer(Trainer):
         found = self.generate_hypotheses(dataset, "Calibrating")
         settings, (decoding, criterion) = self.model.generation_config, DECISIONS[objective]
         settings.set_decoding, settings.objective = decoding, objective
-        fitted: dict[str, Any] = {}
         settings.lexical_bias = None if shift is None else shift.log_odds.tolist()
         rows = np.arange(len(references))
         if shift is not None:
@@ -101,15 +103,7 @@ class CalibratingTrainer(Trainer):
             references, found = references[rows], found.select(rows)
             assert found.lexical_logits is not None  # without a branch there is no shift
             found.lexical_logits = (found.lexical_logits + shift.log_odds).astype(np.float32)
-        if found.lexical_logits is not None:
-            # Without beams there is nothing to weigh.
-            grid = {} if found.hypotheses.shape[1] > 1 else {"lexical_weights": (0.0,), "temperatures": (1.0,)}
-            weights = fit_hypothesis_weights(
-                found.hypotheses, found.log_probs, found.lexical_logits, references, criterion, **grid
-            )
-            fitted = {"lexical_weight": weights.lexical_weight, "hypothesis_temperature": weights.temperature}
-            scores = np.concatenate(list(score_blocks(found, ScoreSettings(**fitted))))  # (N, L)
-            fitted["label_calibration"] = fit_curve(scores, references).values
+        fitted = {} if found.lexical_logits is None else fit_score_settings(found, references, criterion)
         scores = np.concatenate(list(score_blocks(found, ScoreSettings(**fitted))))  # (N, L)
         if objective == "hamming":
             fitted["label_threshold"] = 0.5
@@ -130,7 +124,12 @@ class CalibratingTrainer(Trainer):
                 "label_frequencies need a model with a lexical branch (config.lexical_branch), whose log-odds they "
                 "change, and a trainer with the training documents; leave them out."
             )
-        return fit_prior_shift(self.train_dataset, list(self.model.config.id2label.values()), frequencies)
+        names = list(self.model.config.id2label.values())
+        kept = self._kept_prior
+        if kept is None or kept[0][0] is not self.train_dataset or kept[0][1:] != (names, frequencies):
+            shift = fit_prior_shift(self.train_dataset, names, frequencies)
+            kept = self._kept_prior = (self.train_dataset, names, frequencies), shift
+        return kept[1]
 
     def _choose_decision(
         self,
@@ -179,10 +178,17 @@ class CalibratingTrainer(Trainer):
         """Of the branch's out-of-fold scores the threshold of each label, and that of all; None without them."""
         if self.lexical_fit is None:
             return None
+        basis, kept = (self.lexical_fit, self.train_dataset, prior), self._kept_shift
+        if kept is None or any(old is not new for old, new in zip(kept[0], basis, strict=True)):
+            kept = self._kept_shift = basis, self._fit_label_shift(self.lexical_fit, prior)
+        return kept[1]
+
+    def _fit_label_shift(self, lexical_fit: LexicalFit, prior: PriorShift | None) -> tuple[list[float], float]:
+        """Fit what `_label_shift` returns to the training documents."""
         num_labels = self.model.config.num_labels
         count = min(len(self.train_dataset), max(1, MOST_SCORES // num_labels))
         documents = self.train_dataset.select(range(count))
-        log_odds = torch.cat(list(self.lexical_fit.iterate_out_of_fold_log_odds(documents)))  # (n, L)
+        log_odds = torch.cat(list(lexical_fit.iterate_out_of_fold_log_odds(documents)))  # (n, L)
         references = label_matrix(documents["labels"], num_labels)
         if prior is not None:
             rows = torch.from_numpy(resampled_rows(prior.weights(references)))  # (n)
@@ -191,6 +197,29 @@ class CalibratingTrainer(Trainer):
         own = fit_thresholds(references, scores, "macro_f1", shrinkage=0.0)
         assert isinstance(own, list)  # of macro-F1 each label has its own
         return own, fit_threshold(references, scores)
+
+
+def fit_score_settings(found: LabelHypotheses, references: np.ndarray, criterion: str) -> dict[str, Any]:
+    """How beams and log-odds go together, and the curve that makes calibrated probabilities of what comes out.
+
+    Args:
+        found: Hypotheses and lexical log-odds of the N documents.
+        references: Their true labels, bool, (N, L).
+        criterion: What the weights are chosen by, see `fit_hypothesis_weights`.
+
+    Returns:
+        The fields of `ScoreSettings` by name.
+    """
+    # Without beams there is nothing to weigh.
+    grid = {} if found.hypotheses.shape[1] > 1 else {"lexical_weights": (0.0,), "temperatures": (1.0,)}
+    log_odds = cast(np.ndarray, found.lexical_logits)  # (N, L)
+    weights = fit_hypothesis_weights(found.hypotheses, found.log_probs, log_odds, references, criterion, **grid)
+    fitted: dict[str, Any] = {
+        "lexical_weight": weights.lexical_weight,
+        "hypothesis_temperature": weights.temperature,
+    }
+    scores = np.concatenate(list(score_blocks(found, ScoreSettings(**fitted))))  # (N, L)
+    return fitted | {"label_calibration": fit_curve(scores, references).values}
 
 
 def score_blocks(found: LabelHypotheses, settings: ScoreSettings) -> Iterator[np.ndarray]:

@@ -10,7 +10,7 @@ from sgm_hf.data.labels import label_matrix
 from sgm_hf.metrics import compute_metrics
 from sgm_hf.modeling import SGMForMultiLabelGeneration
 from sgm_hf.modeling.generation_sgm import ScoreSettings
-from sgm_hf.training import SGMTrainer, SGMTrainingArguments
+from sgm_hf.training import SGMTrainer, SGMTrainingArguments, calibrating
 from sgm_hf.training.arguments import OBJECTIVES
 from sgm_hf.training.calibrating import DECISIONS, score_blocks
 
@@ -136,6 +136,33 @@ def test_label_frequencies_need_a_branch_and_training_documents(trainer, tmp_pat
         other.calibrate(label_frequencies={name: 0.5})
     with pytest.raises(ValueError, match="'no label', which is none of"):
         trainer.calibrate(label_frequencies={"no label": 0.5})
+
+
+def test_what_is_fitted_to_the_training_documents_is_fitted_once(trainer, monkeypatch):
+    calls = []
+    fit_prior, fit_shift = calibrating.fit_prior_shift, trainer._fit_label_shift
+    monkeypatch.setattr(calibrating, "fit_prior_shift", lambda *given: calls.append("prior") or fit_prior(*given))
+    monkeypatch.setattr(trainer, "_fit_label_shift", lambda *given: calls.append("shift") or fit_shift(*given))
+    monkeypatch.setattr(trainer, "_kept_prior", None)
+    monkeypatch.setattr(trainer, "_kept_shift", None)
+
+    def calibrate(frequencies):
+        calls.clear()
+        trainer.calibrate(objective="macro_f1", label_frequencies=frequencies)
+        settings = trainer.model.generation_config
+        return settings.set_decoding, settings.label_threshold, settings.lexical_bias
+
+    name = trainer.model.config.id2label[0]
+    plain = calibrate(None)
+    assert calls == ["shift"]
+    assert calibrate(None) == plain and calls == []
+    often = calibrate({name: 0.7})
+    assert calls == ["prior", "shift"]
+    assert calibrate({name: 0.7}) == often and calls == []
+    assert calibrate({name: 0.2}) != often and calls == ["prior", "shift"]
+    monkeypatch.setattr(trainer, "train_dataset", trainer.train_dataset.select(range(150)))
+    calibrate({name: 0.2})
+    assert calls == ["prior", "shift"]
 
 
 def test_training_with_an_objective_ends_calibrated(tmp_path):
