@@ -82,7 +82,7 @@ METRICS = "|".join(compute_metrics(np.zeros((1, 1), dtype=bool), np.zeros((1, 1)
 UNSHOWN = re.compile(
     rf"_({'|'.join(SET_DECODINGS)})_({METRICS})$|_(?!micro_f1$)({METRICS})$"
     rf"|_({'|'.join(SCORE_METRICS)})$|_(micro|macro)_f1_(\d+_to_\d+|from_\d+)$"
-    r"|_(loss|runtime|documents_per_second|label_threshold)$"
+    r"|_(loss|runtime|documents_per_second|label_threshold|position_deviation)$"
 )
 LOGGED = (
     "epoch",

@@ -5,7 +5,7 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
@@ -30,7 +30,7 @@ from transformers.trainer_utils import BestRun, TrainOutput, denumpify_detensori
 
 from sgm_hf.data.batching import LengthBucketBatchSampler
 from sgm_hf.data.collation import MultiLabelCollator
-from sgm_hf.data.labels import label_counts, label_matrix
+from sgm_hf.data.labels import label_counts, label_matrix, target_sequence
 from sgm_hf.metrics import (
     compute_hierarchical_metrics,
     compute_metrics,
@@ -38,6 +38,7 @@ from sgm_hf.metrics import (
     f1_by_frequency,
     fit_threshold,
     frequency_bands,
+    mean_position_deviation,
 )
 from sgm_hf.metrics.calibration import SCORE_METRICS
 from sgm_hf.metrics.hierarchical import HIERARCHICAL_METRICS
@@ -578,7 +579,8 @@ class SGMTrainer(PushingTrainer, CalibratingTrainer, ResumableTrainer, BranchTra
             labels' number of training documents where it is known (`eval_micro_f1_1_to_9`, see
             `sgm_hf.metrics.f1_by_frequency`), those of the label scores (`eval_ece`, …, see
             `sgm_hf.metrics.compute_score_metrics`), those of `compute_metrics`, the threshold, and the speed. Where
-            the data has labels also `eval_loss`, see `mean_token_loss`.
+            the data has labels also `eval_loss`, see `mean_token_loss`, and unless training shuffles them or none is
+            found `eval_position_deviation` of the best sequences, see `sgm_hf.metrics.mean_position_deviation`.
 
         Raises:
             ValueError: If there is no data to evaluate on.
@@ -613,7 +615,7 @@ class SGMTrainer(PushingTrainer, CalibratingTrainer, ResumableTrainer, BranchTra
         return metrics
 
     def metric_names(self) -> list[str]:
-        """The names of what `evaluate` reports on labelled documents, without the prefix.
+        """The names of what `evaluate` reports on any labelled documents, without the prefix.
 
         A subclass that reports more adds their names, so that `metric_for_best_model` can be one of them.
         """
@@ -697,7 +699,8 @@ class SGMTrainer(PushingTrainer, CalibratingTrainer, ResumableTrainer, BranchTra
             highest = max((label for labels in dataset["labels"] for label in labels), default=-1)
             columns = max(self.model.config.num_labels, highest + 1)
             references = label_matrix(dataset["labels"], columns)
-            metrics = self._metrics(predictions, references, prefix)
+            metrics = self._order_metrics(predictions, dataset["labels"], prefix)
+            metrics |= self._metrics(predictions, references, prefix)
         metrics[f"{prefix}_runtime"] = round(seconds, 3)
         metrics[f"{prefix}_documents_per_second"] = round(len(dataset) / seconds, 1)
         return SGMPredictionOutput(predictions, self.label_sets(predictions), references, metrics)
@@ -731,6 +734,17 @@ class SGMTrainer(PushingTrainer, CalibratingTrainer, ResumableTrainer, BranchTra
             own = {f"{prefix}_{name.removeprefix(f'{prefix}_')}": value for name, value in own.items()}
             metrics |= denumpify_detensorize(own)
         return metrics
+
+    def _order_metrics(
+        self, predictions: LabelPredictions, labels: Iterable[Sequence[int]], prefix: str
+    ) -> dict[str, float]:
+        """How far right labels stand from their places in training, if they have one there and there are any."""
+        order = self.model.config.label_order
+        if order == "shuffled":
+            return {}
+        references = [target_sequence(list(dict.fromkeys(own)), order) for own in labels]
+        deviation = mean_position_deviation(references, predictions.best_sequences)
+        return {} if math.isnan(deviation) else {f"{prefix}_position_deviation": deviation}
 
 
 def token_ids(model: PreTrainedModel) -> list[tuple[Any, dict[str, Any]]]:
