@@ -259,6 +259,8 @@ class SGMConfig(PreTrainedConfig):
                     "model of Transformers, such as BertConfig(), or what its to_dict() returns."
                 )
             self.encoder_config = AutoConfig.for_model(**self.encoder_config)
+        # A copy: Transformers writes into it how the model that has it attends, and resets that here.
+        self.encoder_config = copy.deepcopy(self.encoder_config)
         if self.encoder_config is not None:
             self.vocab_size = getattr(self.encoder_config, "vocab_size", self.vocab_size)
             self.pad_token_id = getattr(self.encoder_config, "pad_token_id", self.pad_token_id)

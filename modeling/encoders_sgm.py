@@ -102,10 +102,10 @@ class SGMEncoder(nn.Module):
 
 
 def first_words(inputs: dict[str, Any], longest: int | None) -> dict[str, Any]:
-    """Cuts `input_ids`, `attention_mask` (B, T) and `inputs_embeds` after `longest` words; None leaves them whole."""
+    """Cuts what has an entry for each word, (B, T, ...), after `longest` words; None leaves it whole."""
     if longest is None:
         return inputs
-    names = {"input_ids", "attention_mask", "inputs_embeds"}
+    names = {"input_ids", "attention_mask", "inputs_embeds", "token_type_ids"}
     return {
         name: value[:, :longest] if name in names and value is not None else value for name, value in inputs.items()
     }

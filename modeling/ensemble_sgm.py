@@ -64,19 +64,30 @@ class SGMEnsembleEncoder(SGMEncoder):
         """What any member takes."""
         return {name for member in self.members for name in member.input_names}
 
-    def forward(self, **inputs: Any) -> SGMEnsembleEncoderOutput:
-        """Encodes texts with each member, up to its own `encoder_max_length`.
+    def forward(
+        self,
+        inputs_embeds: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        **inputs: Any,
+    ) -> SGMEnsembleEncoderOutput:
+        """Encodes documents with each member, texts up to its own `encoder_max_length`.
 
         Args:
+            inputs_embeds: Refused.
+            token_type_ids: Of pre-trained encoders of texts, (B, T); named, since `generate` asks what there is.
+            pixel_values: Of encoders of images, (B, channels, height, width).
             **inputs: Of a member.
 
         Raises:
             ValueError: If embeddings are given in place of words: each member has its own.
         """
-        if inputs.pop("inputs_embeds", None) is not None:
+        if inputs_embeds is not None:
             raise ValueError(
                 "inputs_embeds is given, but each member of an ensemble has its own word embeddings; give input_ids."
             )
+        further = {"token_type_ids": token_type_ids, "pixel_values": pixel_values}
+        inputs |= {name: value for name, value in further.items() if value is not None}
         outputs = [
             member(**first_words(inputs, longest))
             for member, longest in zip(self.members, self.max_lengths, strict=True)

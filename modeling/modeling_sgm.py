@@ -230,7 +230,8 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
         model.to(device=models[0].device, dtype=widest)
         for part in ("encoder", "decoder"):
             for member, one in zip(getattr(model, part).members, models, strict=True):
-                member.load_state_dict(getattr(one, part).state_dict())
+                own = getattr(one, part)
+                member.load_state_dict(merged_weights(own, own.state_dict()))  # without adapters
         if model.lexical is not None:
             assert models[0].lexical is not None  # the configurations have lexical_branch in common
             model.lexical.load_state_dict(models[0].lexical.state_dict())
@@ -523,8 +524,8 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
             if mask is None and self.config.pad_token_id is not None:
                 mask = input_ids.ne(self.config.pad_token_id)  # (B, T)
             lexical_logits = self.lexical(input_ids, mask)  # (B, L)
-        texts = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds}
-        encoded = self.encoder(**first_words(texts, self.config.encoder_max_length), **kwargs)
+        texts = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds, **kwargs}
+        encoded = self.encoder(**first_words(texts, self.config.encoder_max_length))
         if lexical_logits is not None:
             encoded.lexical_logits = lexical_logits.float()  # (B, L)
         return encoded

@@ -89,3 +89,12 @@ def test_the_sgm_mlc_configuration_has_the_parts_that_the_paper_names():
     assert {name: chosen[name] for name in parts} == parts
     sizes = ("vocab_size", "embedding_size", "encoder_hidden_size", "decoder_hidden_size", "attention_size")
     assert {name: chosen[name] for name in sizes} == {name: settings("reuters21578_sgm_ge")[name] for name in sizes}
+
+
+def test_the_bert_configuration_is_what_the_page_says_of_it():
+    chosen, sgm_ge = settings("reuters21578_bert"), settings("reuters21578_sgm_ge")
+    assert (chosen["encoder_learning_rate"], chosen["layerwise_lr_decay"]) == (2e-5, 0.95)
+    assert chosen["label_embedding_size"] == sgm_ge["embedding_size"]
+    same = ("decoder_hidden_size", "decoder_layers", "attention", "attention_size", "label_feedback", "label_order")
+    assert {name: chosen[name] for name in same} == {name: sgm_ge[name] for name in same}
+    assert f"and {chosen['num_train_epochs']} epochs are a guess" in (ROOT / "docs" / "papers.md").read_text("utf-8")

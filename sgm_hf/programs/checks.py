@@ -126,8 +126,6 @@ def check_encoder(model_args: ModelArguments) -> None:
         )
     if model_args.lora_rank is not None and model_args.freeze_encoder:
         raise ValueError("--lora_rank trains a part of the encoder, --freeze_encoder none of it; give one of the two.")
-    if model_args.num_models > 1 and (model_args.lora_rank is not None or model_args.freeze_encoder):
-        raise ValueError("--lora_rank and --freeze_encoder are for one model; leave --num_models out.")
 
 
 def check_images(model_args: ModelArguments, data_args: DataArguments, images: bool) -> None:

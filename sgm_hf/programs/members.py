@@ -8,7 +8,13 @@ from datasets import Dataset
 from transformers import set_seed
 
 from sgm_hf.modeling import SGMForMultiLabelGeneration
-from sgm_hf.programs.models import build_model, set_generation, set_initial_labels, set_initial_vectors
+from sgm_hf.programs.models import (
+    build_model,
+    set_generation,
+    set_initial_labels,
+    set_initial_vectors,
+    set_trained_part,
+)
 from sgm_hf.programs.settings import ModelArguments
 from sgm_hf.training import SGMTrainer, SGMTrainingArguments
 from sgm_hf.training.checkpoints import has_complete_checkpoint
@@ -44,6 +50,7 @@ def train_members(
         set_seed(args.seed)
         parents = getattr(trainer.model.generation_config, "label_hierarchy", None)
         model = build_model(train, trainer.processing_class, model_args, parents)
+        set_trained_part(model, model_args)
         set_generation(model, model_args)
         set_initial_vectors(model, trainer.processing_class, encoded["train"], model_args.initial_vectors, args.seed)
         set_initial_labels(model, trainer.processing_class, model_args.label_texts)

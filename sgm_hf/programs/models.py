@@ -29,6 +29,7 @@ from sgm_hf.modeling.pipeline_sgm import check_vocabulary
 from sgm_hf.programs.checks import check_label_threshold
 from sgm_hf.programs.settings import WORD_OPTIONS, DataArguments, GenerationOptions, ModelArguments, model_settings
 from sgm_hf.programs.splits import load_splits
+from sgm_hf.training.lora import add_lora
 from sgm_hf.training.progress import with_lines
 from sgm_hf.training.vectors import ppmi_vectors, set_word_vectors, vectors_from_file
 
@@ -360,6 +361,14 @@ def match_labels(
             texts = read_label_texts(model_args.label_texts, [*model.config.label2id, *unknown])
         model.add_labels(unknown, texts, tokenizer)
         logger.info("labels added to the model: %s", ", ".join(unknown))
+
+
+def set_trained_part(model: SGMForMultiLabelGeneration, model_args: ModelArguments) -> None:
+    """Freeze the encoder, or put adapters into it, where the settings say so."""
+    if model_args.freeze_encoder:
+        model.freeze_encoder()
+    if model_args.lora_rank is not None:
+        add_lora(model, model_args.lora_rank, model_args.lora_alpha, model_args.lora_dropout)
 
 
 def set_generation(model: SGMForMultiLabelGeneration, model_args: ModelArguments) -> None:

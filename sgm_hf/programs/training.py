@@ -23,6 +23,7 @@ from sgm_hf.programs.models import (
     set_generation,
     set_initial_labels,
     set_initial_vectors,
+    set_trained_part,
     warn_of_targets,
 )
 from sgm_hf.programs.presets import suitable_epochs
@@ -31,7 +32,6 @@ from sgm_hf.programs.settings import DataArguments, ModelArguments
 from sgm_hf.programs.splits import arrange_splits, encode_splits, load_splits
 from sgm_hf.training import SGMTrainer, SGMTrainingArguments
 from sgm_hf.training.checkpoints import alone_in, find_checkpoint
-from sgm_hf.training.lora import add_lora
 from sgm_hf.training.machine import prepare_cpu
 
 logger = logging.getLogger(__name__)
@@ -95,10 +95,7 @@ def build_trainer(
             model.generation_config.label_hierarchy = parents
     if parents is not None and training_args.do_train:
         warn_of_targets(splits["train"], model.config, parents)
-    if model_args.freeze_encoder:
-        model.freeze_encoder()
-    if model_args.lora_rank is not None:
-        add_lora(model, model_args.lora_rank, model_args.lora_alpha, model_args.lora_dropout)
+    set_trained_part(model, model_args)
     if data_args.attention_figures and not model.attends_to_words:
         raise ValueError(
             "--attention_figures needs a model with attention over the words, but --encoder is "

@@ -248,6 +248,38 @@ def test_bfloat16_runs_and_differs_by_its_rounding_only():
 # ---- what surrounds it ----
 
 
+def test_the_average_of_models_around_one_kind_of_encoder_has_the_mean_of_their_probabilities(name, tmp_path):
+    members = [build(ENCODERS[name], seed) for seed in (0, 1)]
+    model, inputs, gold = SGMForMultiLabelGeneration.from_members(members), inputs_of(name, 9, 4, 7), [[2, 0], [1], []]
+    if name in ("bert", "deberta"):
+        inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
+    model.save_pretrained(tmp_path)
+    with torch.no_grad():
+        expected = sum(member(**inputs, labels=targets(gold)).logits.softmax(dim=-1) for member in members) / 2
+        for one in (model, SGMForMultiLabelGeneration.from_pretrained(tmp_path)):
+            found = one(**inputs, labels=targets(gold)).logits.exp()
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+            assert torch.equal(one.generate(**inputs), model.generate(**inputs))
+
+
+def test_two_models_of_one_configuration_do_not_change_each_other():
+    shared = copy.deepcopy(TEXT_ENCODERS["bert"])
+    settings = {"encoder": "pretrained", "encoder_config": shared, **SETTINGS}
+    model, inputs = SGMForMultiLabelGeneration(SGMConfig(**settings)).eval(), texts(9, 4)
+    before = model.encoder(**inputs).last_hidden_state
+    SGMConfig(**settings)
+    assert torch.equal(model.encoder(**inputs).last_hidden_state, before)
+    assert shared._attn_implementation is None
+
+
+def test_types_of_tokens_end_where_the_encoder_stops_reading():
+    model, inputs = build(TEXT_ENCODERS["bert"], encoder_max_length=5), texts(9, 4)
+    inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
+    cut = {key: tensor[:, :5] for key, tensor in inputs.items()}
+    torch.testing.assert_close(model.encode(**inputs).last_hidden_state, model.encode(**cut).last_hidden_state)
+    assert torch.equal(model.generate(**inputs), model.generate(**cut))
+
+
 def test_embeddings_take_the_place_of_words():
     model, inputs = build(TEXT_ENCODERS["bert"]), texts(40, 11)
     embeddings = model.get_input_embeddings()(inputs["input_ids"])

@@ -8,16 +8,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import ClassLabel, Dataset, Features, List, Value
 from transformers import AutoModel, BertConfig, BertTokenizer, RobertaConfig, pipeline
 
 from sgm_hf.cli.train import main
 from sgm_hf.data.encoding import special_tokens_around
 from sgm_hf.modeling import SGMForMultiLabelGeneration, SGMTokenizer
+from sgm_hf.programs import members
+from sgm_hf.programs.checks import check_settings, complete_settings
+from sgm_hf.programs.models import build_model, build_tokenizer
 from sgm_hf.programs.options import parse_arguments
 
 sys.path.append(str(Path(__file__).parents[1] / "modeling"))
 from tiny_encoders import VIT  # noqa: E402
 
+CONFIG = Path(__file__).parents[2] / "examples" / "configs" / "reuters21578_bert.json"
 WORDS = "ball goal team bank stock loan the a of".split()
 OPTIONS = ["--decoder_hidden_size", "16", "--dropout", "0", "--disable_tqdm", "true", "--validation_split_size", "4"]
 
@@ -95,6 +100,56 @@ def test_adapters_change_linear_maps_only_and_are_not_seen_afterwards(encoder, d
     assert not any("embeddings" in name for name in moved)
 
 
+SEVERAL = "--num_models 2 --num_train_epochs 1 --eval_strategy no --learning_rate 0.02".split()
+
+
+@pytest.fixture(scope="module", params=["--freeze_encoder true", "--lora_rank 2"], ids=["frozen", "adapters"])
+def averaged(request, encoder, documents, tmp_path_factory):
+    """The options of two models around one encoder, of which not all is trained, and the folder of their average."""
+    options = [*request.param.split(), *SEVERAL]
+    if "--lora_rank" in options:
+        pytest.importorskip("peft")
+    run = tmp_path_factory.mktemp("averaged")
+    train(encoder, documents, run, *options)
+    return options, run
+
+
+def test_models_of_other_seeds_around_one_encoder_are_averaged(averaged, encoder):
+    options, run = averaged
+    model = SGMForMultiLabelGeneration.from_pretrained(run)
+    folders = [sorted((run / "members" / number).glob("checkpoint-*"))[-1] for number in "12"]
+    trained = [SGMForMultiLabelGeneration.from_pretrained(folder) for folder in folders]
+    base = encoder_weights(SGMForMultiLabelGeneration.from_encoder_pretrained(encoder, num_labels=2))
+    for member in trained:
+        moved = [name for name, tensor in encoder_weights(member).items() if not torch.equal(base[name], tensor)]
+        assert bool(moved) == ("--lora_rank" in options) and not any("embeddings" in name for name in moved)
+    inputs = {"input_ids": torch.tensor([[2, 5, 6, 9, 3]]), "labels": torch.tensor([[0, 1, 2]])}
+    one, two = (member(**inputs).logits.softmax(dim=-1) for member in trained)
+    assert not torch.allclose(one, two)
+    torch.testing.assert_close(model(**inputs).logits.softmax(dim=-1), (one + two) / 2, rtol=1e-4, atol=1e-5)
+
+
+def test_several_models_around_one_encoder_go_on_after_an_interruption(
+    averaged, encoder, documents, tmp_path, monkeypatch
+):
+    options, run = averaged
+    build, built = members.build_model, []
+
+    def fail_at_the_second(*arguments):
+        built.append(arguments)
+        if len(built) == 2:
+            raise KeyboardInterrupt
+        return build(*arguments)
+
+    monkeypatch.setattr(members, "build_model", fail_at_the_second)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train(encoder, documents, tmp_path, *options)
+    monkeypatch.setattr(members, "build_model", build)
+    train(encoder, documents, tmp_path, *options, "--resume_from_checkpoint", "true")
+    expected, found = (SGMForMultiLabelGeneration.from_pretrained(folder).state_dict() for folder in (run, tmp_path))
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
 def test_a_configuration_alone_gives_random_weights(encoder, documents, tmp_path):
     train(encoder / "config.json", documents, tmp_path, "--max_steps", "1", "--lexical_branch", "true")
     found = encoder_weights(SGMForMultiLabelGeneration.from_pretrained(tmp_path))
@@ -106,6 +161,20 @@ def test_a_configuration_alone_gives_random_weights(encoder, documents, tmp_path
 def test_the_preset_is_left_out_unless_it_is_named():
     model_args, _, training_args = parse_arguments(["--train_file", "x.csv", "--encoder_name_or_path", "bert"])
     assert (model_args.preset, model_args.word_dropout, training_args.objective) == ("none", None, None)
+
+
+def test_the_shipped_configuration_makes_a_model_around_the_encoder_that_is_given(encoder, documents, tmp_path):
+    options = [str(CONFIG), "--output_dir", str(tmp_path), "--encoder_name_or_path", str(encoder)]
+    model_args, data_args, training_args = parse_arguments(options)
+    complete_settings(model_args, data_args, training_args)
+    check_settings(model_args, data_args, training_args)
+    features = Features({"text": Value("string"), "labels": List(ClassLabel(names=["x", "y"]))})
+    data = Dataset.from_dict({"text": ["a bank"], "labels": [[0]]}, features=features)
+    tokenizer = build_tokenizer(data, data_args, model_args.encoder_name_or_path)
+    model = build_model(data, tokenizer, model_args)
+    assert model.config.encoder == "pretrained" and model.config.label_feedback == "global_embedding"
+    assert tokenizer.model_max_length == 512 == data_args.max_length
+    assert json.loads(CONFIG.read_text())["encoder_name_or_path"] == "bert-base-uncased"
 
 
 def test_the_tokens_around_a_text_are_counted(encoder):
