@@ -5,7 +5,8 @@
 
 A repetition decodes the same documents in every arm. Ours sorts them by length and restores their order; the textbook
 keeps their order. The number of documents that get the same labels from both is also printed, and how much longer the
-arms with a lexical branch take than `ours_fp32`, which has none: `--arms ours_fp32 branch_beside branch_decoder`.
+arms with a lexical branch take than `ours_fp32`, which has none: `--arms ours_fp32 branch_beside
+branch_decoder branch_neighbors`.
 """
 
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from sgm_hf.training.prediction import generate_predictions
 
 ARMS = (
     *("textbook_unpacked", "textbook_packed", "ours_fp32", "ours_tf32", "ours_bf16"),
-    *("limit_fp32", "limit_tf32", "limit_bf16", "branch_beside", "branch_decoder"),
+    *("limit_fp32", "limit_tf32", "limit_bf16", "branch_beside", "branch_decoder", "branch_neighbors"),
 )
 TEXTBOOK_BATCH = 64
 MAX_DOCUMENTS, MAX_TOKENS = 256, 32768
@@ -50,7 +51,13 @@ def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
 
     model = load_model(arguments, **branch.VARIANTS.get(variant, {}))
     if kind == "branch":
-        model.set_lexical_branch(branch.make_fit(texts, model.config).branch())
+        if variant == "neighbors":  # of one vocabulary with the texts
+            stored = harness.make_texts(arguments.size, branch.STORED, arguments.data_dir)
+            texts = stored.select(range(len(texts)))
+        fitted = branch.make_fit(texts, model.config).branch()
+        if variant == "neighbors":
+            branch.give_neighbors(fitted, stored, model.config)
+        model.set_lexical_branch(fitted)
         model.generation_config.update(**branch.GENERATION)
     max_documents = arguments.batch_size or MAX_DOCUMENTS
     max_tokens = MAX_TOKENS * max_documents // MAX_DOCUMENTS

@@ -8,13 +8,19 @@ import torch
 from datasets import Dataset
 
 from sgm_hf import SGMConfig
-from sgm_hf.training.lexical import LexicalFit, LexicalSettings
+from sgm_hf.modeling.lexical_sgm import SGMLexicalBranch
+from sgm_hf.training.lexical import LexicalFit, LexicalSettings, feature_blocks
+from sgm_hf.training.linear import SparseMatrix
+from sgm_hf.training.neighbors import make_store
 
 # Settings of the model by variant of the arms "branch".
 VARIANTS = {
     "beside": {"lexical_branch": True},
     "decoder": {"lexical_branch": True, "lexical_in_decoder": True},
+    "neighbors": {"lexical_branch": True, "lexical_in_decoder": True, "lexical_neighbors": 30},
 }
+# Documents that neighbors are looked for among, about as many as AAPD has for training.
+STORED = 39_000
 # What `SGMTrainer.calibrate` would store.
 GENERATION = {"lexical_weight": 2.0, "hypothesis_temperature": 1.5, "label_calibration": [1.0, 0.1]}
 
@@ -46,3 +52,22 @@ def make_fit(texts: Dataset, config: SGMConfig, max_bigrams: int = 200_000) -> L
         settings=settings,
         data_hash="",
     )
+
+
+def give_neighbors(branch: SGMLexicalBranch, texts: Dataset, config: SGMConfig) -> None:
+    """Has a branch look for neighbors among texts, whose votes count for nothing.
+
+    Args:
+        branch: The branch.
+        texts: Encoded documents.
+        config: Of the model that it is for.
+    """
+    scale, none = torch.ones(config.vocab_size), torch.zeros(0, dtype=torch.int64)
+    matrix = SparseMatrix(feature_blocks(texts, none, scale), config.vocab_size)
+    lengths = torch.tensor([len(labels) for labels in texts["labels"]])
+    starts = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    labels = torch.tensor([label for labels in texts["labels"] for label in labels])
+    store, _ = make_store(
+        matrix, scale, config.vocab_size, starts, labels, config.num_labels, config.lexical_neighbors
+    )
+    branch.neighbors = store

@@ -349,7 +349,7 @@ def _choose_features(
     return bigrams, torch.where(frequencies > 0, scale, 0).float()
 
 
-def _feature_blocks(
+def feature_blocks(
     dataset: Dataset, bigrams: torch.Tensor, scale: torch.Tensor
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]]:
     """Document, place among the features that are used, value, and number of documents: what `SparseMatrix` takes."""
@@ -506,7 +506,7 @@ def fit_lexical_branch(
     row_folds = folds[numbers]
     bigrams, scale = _choose_features(dataset, vocab_size, num_labels, settings)
     labels, num_features = _Labels(dataset, num_labels), int(scale.count_nonzero())
-    matrix = SparseMatrix(_feature_blocks(dataset, bigrams, scale), num_features)
+    matrix = SparseMatrix(feature_blocks(dataset, bigrams, scale), num_features)
     # Of each fold, and last of all documents.
     weights = torch.empty(num_folds + 1, num_features, num_labels)
     biases = torch.empty(num_folds + 1, num_labels)
@@ -615,10 +615,10 @@ def choose_lexical_settings(
             settings = replace(settings, bigram_weight=bigram_weight)
             bigrams, scale = _choose_features(dataset, vocab_size, num_labels, settings)
             num_features = int(scale.count_nonzero())
-            matrix = SparseMatrix(_feature_blocks(dataset, bigrams, scale), num_features)
+            matrix = SparseMatrix(feature_blocks(dataset, bigrams, scale), num_features)
             judge_matrix = matrix
             if validation is not None:
-                judge_matrix = SparseMatrix(_feature_blocks(judge, bigrams, scale), num_features)
+                judge_matrix = SparseMatrix(feature_blocks(judge, bigrams, scale), num_features)
             for cost in costs:
                 histogram = _Histogram()
                 for chosen, fitted in fit_linear(matrix, labels.sides, labels.counts_among(used), used, cost):
