@@ -35,7 +35,7 @@ def test_two_processes_train_and_predict_as_one_process_that_accumulates_two_bat
     assert torch.equal(*two["weights_of_all"])
     assert torch.equal(*two["mixed_precision_weights_of_all"])
     assert two["mixed_precision_weights_of_all"].isfinite().all()
-    for training in ("weights", "rare_label_weights", "self_critical_weights"):
+    for training in ("weights", "rare_label_weights", "encoder_weights", "self_critical_weights"):
         for name, tensor in one[training].items():
             torch.testing.assert_close(two[training][name], tensor, atol=1e-6, rtol=1e-5)
     assert two["best_sequences"] == one["best_sequences"]

@@ -1,10 +1,18 @@
 """A tiny task and tiny models for the tests of this folder."""
 
+import copy
+import sys
+from pathlib import Path
+
 import numpy as np
 import torch
 from datasets import Dataset
 
 from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration
+from sgm_hf.training.lora import add_lora
+
+sys.path.append(str(Path(__file__).parents[1] / "modeling"))
+from tiny_encoders import TEXT_ENCODERS  # noqa: E402
 
 NUM_LABELS = 4
 NUM_WORDS = 30
@@ -48,6 +56,21 @@ def make_model(seed: int = 0, **settings) -> SGMForMultiLabelGeneration:
         "dropout": 0.1,
     }
     return SGMForMultiLabelGeneration(SGMConfig(**(sizes | settings)))
+
+
+def make_pretrained_model(with_adapters: bool = False, seed: int = 0) -> SGMForMultiLabelGeneration:
+    """A model around a tiny BERT without dropout; its adapters, of which the seed is, have an effect."""
+    torch.manual_seed(0)
+    encoder = copy.deepcopy(TEXT_ENCODERS["bert"])
+    sizes = {"decoder_hidden_size": 14, "attention_size": 8, "num_labels": NUM_LABELS, "dropout": 0.0}
+    model = SGMForMultiLabelGeneration(SGMConfig(encoder="pretrained", encoder_config=encoder, **sizes))
+    if with_adapters:
+        add_lora(model, rank=2)
+        torch.manual_seed(seed)
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                torch.nn.init.normal_(parameter, std=0.3)
+    return model
 
 
 def make_decided_model() -> SGMForMultiLabelGeneration:

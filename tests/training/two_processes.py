@@ -2,11 +2,12 @@
 
 import itertools
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from accelerate.utils import gather_object
-from tiny_training import NUM_LABELS, make_decided_model, make_documents, make_model
+from tiny_training import NUM_LABELS, make_decided_model, make_documents, make_model, make_pretrained_model
 
 from sgm_hf.training import SamplingArguments, SelfCriticalTrainer, SGMTrainer, SGMTrainingArguments
 
@@ -109,6 +110,31 @@ def train_for_rare_labels(folder: str, accumulation: int) -> dict[str, torch.Ten
     return trainer.model.state_dict()
 
 
+def train_around_encoders(folder: str, accumulation: int) -> dict[str, torch.Tensor]:
+    """The weights of models around a pre-trained encoder after an epoch: of all, of the decoder, of adapters."""
+    parts = {"all": make_pretrained_model(), "frozen": make_pretrained_model()}
+    parts["frozen"].freeze_encoder()
+    if find_spec("peft") is not None:
+        parts["adapters"] = make_pretrained_model(with_adapters=True)
+    weights = {}
+    for part, model in parts.items():
+        arguments = SGMTrainingArguments(
+            output_dir=f"{folder}/{part}",
+            num_train_epochs=1,
+            per_device_train_batch_size=4,
+            gradient_accumulation_steps=accumulation,
+            optim="sgd",
+            learning_rate=0.1,
+            eval_strategy="no",
+            disable_tqdm=True,
+            use_cpu=True,
+        )
+        trainer = SGMTrainer(model, arguments, make_documents(37))
+        trainer.train()
+        weights |= {f"{part}: {name}": tensor for name, tensor in trainer.model.state_dict().items()}
+    return weights
+
+
 def train_and_predict(folder: str, accumulation: int) -> dict:
     """Train a model for two epochs, and predict with another one."""
     arguments = SGMTrainingArguments(
@@ -132,6 +158,7 @@ def train_and_predict(folder: str, accumulation: int) -> dict:
         "weights_of_all": gathered_weights(trainer),
         "mixed_precision_weights_of_all": train_in_mixed_precision(f"{folder}/mixed_precision"),
         "rare_label_weights": train_for_rare_labels(f"{folder}/rare_labels", accumulation),
+        "encoder_weights": train_around_encoders(f"{folder}/encoders", accumulation),
         "self_critical_weights": train_self_critically(f"{folder}/self_critical", accumulation),
         "best_sequences": output.predictions.best_sequences,
         "label_scores": torch.from_numpy(output.predictions.label_scores),

@@ -1,6 +1,5 @@
 """Run by test_distributed.py in each of two processes: models spread over both (FSDP 2) against whole ones."""
 
-import copy
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -8,19 +7,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from tiny_training import NUM_LABELS, make_documents, make_model
+from tiny_training import NUM_LABELS, make_documents, make_model, make_pretrained_model
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from two_processes import EnumeratingTrainer
 
 from sgm_hf.data.collation import MultiLabelCollator
-from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration
+from sgm_hf.modeling import SGMForMultiLabelGeneration
 from sgm_hf.modeling.adapters_sgm import merged_weights
 from sgm_hf.training import SamplingArguments
-from sgm_hf.training.lora import add_lora, load_adapters, save_adapters
-
-sys.path.append(str(Path(__file__).parents[1] / "modeling"))
-from tiny_encoders import TEXT_ENCODERS  # noqa: E402
+from sgm_hf.training.lora import load_adapters, save_adapters
 
 
 def loss_and_gradients(model: torch.nn.Module, batch: dict[str, torch.Tensor], folder: str, sharded: bool) -> dict:
@@ -36,21 +32,6 @@ def loss_and_gradients(model: torch.nn.Module, batch: dict[str, torch.Tensor], f
     if sharded:
         gradients = {name: gradient.full_tensor() for name, gradient in gradients.items()}
     return {"loss": loss.detach(), **gradients}
-
-
-def make_pretrained_model(with_adapters: bool, seed: int = 0) -> SGMForMultiLabelGeneration:
-    """A model around a tiny BERT; its adapters, of which the seed is, have an effect."""
-    torch.manual_seed(0)
-    encoder = copy.deepcopy(TEXT_ENCODERS["bert"])
-    sizes = {"decoder_hidden_size": 14, "attention_size": 8, "num_labels": NUM_LABELS, "dropout": 0.0}
-    model = SGMForMultiLabelGeneration(SGMConfig(encoder="pretrained", encoder_config=encoder, **sizes))
-    if with_adapters:
-        add_lora(model, rank=2)
-        torch.manual_seed(seed)
-        for name, parameter in model.named_parameters():
-            if "lora_" in name:
-                torch.nn.init.normal_(parameter, std=0.3)
-    return model
 
 
 def spread_over_processes(model: SGMForMultiLabelGeneration) -> SGMForMultiLabelGeneration:
