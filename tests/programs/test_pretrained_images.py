@@ -232,3 +232,16 @@ def test_missing_and_broken_images_and_processors_are_named(encoder, tmp_path):
     AutoModel.from_config(VIT).save_pretrained(bare)
     with pytest.raises(FileNotFoundError, match="reads images, but .*bare has no image processor"):
         start(bare, "--train_file", write_csv(tmp_path, "more.csv", 8, seed=2), *given[2:])
+
+
+def test_models_of_other_seeds_around_one_encoder_of_images_are_averaged(encoder, files, tmp_path):
+    options = ["--train_file", files[0], "--image_column", "photo", "--encoder_name_or_path", encoder, *OPTIONS]
+    several = ["--num_models", "2", "--freeze_encoder", "true", "--num_train_epochs", "1", "--eval_strategy", "no"]
+    train([*options, *several, "--output_dir", str(tmp_path)])
+    model = SGMForMultiLabelGeneration.from_pretrained(tmp_path)
+    folders = [sorted((tmp_path / "members" / number).glob("checkpoint-*"))[-1] for number in "12"]
+    one, two = (SGMForMultiLabelGeneration.from_pretrained(folder) for folder in folders)
+    inputs = {"pixel_values": torch.randn(3, 3, 8, 8), "labels": torch.tensor([[0, 1, 3]] * 3)}
+    expected = (one(**inputs).logits.softmax(dim=-1) + two(**inputs).logits.softmax(dim=-1)) / 2
+    torch.testing.assert_close(model(**inputs).logits.exp(), expected, rtol=1e-4, atol=1e-5)
+    assert pipeline("multi-label-generation", model=str(tmp_path), device="cpu")(squares(1)[0][0]) is not None
