@@ -240,10 +240,11 @@ def label_images(model: str, **options: Any) -> Any:
 
 
 def add_branch(model: Any) -> None:
-    """Give a model a branch of random weights, and the settings that `calibrate` fits."""
+    """Give a model a branch of random weights and neighbors, and the settings that `calibrate` fits."""
     import torch
 
     from sgm_hf.modeling.lexical_sgm import SGMLexicalBranch
+    from sgm_hf.modeling.neighbors_sgm import SGMNeighbors
 
     config = model.config
     branch = SGMLexicalBranch(config.vocab_size, config.num_labels, config.lexical_bigrams)
@@ -251,6 +252,14 @@ def add_branch(model: Any) -> None:
     branch.weight = torch.randn(len(branch.scale), config.num_labels)
     branch.bias = torch.randn(config.num_labels)
     branch.bigrams = torch.randperm(config.vocab_size**2)[: config.lexical_bigrams].sort().values
+    # Three documents, each with every word, and the labels 0 to 2.
+    store = SGMNeighbors(config.vocab_size, config.num_labels, 2, (3, 3 * config.vocab_size, 3))
+    store.starts = torch.arange(config.vocab_size + 1) * 3
+    store.documents = torch.arange(3, dtype=torch.int32).repeat(config.vocab_size)
+    store.values = torch.rand(len(store.documents))
+    store.label_starts, store.labels = torch.arange(4), torch.arange(3, dtype=torch.int32)
+    store.prior, store.weight = torch.tensor([0.3, 0.4, 0.3, 0.0]), torch.tensor(0.5)
+    branch.neighbors = store
     model.set_lexical_branch(branch, "some documents")
     calibrated = {"lexical_weight": 0.7, "hypothesis_temperature": 1.5, "label_calibration": [0.9, -0.2]}
     calibrated["lexical_bias"] = [0.1, -0.2, 0.0, 0.3]
