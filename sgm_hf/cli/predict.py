@@ -4,6 +4,9 @@
   sgm-hf predict runs/my new.csv --top_k 5 --include_text
   sgm-hf predict runs/my new.jsonl.gz --output labelled.csv --num_beams 1
 
+FILE has texts or, for a model that reads images, the paths of images in the
+column --image_column, from its own folder.
+
 A line of the output has id, labels and their scores, in the order of the file;
 what --output ends in, .jsonl, .csv or .tsv, is its format. After an
 interruption or a kill the same command goes on where it was. What the output

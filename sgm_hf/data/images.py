@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Array3D, Dataset, DatasetDict, Features, Image, List, Value, concatenate_datasets
@@ -14,14 +15,8 @@ from datasets.fingerprint import get_temporary_cache_files_directory
 from sgm_hf.data.documents import Source
 from sgm_hf.data.files import read_sources
 from sgm_hf.data.labels import encode_label_sets, label_sets_of
-from sgm_hf.data.layout import Layout
+from sgm_hf.data.layout import ImageLayout
 from sgm_hf.modeling.inputs_sgm import pixel_values_of
-
-
-class ImageLayout(Layout):
-    """A layout whose texts are the paths of images."""
-
-    text_option = "--image_column"
 
 
 def load_images(
@@ -165,6 +160,25 @@ def encode_images(
     return encoded.with_format("numpy", columns=["pixel_values"], output_all_columns=True)
 
 
+def read_pixels(image: Any, image_processor: Any, name: str) -> np.ndarray:
+    """The pixel values of one image, (channels, height, width) float32.
+
+    Args:
+        image: As `datasets.Image` stores it, or as the pipeline takes it.
+        image_processor: The model's image processor.
+        name: What errors call it.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
+    try:
+        opened = Image().decode_example(image) if isinstance(image, dict) else image
+        return pixel_values_of([opened], image_processor)[0]
+    except Exception as error:  # of whatever kind: a broken file can raise SyntaxError
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{name} cannot be read: {reason}; replace or remove it.") from error
+
+
 def _temporary_file() -> str:
     """A file that `datasets` removes at the end of the process."""
     return os.path.join(get_temporary_cache_files_directory(), f"images-{uuid.uuid4().hex}.arrow")
@@ -176,13 +190,6 @@ def _encode_batch(
     """Encode one batch of `datasets.map`."""
     pixel_values = []
     for row, image in zip(indices, batch["image"], strict=True):
-        try:
-            opened = Image().decode_example(image) if isinstance(image, dict) else image
-            pixel_values.append(pixel_values_of([opened], image_processor)[0])
-        except Exception as error:  # of whatever kind: a broken file can raise SyntaxError
-            path = f" ({image['path']})" if isinstance(image, dict) and image.get("path") else ""
-            raise ValueError(
-                f"the image of document {names[row]}{path} cannot be read: {' '.join(str(error).split())[:200]}; "
-                "replace or remove it."
-            ) from error
+        path = f" ({image['path']})" if isinstance(image, dict) and image.get("path") else ""
+        pixel_values.append(read_pixels(image, image_processor, f"the image of document {names[row]}{path}"))
     return {"pixel_values": pixel_values, "length": [1] * len(indices), "index": indices}

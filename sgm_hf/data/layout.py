@@ -99,6 +99,12 @@ class Layout:
         return {name for part in given for name in [part, *_parts(part)] if isinstance(name, str)}
 
 
+class ImageLayout(Layout):
+    """A layout whose texts are the paths of images."""
+
+    text_option = "--image_column"
+
+
 def _parts(given: str | Sequence[str]) -> list[str]:
     """The names in a string with commas between them, or in a sequence."""
     return [name.strip() for name in given.split(",")] if isinstance(given, str) else list(given)

@@ -254,7 +254,11 @@ def warn_of_idle_options(
     has_sentence_ends = model_args.encoder == "hierarchical" and model_args.sentence_end_ids is not None
     of_units, of_sentences = "without --encoder semantic_units", "without --encoder hierarchical"
     groups = (
-        (is_corpus, (*FILE_OPTIONS, "dataset_revision"), "with a named corpus, which has a format of its own"),
+        (
+            is_corpus,
+            (*FILE_OPTIONS, "image_column", "dataset_revision"),
+            "with a named corpus, which has a format of its own",
+        ),
         (is_named and not is_corpus, ("delimiter", "encoding"), "with --dataset_name, which `datasets` reads"),
         (not is_named, ("dataset_config", "dataset_revision", "data_dir"), "without --dataset_name"),
         (data_args.labels_columns is not None, ("labels_column", "label_separator"), "with --labels_columns"),

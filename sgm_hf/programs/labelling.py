@@ -25,9 +25,10 @@ from sgm_hf.data.batching import cut_batches
 from sgm_hf.data.collation import MultiLabelCollator
 from sgm_hf.data.documents import Document, iterate_documents
 from sgm_hf.data.encoding import TextEncoder
+from sgm_hf.data.images import read_pixels
 from sgm_hf.modeling.label_sets_sgm import label_sets_from_sequences
 from sgm_hf.programs.labelling_options import LabellingOptions
-from sgm_hf.programs.models import load_checkpoint
+from sgm_hf.programs.models import load_checkpoint, reads_images
 from sgm_hf.programs.resumable import Progress, ResumableFile, alone_with, begin, new_digest
 from sgm_hf.training.fingerprint import DESCRIPTIVE, describe_vocabulary
 from sgm_hf.training.machine import autocast, choose_precision
@@ -90,7 +91,8 @@ def label_file(model: str | Path, file: str | Path, output: str | Path | None = 
 
     Args:
         model: A checkpoint folder, or the name of a model on the Hub.
-        file: Documents in a format of `load_files`; labels in it are not read.
+        file: Documents in a format of `load_files`; labels in it are not read. For a model that reads images, the
+            paths of images, relative to the file's folder.
         output: A file that ends in `.jsonl`, `.csv` or `.tsv`; default `FILE.predictions.jsonl` next to the file,
             without the file's extension.
         **options: Fields of `LabellingOptions`.
@@ -110,8 +112,9 @@ def label_file(model: str | Path, file: str | Path, output: str | Path | None = 
     """
     given = LabellingOptions(**options)
     path = checked_output(file, default_output(file) if output is None else output)
-    read_documents(file, given)  # what is wrong with the file as a whole is told before the model is loaded
-    labeller = Labeller(str(model), given)
+    folder = Path(file).parent if reads_images(str(model)) else None  # of the images
+    read_documents(file, given, folder)  # what is wrong with the file as a whole is told before the model is loaded
+    labeller = Labeller(str(model), given) if folder is None else ImageLabeller(str(model), given, folder)
     separator = given.layout().label_separator
     check_separator(path, labeller.names, separator)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,19 +122,19 @@ def label_file(model: str | Path, file: str | Path, output: str | Path | None = 
         progress = begin(path, labeller.described() | described_output(path, given), given.overwrite)
         done, start = progress.documents, time.monotonic()
         logger.info("counting the documents of %s", file)
-        total, input_hash, fault = survey(read_documents(file, given), progress, path)
+        total, input_hash, fault = survey(read_documents(file, given, folder), progress, path, folder)
         if done:
             logger.info("%s has %s of the %s documents already", path, f"{done:,}", f"{total:,}")
         if fault is not None:
             logger.warning("%s (the %s documents before are labelled first)", fault, f"{total:,}")
         if done < total or fault is not None:
-            documents = islice(read_documents(file, given), done, None)
+            documents = islice(read_documents(file, given, folder), done, None)
             with ResumableFile(path, progress) as opened, shown_progress(total, "Labelling", done) as bar:
                 for window in windows(documents):
                     labelled, counts = labeller.label([document.text for document in window], bar.update)
                     records = make_records(window, labelled, labeller.names, given.include_text)
                     lines = written(path, records, separator, with_header=progress.size == 0)
-                    update_hash(input_hash, window)
+                    update_hash(input_hash, window, folder)
                     opened.append(lines, len(window), input_hash.hexdigest(), **counts)
     for name, what in TOLD.items():
         if progress.counts.get(name):
@@ -143,13 +146,26 @@ def label_file(model: str | Path, file: str | Path, output: str | Path | None = 
 # ---- documents ----
 
 
-def read_documents(file: str | Path, options: LabellingOptions) -> Iterator[Document]:
-    """The documents of the input, without their labels."""
-    return iterate_documents(file, options.layout(), labels="ignored")
+def read_documents(file: str | Path, options: LabellingOptions, folder: Path | None = None) -> Iterator[Document]:
+    """The documents of the input, without their labels; images in a folder have their paths for a text."""
+    documents = iterate_documents(file, options.layout(images=folder is not None), labels="ignored")
+    return documents if folder is None else existing_images(documents, folder)
+
+
+def existing_images(documents: Iterable[Document], folder: Path) -> Iterator[Document]:
+    """Pass documents on whose texts are the paths of images from a folder.
+
+    Raises:
+        ValueError: If there is no such file.
+    """
+    for document in documents:
+        if not (folder / document.text).is_file():
+            raise ValueError(f"{document.place}: there is no image {document.text!r} in {folder}; correct its path.")
+        yield document
 
 
 def survey(
-    documents: Iterable[Document], progress: Progress, output: Path
+    documents: Iterable[Document], progress: Progress, output: Path, folder: Path | None = None
 ) -> tuple[int, hashlib.blake2b, ValueError | None]:
     """Read the input through, and compare what is labelled already with what was labelled.
 
@@ -157,6 +173,7 @@ def survey(
         documents: All documents of the input.
         progress: How far its output is.
         output: The output, for the error.
+        folder: Of the images, if the documents are such.
 
     Returns:
         The number of documents, the hash of those labelled already, and the fault that ends the file before its time.
@@ -168,7 +185,7 @@ def survey(
     try:
         for total, document in enumerate(documents, start=1):
             if total <= progress.documents:
-                update_hash(digest, [document])
+                update_hash(digest, [document], folder)
     except ValueError as error:
         fault = error
     if fault is not None and total < progress.documents:
@@ -181,11 +198,14 @@ def survey(
     return total, digest, fault
 
 
-def update_hash(digest: hashlib.blake2b, documents: Iterable[Document]) -> None:
-    """Add the ids and texts of documents to a hash."""
+def update_hash(digest: hashlib.blake2b, documents: Iterable[Document], folder: Path | None = None) -> None:
+    """Add the ids and texts of documents to a hash; of images in a folder the files, too."""
     for document in documents:
         # The lengths keep apart what ends in an id and what begins a text.
         digest.update(f"{len(document.id)} {len(document.text)} {document.id}{document.text}".encode())
+        if folder is not None:
+            content = (folder / document.text).read_bytes()
+            digest.update(f"{len(content)} ".encode() + content)
 
 
 def windows(documents: Iterable[Document]) -> Iterator[list[Document]]:
@@ -234,9 +254,17 @@ class Labeller:
         self.precision = choose_precision(options.precision, self.model.device.type)
         config = self.model.config
         self.names = [config.id2label[label] for label in range(config.num_labels)]
+        self.generate([self.first_example()])  # refuses arguments that cannot be before anything is read
+
+    def first_example(self) -> dict[str, Any]:
+        """Make ready to read documents; returns a short one."""
         self.encoder = TextEncoder(self.tokenizer)
-        self.collate = MultiLabelCollator(config.pad_token_id, config.num_labels)
-        self.generate([self.encode(["a"])[0][0]])  # refuses arguments that cannot be before anything is read
+        self.collate = MultiLabelCollator(self.model.config.pad_token_id, self.model.config.num_labels)
+        return self.encode(["a"])[0][0]
+
+    def described_reader(self) -> Any:
+        """What the inputs depend on beside the documents."""
+        return describe_vocabulary(self.tokenizer), self.tokenizer.model_max_length
 
     def described(self) -> dict[str, Any]:
         """All of the model that its labels depend on, as plain values by name."""
@@ -245,13 +273,13 @@ class Labeller:
             digest.update(name.encode())
             digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
         fields_of_config = {n: v for n, v in self.model.config.to_dict().items() if n not in DESCRIPTIVE}
-        words = (describe_vocabulary(self.tokenizer), self.tokenizer.model_max_length)
-        digest.update(json.dumps([self.names, fields_of_config, words], sort_keys=True, default=str).encode())
+        described = [self.names, fields_of_config, self.described_reader()]
+        digest.update(json.dumps(described, sort_keys=True, default=str).encode())
         generation = {**self.model.generation_config.to_dict(), **self.generation}
         kept = {n: v for n, v in generation.items() if n not in DESCRIPTIVE and v is not None}
         return {"model": digest.hexdigest(), "precision": self.precision, **kept}
 
-    def encode(self, texts: Sequence[str]) -> tuple[list[dict[str, list[int]]], list[int], int]:
+    def encode(self, texts: Sequence[str]) -> tuple[list[dict[str, Any]], list[int], int]:
         """The words of each text, their number (0 where there is none), and how many texts have unknown ones only."""
         around, unknown = self.tokenizer.num_special_tokens_to_add(), self.tokenizer.unk_token_id  # [CLS], [SEP]
         columns = {name: [np.asarray(row).tolist() for row in rows] for name, rows in self.encoder(texts).items()}
@@ -288,9 +316,13 @@ class Labeller:
             report(without_words)
         return labelled, {"without_words": without_words, "unknown_words_only": unknown_only}
 
-    def generate(self, encoded: Sequence[dict[str, list[int]]]) -> list[Labelled]:
+    def inputs(self, encoded: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """The model's inputs of a batch."""
+        return self.collate.pad_texts(encoded)
+
+    def generate(self, encoded: Sequence[dict[str, Any]]) -> list[Labelled]:
         """The labels of a batch of texts that have words."""
-        inputs = {name: tensor.to(self.model.device) for name, tensor in self.collate.pad_texts(encoded).items()}
+        inputs = {name: tensor.to(self.model.device) for name, tensor in self.inputs(encoded).items()}
         with autocast(self.model.device, self.precision == "bf16"):
             output = self.model.generate(
                 **inputs, return_dict_in_generate=True, output_label_scores=True, **self.generation
@@ -307,6 +339,43 @@ class Labeller:
             if self.options.top_k is not None:
                 labelled[-1].top_labels, labelled[-1].top_scores = top, scores[row, top].tolist()
         return labelled
+
+
+class ImageLabeller(Labeller):
+    """A model that reads images, ready to label those at some paths; a batch of them is opened at a time.
+
+    Args:
+        name: As of `Labeller`.
+        options: As of `Labeller`.
+        folder: What the paths begin at.
+    """
+
+    def __init__(self, name: str, options: LabellingOptions, folder: Path):
+        self.folder = folder
+        super().__init__(name, options)
+
+    def first_example(self) -> dict[str, Any]:
+        """A small black image."""
+        self.collate = MultiLabelCollator(None, self.model.config.num_labels)
+        return {"image": np.zeros((8, 8, 3), dtype=np.uint8)}
+
+    def described_reader(self) -> Any:
+        """The settings of the image processor."""
+        return self.tokenizer.to_dict()
+
+    def encode(self, texts: Sequence[str]) -> tuple[list[dict[str, Any]], list[int], int]:
+        """The paths of images; all count alike."""
+        return [{"image": self.folder / path} for path in texts], [1] * len(texts), 0
+
+    def inputs(self, encoded: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """The pixel values of a batch.
+
+        Raises:
+            ValueError: If an image cannot be read.
+        """
+        images = (image["image"] for image in encoded)
+        pixel_values = [read_pixels(image, self.tokenizer, f"the image {image}") for image in images]
+        return self.collate.pad_texts([{"pixel_values": values} for values in pixel_values])
 
 
 # ---- output ----

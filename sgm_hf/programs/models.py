@@ -73,7 +73,8 @@ def reads_images(name: str | None) -> bool:
     except (OSError, ValueError):
         return False  # what loads the model says what is wrong with it
     config = config.encoder_config if isinstance(config, SGMConfig) else config
-    return type(config) in MODEL_MAPPING and MODEL_MAPPING[type(config)].main_input_name == "pixel_values"
+    classes = MODEL_MAPPING.get(type(config), None)  # some configurations have several
+    return getattr(classes[0] if isinstance(classes, tuple) else classes, "main_input_name", None) == "pixel_values"
 
 
 def load_checkpoint(name: str) -> tuple[SGMForMultiLabelGeneration, Reader]:

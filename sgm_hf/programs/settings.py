@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Literal, Optional, get_args, get_origin
 
 from sgm_hf.data.labels import UNKNOWN_LABELS
-from sgm_hf.data.layout import Layout
+from sgm_hf.data.layout import ImageLayout, Layout
 from sgm_hf.datasets_scripts import CORPORA
 from sgm_hf.modeling import SGMConfig
 from sgm_hf.modeling.label_sets_sgm import FORMER_SET_DECODINGS, SET_DECODINGS
@@ -149,7 +149,7 @@ class ModelArguments(GenerationOptions, ConfigOptions):
 
 @dataclass
 class FileArguments:
-    """How documents are written in files and data sets: the fields of `Layout`."""
+    """How documents are written in files and data sets: the fields of `Layout`, and the column of images."""
 
     text_column: str = option("Column of the text; title,abstract joins the texts of both.", "text")
     labels_column: str = option("Column of the labels: names in one cell, or a list.", "labels")
@@ -165,14 +165,18 @@ class FileArguments:
     )
     text_separator: str = option("What joins the texts of several columns; default an end of line.", "\n")
     encoding: str = option("Encoding of text files, e.g. cp1252.", "utf-8")
+    image_column: str = option(
+        "Column of the images, or of their paths from the file's folder, where the model reads images.", "image"
+    )
 
-    def layout(self) -> Layout:
-        """The layout that the options describe.
+    def layout(self, images: bool = False) -> Layout:
+        """The layout that the options describe, of texts or of paths of images.
 
         Raises:
             ValueError: If it cannot be.
         """
-        return Layout(**{name: getattr(self, name) for name in FILE_OPTIONS})
+        given = {name: getattr(self, name) for name in FILE_OPTIONS}
+        return ImageLayout(**given | {"text_column": self.image_column}) if images else Layout(**given)
 
 
 @dataclass
@@ -216,9 +220,6 @@ class DataArguments(FileArguments):
         "and generates a label only after its ancestors; F1 is reported with ancestors, too. No default."
     )
     add_ancestors: bool = option("Whether training documents get the ancestors that their labels lack.", False)
-    image_column: str = option(
-        "Column of the images, or of their paths from the file's folder, where the encoder reads images.", "image"
-    )
     max_train_words: int | None = option(
         "Leave out training documents of more words, as white space separates them, before any split. Default: none; "
         "longer texts are cut at --max_length."

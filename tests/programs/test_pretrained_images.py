@@ -7,13 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset, DatasetDict
+from datasets import Image as ImageFeature
 from PIL import Image
 from transformers import AutoModel, BertConfig, BertTokenizer, ViTImageProcessorPil, pipeline
 
 from sgm_hf import SGMForMultiLabelGeneration
 from sgm_hf.cli.evaluate import main as evaluate
+from sgm_hf.cli.finetune import main as finetune
 from sgm_hf.cli.train import main as train
 from sgm_hf.datasets_scripts.coco import CATEGORIES
+from sgm_hf.programs import label_file
+from sgm_hf.programs.app.predictor import load_predictor
 
 sys.path.append(str(Path(__file__).parents[1] / "modeling"))
 from tiny_encoders import VIT  # noqa: E402
@@ -92,26 +97,30 @@ def test_a_csv_file_of_paths_is_trained_on_and_predicted(run, files):
     assert "cut after" not in card and "A text." not in card
 
 
+def test_a_trained_model_goes_on_with_rewards(run, files, tmp_path):
+    options = ["--train_file", files[0], "--image_column", "photo", "--output_dir", str(tmp_path), "--max_steps", "2"]
+    after = finetune([*options, "--model_name_or_path", str(run[0]), "--disable_tqdm", "true", "--num_beams", "2"])
+    assert after["validation"]["micro_f1"] > 0.9
+
+
 def test_a_trained_model_is_evaluated_on_other_files_and_forms_of_them(run, files, tmp_path):
     folder, metrics = run
     options = ["--image_column", "photo", "--output_dir", str(tmp_path / "out"), "--disable_tqdm", "true"]
     assert (
         evaluate([str(folder), "--test_file", files[1], *options])["test"]["micro_f1"] == metrics["test"]["micro_f1"]
     )
-    from datasets import Dataset
-    from datasets import Image as ImageFeature
-
     rows = [line.split(",") for line in Path(files[1]).read_text().splitlines()[1:]]
     paths = [str(Path(files[1]).parent / path) for path, _ in rows]
     labels = [[name for name in given.split("|") if name] for _, given in rows]
     table = Dataset.from_dict({"photo": paths, "labels": labels}).cast_column("photo", ImageFeature())
     table.to_parquet(tmp_path / "test.parquet")  # with the bytes of the images
-    table.cast_column("photo", ImageFeature(decode=False)).to_pandas().photo.map(lambda cell: cell["path"])
     (tmp_path / "test.jsonl").write_text(
         "".join(json.dumps({"photo": path, "labels": names}) + "\n" for path, names in zip(paths, labels, strict=True))
     )
-    for name in ("test.parquet", "test.jsonl"):
-        found = evaluate([str(folder), "--test_file", str(tmp_path / name), *options[:-2], "--disable_tqdm", "true"])
+    DatasetDict(test=table).save_to_disk(tmp_path / "saved")
+    forms = {"test.parquet": "--test_file", "test.jsonl": "--test_file", "saved": "--dataset_name"}
+    for name, option in forms.items():
+        found = evaluate([str(folder), option, str(tmp_path / name), *options])
         assert found["test"]["micro_f1"] == metrics["test"]["micro_f1"]
 
 
@@ -245,3 +254,48 @@ def test_models_of_other_seeds_around_one_encoder_of_images_are_averaged(encoder
     expected = (one(**inputs).logits.softmax(dim=-1) + two(**inputs).logits.softmax(dim=-1)) / 2
     torch.testing.assert_close(model(**inputs).logits.exp(), expected, rtol=1e-4, atol=1e-5)
     assert pipeline("multi-label-generation", model=str(tmp_path), device="cpu")(squares(1)[0][0]) is not None
+
+
+def test_a_file_of_paths_is_labelled_as_by_the_pipeline_and_goes_on(run, files, tmp_path):
+    folder, _ = run
+    file = write_csv(tmp_path, "new.csv", 20, seed=3)
+    output = tmp_path / "out.jsonl"
+    options = {"image_column": "photo", "top_k": 2, "include_text": True, "num_beams": 2}
+    done = label_file(folder, file, output, **options)
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    assert (done.documents, done.without_words, done.unknown_words_only) == (20, 0, 0)
+    classifier = pipeline("multi-label-generation", model=str(folder), device="cpu", num_beams=2)
+    found = classifier([picture for picture, _ in squares(20, seed=3)])
+    assert [line["labels"] for line in lines] == [[entry["label"] for entry in labels] for labels in found]
+    scores = [
+        [score for line in lines for score in line["scores"]],
+        [entry["score"] for row in found for entry in row],
+    ]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+    assert (
+        lines[0]["id"] == "new.csv:2" and lines[0]["text"] == "pictures/3-0.png" and len(lines[0]["top_labels"]) == 2
+    )
+    assert label_file(folder, file, output, **options).labelled_now == 0
+    (tmp_path / "more.csv").write_text((tmp_path / "new.csv").read_text() + "pictures/3-0.png,red\n")
+    assert label_file(folder, tmp_path / "more.csv", output, **options, overwrite=True).documents == 21
+    squares(1, seed=9)[0][0].resize((3, 3)).save(tmp_path / "pictures" / "3-4.png")  # another image of the same name
+    with pytest.raises(FileExistsError, match="are not the first ones of the file as it is now"):
+        label_file(folder, tmp_path / "more.csv", output, **options)
+
+
+def test_images_that_cannot_be_labelled_are_named(run, tmp_path):
+    folder, _ = run
+    file = write_csv(tmp_path, "new.csv", 6, seed=4)
+    with pytest.raises(ValueError, match="no column 'image'.*--image_column"):
+        label_file(folder, file)
+    broken = tmp_path / "pictures" / "4-3.png"
+    broken.write_bytes(broken.read_bytes()[:50])
+    with pytest.raises(ValueError, match="the image .*4-3.png cannot be read"):
+        label_file(folder, file, image_column="photo")
+    broken.unlink()
+    with pytest.raises(ValueError, match=r"new.csv, line 5: there is no image 'pictures/4-3.png'"):
+        label_file(folder, file, image_column="photo")
+    lines = (tmp_path / "new.predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ["new.csv:2", "new.csv:3", "new.csv:4"]
+    with pytest.raises(ValueError, match="reads images, but the page takes texts"):
+        load_predictor(str(folder))

@@ -89,9 +89,12 @@ def load_predictor(model: str) -> Predictor:
 
     Raises:
         FileNotFoundError: If there is no such model.
+        ValueError: If it reads images.
     """
     transformers_logging.disable_progress_bar()
     loaded, tokenizer = load_checkpoint(model)
+    if loaded.encoder.main_input_name != "input_ids":
+        raise ValueError(f"{model} reads images, but the page takes texts; label images with sgm-hf predict.")
     device = 0 if torch.cuda.is_available() else "cpu"
     return Predictor(pipeline("multi-label-generation", model=loaded, tokenizer=tokenizer, device=device))
 
