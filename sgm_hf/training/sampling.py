@@ -222,7 +222,8 @@ class SamplingTrainer(SGMTrainer):
             source: dict[str, Any] = texts  # all that FSDP can use: only the whole model has its weights
             if not self.is_fsdp_enabled:
                 encoded = self.model.encode(**texts) if encoder_outputs is None else encoder_outputs
-                source = {"encoder_outputs": encoded, "attention_mask": texts["attention_mask"]}
+                mask = {name: tensor for name, tensor in texts.items() if name == "attention_mask"}  # images have none
+                source = {"encoder_outputs": encoded, **mask}
             settings = {"do_sample": True, "top_k": 0, "top_p": 1.0, "temperature": self.args.temperature}
             # From the model's own distribution, which is what is scored: a constraint or filter of the generation
             # config would shift the gradient.
