@@ -132,6 +132,7 @@ class ScoreSettings(NamedTuple):
     hypothesis_temperature: float = 1.0
     label_calibration: Sequence[float] | Sequence[Sequence[float]] = ()
     lexical_bias: Sequence[float] = ()
+    lexical_share: float = 0.5
 
 
 def default_generation_config(config: SGMConfig) -> GenerationConfig:
@@ -258,6 +259,7 @@ class SGMGenerationMixin(SearchHooks):
         hypothesis_temperature: float | None = None,
         label_calibration: Sequence[float] | Sequence[Sequence[float]] | None = None,
         lexical_bias: Sequence[float] | None = None,
+        lexical_share: float | None = None,
         output_label_scores: bool | None = None,
         **kwargs: Any,
     ) -> SGMGenerateOutput | SGMGenerateBeamOutput | torch.Tensor:
@@ -298,13 +300,15 @@ class SGMGenerationMixin(SearchHooks):
             label_calibration: Makes calibrated probabilities of the scores of a model with a lexical branch; see
                 [`combined_scores`].
             lexical_bias: Added to the branch's log-odds of each label where these join the beams, (L); for labels that
-                are more or less frequent than in training. `SGMTrainer.calibrate` fits all four.
+                are more or less frequent than in training.
+            lexical_share: Share of the branch's probability in a label's score, above 0; 0.5 by default.
+                `SGMTrainer.calibrate` fits all five.
             output_label_scores: Whether to return `label_scores` and `hypotheses` (needs
                 `return_dict_in_generate=True`). In beam search a label's share is the summed probability of the kept
                 hypotheses with the label over that of all kept; in sampling, the share of the `num_return_sequences`
                 samples with it; in greedy search, 0 or 1. That share is the score, or, in a model with a lexical
-                branch, half of it plus half the branch's probability: then 0 and 1 are for labels that the constraints
-                exclude or require.
+                branch, its mean with the branch's probability (`lexical_share`): then 0 and 1 are for labels that the
+                constraints exclude or require.
 
         Returns:
             [`SGMGenerateBeamOutput`] or [`SGMGenerateOutput`] with `return_dict_in_generate=True`, else (B *
@@ -328,7 +332,8 @@ class SGMGenerationMixin(SearchHooks):
             "output_label_scores": output_label_scores,
         }
         options = {name: getattr(config, name, None) if value is None else value for name, value in options.items()}
-        scoring = self._score_settings(config, lexical_weight, hypothesis_temperature, label_calibration, lexical_bias)
+        given = (lexical_weight, hypothesis_temperature, label_calibration, lexical_bias, lexical_share)
+        scoring = self._score_settings(config, *given)
         set_decoding = checked_set_decoding(options.pop("set_decoding"))
         num_returned = _num_returned(config, set_decoding)
         if label_threshold is not None and set_decoding != "threshold":
@@ -477,11 +482,12 @@ class SGMGenerationMixin(SearchHooks):
             value = getattr(config, name, None) if value is None else value
             if value is not None:
                 settings = settings._replace(**{name: value})
-        if self.lexical is None and (settings.lexical_weight or settings.label_calibration or settings.lexical_bias):
+        asked = settings.lexical_weight or settings.label_calibration or settings.lexical_bias
+        if self.lexical is None and (asked or settings.lexical_share != ScoreSettings().lexical_share):
             raise ValueError(
-                f"lexical_weight is {settings.lexical_weight}, label_calibration {settings.label_calibration} and "
-                f"lexical_bias {settings.lexical_bias!r:.80}, but the model has no lexical branch "
-                "(config.lexical_branch); leave them out."
+                f"lexical_weight is {settings.lexical_weight}, label_calibration {settings.label_calibration}, "
+                f"lexical_bias {settings.lexical_bias!r:.80} and lexical_share {settings.lexical_share}, but the "
+                "model has no lexical branch (config.lexical_branch); leave them out."
             )
         if len(settings.lexical_bias) not in (0, self.config.num_labels):
             raise ValueError(
@@ -551,7 +557,7 @@ class SGMGenerationMixin(SearchHooks):
                 log_probs = log_probs.gather(1, order)  # (B, K)
         scores = label_scores_from_hypotheses(hypotheses, log_probs, num_labels)  # (B, L)
         if log_odds is not None:
-            scores = combined_scores(scores, log_odds, scoring.label_calibration)  # (B, L)
+            scores = combined_scores(scores, log_odds, scoring.label_calibration, scoring.lexical_share)  # (B, L)
             scores = constraints.decide(scores)  # (B, L)
         output.hypotheses, output.hypothesis_log_probs = hypotheses, log_probs
         output.label_scores, output.lexical_logits = scores, lexical_logits

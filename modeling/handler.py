@@ -20,7 +20,7 @@ PARAMETERS = (
     *("top_k", "return_attention"),
     *("num_beams", "set_decoding", "label_threshold", "min_labels", "max_labels"),
     *("allowed_labels", "forbidden_labels", "required_labels", "label_hierarchy"),
-    *("lexical_weight", "hypothesis_temperature", "label_calibration", "lexical_bias"),
+    *("lexical_weight", "hypothesis_temperature", "label_calibration", "lexical_bias", "lexical_share"),
 )
 MAX_BEAMS = 64
 

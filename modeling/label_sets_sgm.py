@@ -263,6 +263,7 @@ def combined_scores(
     marginals: torch.Tensor,
     lexical_logits: torch.Tensor,
     calibration: Sequence[Any] = (),
+    lexical_share: float = 0.5,
 ) -> torch.Tensor:
     """The probability of each label from two sources: the hypotheses, which know sets, and the words, which know all.
 
@@ -272,15 +273,20 @@ def combined_scores(
         calibration: Empty for the mean of both probabilities; (slope, intercept) of the log-odds of the mean (Platt
             1999); (a, b, c) for sigmoid(a * log-odds of the marginal + b * lexical log-odds + c), the marginal clipped
             to [.001, .999]; or the points of a curve from the mean to probabilities ([`interpolated_scores`]).
+        lexical_share: Weight of the words' probability in the mean, from 0 to 1; above 0, since the other is often 0.
 
     Returns:
         (B, L): Above 0 and below 1, float32 or wider, and never falling when a source rises.
 
     Raises:
-        ValueError: If the calibration has another length, a negative slope, or a number that is not finite.
+        ValueError: If the calibration has another length, a negative slope, or a number that is not finite, or the
+            share is none.
     """
+    if not 0 < lexical_share <= 1:
+        raise ValueError(f"lexical_share is {lexical_share}; give a number above 0 and at most 1.")
     if len(calibration) and isinstance(calibration[0], Sequence):
-        return interpolated_scores(combined_scores(marginals, lexical_logits), calibration)  # (B, L)
+        mean = combined_scores(marginals, lexical_logits, lexical_share=lexical_share)  # (B, L)
+        return interpolated_scores(mean, calibration)  # (B, L)
     dtype = torch.promote_types(torch.promote_types(marginals.dtype, lexical_logits.dtype), torch.float32)
     # Rounding moves a ratio of sums past 1. Within these bounds no probability is 0, even where denormals are flushed.
     marginals = marginals.to(dtype).clamp(0, 1)  # (B, L)
@@ -295,7 +301,8 @@ def combined_scores(
     if len(values) == 3:
         clipped = marginals.clamp(MARGINAL_CLIP, 1 - MARGINAL_CLIP).logit()  # (B, L)
         return _free_probs(values[0] * clipped + values[1] * log_odds + values[2])  # (B, L)
-    mean = (0.5 * marginals + 0.5 * log_odds.sigmoid()).clamp(max=_below_one(dtype))  # (B, L)
+    mean = (1 - lexical_share) * marginals + lexical_share * log_odds.sigmoid()  # (B, L)
+    mean = mean.clamp(max=_below_one(dtype))  # (B, L)
     return _free_probs(values[0] * mean.logit() + values[1]) if values else mean  # (B, L)
 
 

@@ -38,6 +38,8 @@ DECISIONS = {
     "hamming": ("threshold", "nll"),
     "expected_f1": ("expected_f1", "nll"),
 }
+# Of the branch's probability in a label's score.
+SHARES = (0.5, 0.3, 0.7, 0.9)
 # Documents whose scores are combined at a time, and out-of-fold scores that are looked at: 200 MB.
 BLOCK, MOST_SCORES = 4096, 50_000_000
 
@@ -62,11 +64,12 @@ class CalibratingTrainer(Trainer):
         """Fit what serves an objective, and store it in the model's generation config.
 
         In a model with a lexical branch these are the weights of its log-odds and the temperature beside the beams
-        (`lexical_weight`, `hypothesis_temperature`), by a search over a grid, and a rising curve that makes
-        calibrated probabilities of the scores (`label_calibration`, Zadrozny and Elkan 2002; of few documents Platt's
-        two numbers). For micro-F1 and macro-F1 these are also thresholds: one for all labels, one for each drawn to
-        that, or one shifted by what the out-of-fold scores of the branch say of the label; or, in a model with a
-        branch, the sets of highest expected F1: what is best in cross-validation.
+        (`lexical_weight`, `hypothesis_temperature`) and the share of its probabilities in the scores
+        (`lexical_share`), by searches over grids, and a rising curve that makes calibrated probabilities of the scores
+        (`label_calibration`, Zadrozny and Elkan 2002; of few documents Platt's two numbers). For micro-F1 and macro-F1
+        these are also thresholds: one for all labels, one for each drawn to that, or one shifted by what the
+        out-of-fold scores of the branch say of the label; or, in a model with a branch, the sets of highest expected
+        F1: what is best in cross-validation.
 
         Args:
             dataset: Encoded documents that are not trained on; default `threshold_dataset`, else those of evaluation,
@@ -218,8 +221,18 @@ def fit_score_settings(found: LabelHypotheses, references: np.ndarray, criterion
         "lexical_weight": weights.lexical_weight,
         "hypothesis_temperature": weights.temperature,
     }
+    losses = {share: share_loss(found, references, ScoreSettings(**fitted, lexical_share=share)) for share in SHARES}
+    fitted["lexical_share"] = min(losses, key=losses.__getitem__)
     scores = np.concatenate(list(score_blocks(found, ScoreSettings(**fitted))))  # (N, L)
     return fitted | {"label_calibration": fit_curve(scores, references).values}
+
+
+def share_loss(found: LabelHypotheses, references: np.ndarray, settings: ScoreSettings) -> float:
+    """The mean negative log-likelihood of the labels under the scores of some settings."""
+    scores = np.concatenate(list(score_blocks(found, settings)))  # (N, L)
+    chances = np.where(references, scores, 1 - scores)  # (N, L)
+    # As of the curve that is fitted next, a score is never surer than this.
+    return float(-np.log(chances.clip(min=1e-6)).mean())
 
 
 def score_blocks(found: LabelHypotheses, settings: ScoreSettings) -> Iterator[np.ndarray]:
@@ -234,4 +247,4 @@ def score_blocks(found: LabelHypotheses, settings: ScoreSettings) -> Iterator[np
         log_odds = torch.from_numpy(found.lexical_logits[rows])  # (B, L)
         log_probs = reweighted_log_probs(log_probs, hypotheses, log_odds, *settings[:2])  # (B, K)
         shares = label_scores_from_hypotheses(hypotheses, log_probs, found.num_labels)  # (B, L)
-        yield combined_scores(shares, log_odds, settings.label_calibration).numpy()
+        yield combined_scores(shares, log_odds, settings.label_calibration, settings.lexical_share).numpy()

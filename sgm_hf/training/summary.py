@@ -25,6 +25,7 @@ FITTED_FIELDS = (
     "hypothesis_temperature",
     "label_calibration",
     "lexical_bias",
+    "lexical_share",
 )
 # Fields that say nothing of a model with a pre-trained encoder.
 OF_RECURRENT_ENCODER = ("embedding_size", "encoder_hidden_size", "encoder_layers", "word_dropout")

@@ -118,7 +118,7 @@ def test_beams_greedy_search_and_teacher_forcing_see_one_distribution(texts, fee
 @pytest.mark.parametrize("in_decoder", [False, True])
 def test_reweighted_beams_are_those_of_an_exhaustive_search(texts, in_decoder):
     model = build(lexical_in_decoder=in_decoder)
-    weight, temperature = 0.8, 1.7
+    weight, temperature, share = 0.8, 1.7, 0.7
     z = model.lexical(**texts)  # (B, L)
     sums = torch.stack([z[:, labels].sum(dim=1) for labels in SEQUENCES], dim=1)  # (B, sequences)
     weighed = (exact(model, texts) + weight * sums) / temperature
@@ -130,10 +130,13 @@ def test_reweighted_beams_are_those_of_an_exhaustive_search(texts, in_decoder):
         num_beams=16,
         lexical_weight=weight,
         hypothesis_temperature=temperature,
+        lexical_share=share,
         return_dict_in_generate=True,
         output_label_scores=True,
     )
-    torch.testing.assert_close(output.label_scores, 0.5 * probs @ has + 0.5 * z.sigmoid(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        output.label_scores, (1 - share) * probs @ has + share * z.sigmoid(), rtol=1e-4, atol=1e-5
+    )
     for document in range(5):
         total = {one: probs[document][[other == one for other in sets]].sum() for one in set(sets)}
         assert frozenset(as_ids(output.sequences[document])) == max(total, key=total.get)

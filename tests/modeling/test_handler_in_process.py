@@ -59,6 +59,7 @@ def test_the_parameters_that_pass_are_those_of_labels_and_beams(endpoint):
         "hypothesis_temperature",
         "label_calibration",
         "lexical_bias",
+        "lexical_share",
     }
     assert endpoint({"inputs": "a", "parameters": dict.fromkeys(names, 1)})[3] == dict.fromkeys(names, 1)
     assert set(handler.PARAMETERS) == names

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from sklearn.metrics import log_loss
 from tiny_training import NUM_LABELS, make_documents, make_model
 
 from sgm_hf.data.labels import label_matrix
@@ -12,7 +13,7 @@ from sgm_hf.modeling import SGMForMultiLabelGeneration
 from sgm_hf.modeling.generation_sgm import ScoreSettings
 from sgm_hf.training import SGMTrainer, SGMTrainingArguments, calibrating
 from sgm_hf.training.arguments import OBJECTIVES
-from sgm_hf.training.calibrating import DECISIONS, score_blocks
+from sgm_hf.training.calibrating import DECISIONS, SHARES, score_blocks
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +51,10 @@ def test_what_is_stored_gives_the_scores_and_sets_that_were_fitted(trainer, obje
         else {DECISIONS[objective][0]}
     )
     assert settings.objective == objective and settings.set_decoding in chosen
-    assert {"lexical_weight", "hypothesis_temperature"} <= set(fitted)
-    scoring = ScoreSettings(settings.lexical_weight, settings.hypothesis_temperature, settings.label_calibration)
+    names = ("lexical_weight", "hypothesis_temperature", "lexical_share")
+    assert {*names} <= set(fitted)
+    values = {name: getattr(settings, name) for name in (*names, "label_calibration")}
+    scoring = ScoreSettings(**values)
     expected = np.concatenate(list(score_blocks(trainer.generate_hypotheses(data), scoring)))
     predictions = trainer.generate_predictions(data)
     np.testing.assert_allclose(predictions.label_scores, expected, atol=1e-5)
@@ -192,3 +195,17 @@ def test_what_cannot_be_fitted_is_refused(trainer):
         trainer.calibrate(make_documents(5).remove_columns("labels"))
     with pytest.raises(ValueError, match="objective is 'f1'; choose one of micro_f1"):
         SGMTrainingArguments("folder", objective="f1")
+
+
+def test_the_branch_gets_the_share_that_makes_the_labels_most_likely(trainer):
+    trainer.calibrate()
+    settings = trainer.model.generation_config
+    references = label_matrix(trainer.eval_dataset["labels"], NUM_LABELS)
+    found = trainer.generate_hypotheses(trainer.eval_dataset)
+    losses = {}
+    for share in SHARES:
+        scoring = ScoreSettings(settings.lexical_weight, settings.hypothesis_temperature, lexical_share=share)
+        scores = np.concatenate(list(score_blocks(found, scoring))).astype(np.float64)
+        losses[share] = log_loss(references.ravel(), scores.ravel())
+    assert settings.lexical_share == min(losses, key=losses.get)
+    assert len({*losses.values()}) == len(SHARES)
