@@ -221,18 +221,19 @@ def fit_score_settings(found: LabelHypotheses, references: np.ndarray, criterion
         "lexical_weight": weights.lexical_weight,
         "hypothesis_temperature": weights.temperature,
     }
-    losses = {share: share_loss(found, references, ScoreSettings(**fitted, lexical_share=share)) for share in SHARES}
-    fitted["lexical_share"] = min(losses, key=losses.__getitem__)
+    shares = {share: ScoreSettings(**fitted, lexical_share=share) for share in SHARES}
+    fitted["lexical_share"] = max(SHARES, key=lambda share: worth_of(found, references, shares[share], criterion))
     scores = np.concatenate(list(score_blocks(found, ScoreSettings(**fitted))))  # (N, L)
     return fitted | {"label_calibration": fit_curve(scores, references).values}
 
 
-def share_loss(found: LabelHypotheses, references: np.ndarray, settings: ScoreSettings) -> float:
-    """The mean negative log-likelihood of the labels under the scores of some settings."""
+def worth_of(found: LabelHypotheses, references: np.ndarray, settings: ScoreSettings, criterion: str) -> float:
+    """Micro-F1 at the best threshold of the scores of some settings, or, of another criterion, their log-likelihood."""
     scores = np.concatenate(list(score_blocks(found, settings)))  # (N, L)
+    if criterion == "micro_f1":
+        return compute_metrics(references, scores >= fit_threshold(references, scores))["micro_f1"]
     chances = np.where(references, scores, 1 - scores)  # (N, L)
-    # As of the curve that is fitted next, a score is never surer than this.
-    return float(-np.log(chances.clip(min=1e-6)).mean())
+    return float(np.log(chances.clip(min=1e-6)).mean())
 
 
 def score_blocks(found: LabelHypotheses, settings: ScoreSettings) -> Iterator[np.ndarray]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from sklearn.metrics import log_loss
+from sklearn.metrics import f1_score, log_loss
 from tiny_training import NUM_LABELS, make_documents, make_model
 
 from sgm_hf.data.labels import label_matrix
@@ -197,15 +197,19 @@ def test_what_cannot_be_fitted_is_refused(trainer):
         SGMTrainingArguments("folder", objective="f1")
 
 
-def test_the_branch_gets_the_share_that_makes_the_labels_most_likely(trainer):
-    trainer.calibrate()
+@pytest.mark.parametrize("objective", ["micro_f1", "hamming"])
+def test_the_branch_gets_the_share_that_serves_the_objective(trainer, objective):
+    trainer.calibrate(objective=objective)
     settings = trainer.model.generation_config
     references = label_matrix(trainer.eval_dataset["labels"], NUM_LABELS)
-    found = trainer.generate_hypotheses(trainer.eval_dataset)
-    losses = {}
+    found, worth = trainer.generate_hypotheses(trainer.eval_dataset), {}
     for share in SHARES:
         scoring = ScoreSettings(settings.lexical_weight, settings.hypothesis_temperature, lexical_share=share)
         scores = np.concatenate(list(score_blocks(found, scoring))).astype(np.float64)
-        losses[share] = log_loss(references.ravel(), scores.ravel())
-    assert settings.lexical_share == min(losses, key=losses.get)
-    assert len({*losses.values()}) == len(SHARES)
+        if objective == "micro_f1":
+            cuts = np.unique(scores)
+            worth[share] = max(f1_score(references, scores >= cut, average="micro", zero_division=0) for cut in cuts)
+        else:
+            worth[share] = -log_loss(references.ravel(), scores.ravel())
+    assert worth[settings.lexical_share] == pytest.approx(max(worth.values()), abs=1e-6)
+    assert len({*worth.values()}) > 1
