@@ -228,7 +228,7 @@ def fit_score_settings(found: LabelHypotheses, references: np.ndarray, criterion
 
 
 def worth_of(found: LabelHypotheses, references: np.ndarray, settings: ScoreSettings, criterion: str) -> float:
-    """Micro-F1 at the best threshold of the scores of some settings, or, of another criterion, their log-likelihood."""
+    """Micro-F1 at the best threshold of the scores of some settings; of another criterion, their log-likelihood."""
     scores = np.concatenate(list(score_blocks(found, settings)))  # (N, L)
     if criterion == "micro_f1":
         return compute_metrics(references, scores >= fit_threshold(references, scores))["micro_f1"]

@@ -199,10 +199,13 @@ def test_what_cannot_be_fitted_is_refused(trainer):
 
 @pytest.mark.parametrize("objective", ["micro_f1", "hamming"])
 def test_the_branch_gets_the_share_that_serves_the_objective(trainer, objective):
-    trainer.calibrate(objective=objective)
+    columns = make_documents(150, seed=1).to_dict()
+    columns["labels"][::3] = make_documents(50, seed=2)["labels"]  # of other documents: else all shares are perfect
+    data = Dataset.from_dict(columns)
+    trainer.calibrate(data, objective=objective)
     settings = trainer.model.generation_config
-    references = label_matrix(trainer.eval_dataset["labels"], NUM_LABELS)
-    found, worth = trainer.generate_hypotheses(trainer.eval_dataset), {}
+    references = label_matrix(data["labels"], NUM_LABELS)
+    found, worth = trainer.generate_hypotheses(data), {}
     for share in SHARES:
         scoring = ScoreSettings(settings.lexical_weight, settings.hypothesis_temperature, lexical_share=share)
         scores = np.concatenate(list(score_blocks(found, scoring))).astype(np.float64)
