@@ -9,7 +9,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from sgm_hf.data.encoding import encode_dataset
 from sgm_hf.data.files import load_files
-from sgm_hf.data.images import encode_images
+from sgm_hf.data.images import encode_images, load_images
 from sgm_hf.data.labels import label_sets_of, order_label_names
 from sgm_hf.datasets_scripts import load as load_corpus
 from sgm_hf.metrics import compute_metrics, fit_threshold
@@ -44,6 +44,7 @@ __all__ = [
     "label_sets_of",
     "load_corpus",
     "load_files",
+    "load_images",
     "order_label_names",
     "ppmi_vectors",
     "set_word_vectors",

@@ -83,7 +83,9 @@ def without_pictures(source: Source, image_column: str) -> tuple[Source, Dataset
             source = Dataset.from_parquet(str(source)).cast_column(image_column, Image())
     if not isinstance(source, Dataset) or not isinstance(source.features.get(image_column), Image):
         return source, None
-    pictures = source.select_columns(image_column).rename_column(image_column, "image")
+    pictures = source.select_columns(image_column)
+    if image_column != "image":  # datasets refuses to rename a column to its own name
+        pictures = pictures.rename_column(image_column, "image")
     numbers = list(map(str, range(len(source))))
     return source.remove_columns(image_column).add_column(image_column, numbers), pictures
 

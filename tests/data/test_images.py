@@ -4,13 +4,21 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Image, List
 from PIL import Image as PillowImage
 from transformers import ViTConfig, ViTImageProcessorPil
 
-from sgm_hf import SGMConfig, SGMForMultiLabelGeneration, SGMTrainer, SGMTrainingArguments, encode_images
+from sgm_hf import (
+    SGMConfig,
+    SGMForMultiLabelGeneration,
+    SGMTrainer,
+    SGMTrainingArguments,
+    encode_images,
+    load_images,
+)
 from sgm_hf.data.collation import MultiLabelCollator
 from sgm_hf.training.fingerprint import hash_dataset
 
@@ -105,3 +113,18 @@ def test_data_without_images_are_refused(processor):
         encode_images(Dataset.from_dict({"text": ["a"], "labels": [[0]]}), processor, COLOURS)
     with pytest.raises(ValueError, match="encode_images"):
         SGMTrainer(None, None, train_dataset=Dataset.from_dict({"image": [1]}))
+
+
+def test_a_table_of_paths_and_a_data_set_of_images_are_read_alike(tmp_path):
+    images = make_images(3)
+    paths = [str(tmp_path / f"{row}.png") for row in range(3)]
+    for image, path in zip(images["image"], paths, strict=True):
+        image.save(path)
+    names = [[COLOURS[label] for label in labels] for labels in images["labels"]]
+    table = pd.DataFrame({"photo": paths, "topics": ["|".join(row) for row in names]})
+    read = load_images(table, image_column="photo", labels_column="topics", label_names=COLOURS)["train"]
+    given = load_images(test_file=images, label_names=COLOURS)["test"]
+    assert set(read.column_names) == set(given.column_names) == {"id", "image", "labels"}
+    for loaded in (read, given):
+        assert loaded["labels"][:] == images["labels"][:]
+        assert all(np.array_equal(*map(np.asarray, pair)) for pair in zip(loaded["image"], images["image"], strict=True))

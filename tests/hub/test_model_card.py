@@ -84,6 +84,19 @@ def test_the_card_says_whose_words_are_stored(facts_of_two_sources):
     assert "The 30 most similar of 1,200 stored training documents vote for their labels" in card
 
 
+def test_the_card_of_a_model_of_images_speaks_of_images(facts_of_two_sources):
+    facts = facts_of_two_sources
+    facts.images, facts.max_words = True, None
+    facts.settings["Model"] = {"encoder": "pretrained", "encoder_config": "vit, 12 layers of size 768"}
+    card = make_model_card(facts)
+    assert card_problems(str(card)) == []
+    assert "text" not in card.text.replace("context", "") and "words" not in card.text
+    assert 'classifier("image.jpg")' in card.text and "AutoImageProcessor" in card.text
+    data = ModelCard(str(card)).data
+    assert data.pipeline_tag == "image-classification"
+    assert {result.task_type for result in data.eval_results} == {"image-classification"}
+
+
 def test_the_card_has_words_for_every_objective():
     assert list(OBJECTIVES) == list(OBJECTIVES_OF_TRAINING)
 
