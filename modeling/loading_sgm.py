@@ -73,7 +73,7 @@ def unusable_weights(files: Iterable[str], names: Set[str]) -> dict[str, str]:
     Returns:
         What is wrong, by the name of the weight.
     """
-    faults = {}
+    faults: dict[str, str] = {}
     for file in files:
         with safe_open(file, framework="pt") as weights:
             for name in names & weights.keys():

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from accelerate import PartialState
@@ -35,7 +35,8 @@ from sgm_hf.training.vectors import ppmi_vectors, set_word_vectors, vectors_from
 
 logger = logging.getLogger(__name__)
 
-Reader = PreTrainedTokenizerBase | ImageProcessingMixin  # what makes a model's inputs of documents
+# What makes a model's inputs of documents: a tokenizer, or an image processor, of which no type is known.
+Reader: TypeAlias = Any
 
 
 def check_model_name(name: str) -> None:

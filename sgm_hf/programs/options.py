@@ -130,10 +130,10 @@ def parse_arguments(
     preset = chosen_preset(arguments, is_file, training_class)
     parser.set_defaults(**PRESETS[preset])
     found = vars(parser.parse_args(arguments))
-    left_out = [name for switch, names in DEPENDENT.items() if found[switch] is False for name in names]
+    not_taken = [name for switch, names in DEPENDENT.items() if found[switch] is False for name in names]
     if found["label_hierarchy"] is not None:
-        left_out.append("label_order")  # that of the hierarchy goes before a preset's
-    parser.set_defaults(**dict.fromkeys(left_out))
+        not_taken.append("label_order")  # that of the hierarchy goes before a preset's
+    parser.set_defaults(**dict.fromkeys(not_taken))
     given = vars(parser.parse_args(arguments)) | {"preset": preset}
     if given["output_dir"] is None:
         given["output_dir"] = default_output_dir(given, training_class)

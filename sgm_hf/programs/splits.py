@@ -4,6 +4,7 @@ import difflib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
@@ -66,7 +67,7 @@ def read_splits(data_args: DataArguments, label_names: Sequence[str] | None, ima
     if data_args.dataset_name is not None:
         files = {f"{split}_file": dataset for split, dataset in load_named_dataset(data_args).items()}
     layout = {name: getattr(data_args, name) for name in FILE_OPTIONS}
-    known = {"label_names": label_names, "unknown_labels": data_args.unknown_labels}
+    known: dict[str, Any] = {"label_names": label_names, "unknown_labels": data_args.unknown_labels}
     if images:
         return load_images(**files, image_column=data_args.image_column, **known, **layout)
     return load_files(**files, **known, **layout)

@@ -7,7 +7,7 @@ predicts without `peft`; a checkpoint that is to be resumed from has the weights
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -87,7 +87,7 @@ def load_adapters(model: nn.Module, folder: str | Path) -> None:
         )
     if not prefixes:
         return
-    weights = load_file(file)
+    weights: dict[str, Any] = load_file(file)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items() if name.startswith(prefixes)}
     found = {name: tensor.shape for name, tensor in weights.items()}
     if found != expected:
