@@ -44,7 +44,8 @@ from sgm_hf.training.streaming import is_stream
 
 logger = logging.getLogger(__name__)
 
-FOLDS_FILE = "lexical_folds.safetensors"
+# Nobody but a resumed training needs it, and it is large: what begins with _ is not pushed to the Hub.
+FOLDS_FILE = "_lexical_folds.safetensors"
 # Before the names of its tensors that are of nearest neighbors, and of these those of the store.
 _NEAREST, _STORE = "nearest.", "store."
 # Weights of one linear model, 512 MiB: where labels are so many that the features would need more, the most frequent
@@ -210,7 +211,7 @@ class LexicalFit:
         return sum_features(documents, rows, values, self.fold_weight, len(folds)) + self.fold_bias[folds]
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write all to `lexical_folds.safetensors` of a folder, such as a checkpoint."""
+        """Write all to `_lexical_folds.safetensors` of a folder, such as a checkpoint."""
         record = {name: value for name, value in vars(self).items() if not isinstance(value, torch.Tensor)}
         record |= {"settings": asdict(self.settings), "nearest": None}
         tensors = {name: value for name, value in vars(self).items() if name not in record}

@@ -209,7 +209,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_other_folds(fitted, docum
 
 def test_what_is_saved_comes_back_and_other_documents_are_refused(fitted, documents, tmp_path):
     fitted.save(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["lexical_folds.safetensors"]
+    assert [path.name for path in tmp_path.iterdir()] == ["_lexical_folds.safetensors"]
     loaded = LexicalFit.load(tmp_path, documents)
     assert torch.equal(out_of_fold(loaded, documents), out_of_fold(fitted, documents))
     assert torch.equal(loaded.branch()(*pad(documents)), fitted.branch()(*pad(documents)))
