@@ -39,6 +39,7 @@ from .label_texts_sgm import (
 )
 from .lexical_sgm import UNTRAINED_LOG_ODDS, SGMLexicalBranch
 from .loading_sgm import check_hashes, check_names, check_values, refuse_pickles, unusable_weights
+from .neighbors_sgm import SGMNeighbors
 from .private_sgm import LoadingHooks, is_loaded
 
 
@@ -160,6 +161,9 @@ class SGMPreTrainedModel(LoadingHooks):
             init.zeros_(module.weight)
             init.constant_(module.bias, UNTRAINED_LOG_ODDS)
             init.copy_(module.bigrams, torch.arange(len(module.bigrams)))
+        elif isinstance(module, SGMNeighbors):  # likewise: nothing is stored
+            for buffer in module.buffers():
+                init.zeros_(buffer)
 
 
 class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):

@@ -93,7 +93,8 @@ def test_the_pairs_of_the_lexical_branch_are_whole_numbers_and_its_scale_none(tm
 
 
 def test_a_branch_that_a_checkpoint_lacks_is_made_anew_without_evidence(tmp_path):
-    build_model(lexical_branch=True, lexical_bigrams=3).save_pretrained(tmp_path)
+    config = {"lexical_bigrams": 3, "lexical_neighbors": 2, "lexical_datastore": [5, 9, 7]}
+    build_model(lexical_branch=True, **config).save_pretrained(tmp_path)
     change(tmp_path, lambda weights: {name: w for name, w in weights.items() if not name.startswith("lexical")})
     model = SGMForMultiLabelGeneration.from_pretrained(tmp_path, ignore_mismatched_sizes=True)
     assert (model.lexical(torch.tensor([[3, 4]])) == -10.0).all()
