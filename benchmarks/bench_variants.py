@@ -52,6 +52,7 @@ VARIANTS = {
     "semantic units: MDC": f"--attention semantic {UNITS}",
     "semantic units: additive": f"--attention additive {UNITS}",
     "semantic units: hybrid": f"--attention hybrid {UNITS}",
+    "semantic units: hybrid, a quarter of the rate": f"--attention hybrid {UNITS} --learning_rate 5e-4",
     "Hier-5": "--encoder hierarchical --sentence_length 5",
     "Hier-10": "--encoder hierarchical --sentence_length 10",
     "Hier-20": "--encoder hierarchical --sentence_length 20",
