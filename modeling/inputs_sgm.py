@@ -157,6 +157,8 @@ class ImageReader:
 
 def described(item: Any) -> str:
     """What an input is called in errors, on one line."""
+    if isinstance(item, os.PathLike):
+        return os.fspath(item)  # whole: its end is the file's name
     return f"an array of shape {tuple(item.shape)}" if hasattr(item, "shape") else f"{item!r:.80}"
 
 
