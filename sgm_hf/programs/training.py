@@ -69,11 +69,12 @@ def build_trainer(
     """
     model_args, data_args, training_args = arguments
     checkpoint, encoder = model_args.model_name_or_path, model_args.encoder_name_or_path
-    images = reads_images(encoder if checkpoint is None else checkpoint)
-    check_images(model_args, data_args, images)
     model = tokenizer = names = None
     if checkpoint is not None:
         model, tokenizer = load_checkpoint(checkpoint)
+    images = reads_images(encoder) if model is None else model.encoder.main_input_name == "pixel_values"
+    check_images(model_args, data_args, images)
+    if model is not None:
         check_contradictions(model_args, model.config, checkpoint)
         if training_args.do_train:
             match_labels(model, tokenizer, data_args, model_args)
