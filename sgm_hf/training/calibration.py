@@ -76,7 +76,7 @@ def fit_platt(scores: np.ndarray, references: np.ndarray) -> CalibrationFit:
         ValueError: If the shapes differ, there is no cell, or a score is outside [0, 1].
     """
     _check(references, scores=scores)
-    weights = _fit_logistic(lambda rows: log_odds(scores[rows]).reshape(1, -1), 1, references)
+    weights = fit_logistic(lambda rows: log_odds(scores[rows]).reshape(1, -1), 1, references)
     return _one_source(scores, references, weights)
 
 
@@ -96,7 +96,7 @@ def fit_temperature(scores: np.ndarray, references: np.ndarray) -> CalibrationFi
     """
     _check(references, scores=scores)
     features = lambda rows: log_odds(scores[rows]).reshape(1, -1)  # noqa: E731
-    return _one_source(scores, references, _fit_logistic(features, 1, references, has_intercept=False))
+    return _one_source(scores, references, fit_logistic(features, 1, references, has_intercept=False))
 
 
 def fit_two_sources(
@@ -130,7 +130,7 @@ def fit_two_sources(
         lexical = lexical_logits[rows].astype(np.float64).clip(-_MAX_LOG_ODDS, _MAX_LOG_ODDS)
         return np.stack([log_odds(clipped).ravel(), lexical.ravel()])
 
-    tried = [_fit_logistic(both, 2, references, l2)]
+    tried = [fit_logistic(both, 2, references, l2)]
     if tried[0][:2].min() < 0:  # then the best of those that are not negative has one source only
         tried = []
         for source in (0, 1):
@@ -138,7 +138,7 @@ def fit_two_sources(
             def one(rows: slice, source: int = source) -> np.ndarray:
                 return both(rows)[[source]]
 
-            alone = _fit_logistic(one, 1, references, l2)
+            alone = fit_logistic(one, 1, references, l2)
             tried.append(np.insert(np.append(max(alone[0], _LEAST_SLOPE), alone[1:]), 1 - source, 0.0))
     before, after = 0.0, np.zeros(len(tried))
     for rows in _blocks(references):
@@ -493,7 +493,7 @@ def _one_source(scores: np.ndarray, references: np.ndarray, weights: np.ndarray)
     return CalibrationFit([slope, intercept], before / references.size, after / references.size)
 
 
-def _fit_logistic(
+def fit_logistic(
     features: Callable[[slice], np.ndarray],
     num_features: int,
     references: np.ndarray,

@@ -11,8 +11,10 @@ import logging
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional
 
 from sgm_hf.modeling.neighbors_sgm import SGMNeighbors, ranges, smoothed_log_odds
+from sgm_hf.training.calibration import fit_logistic
 from sgm_hf.training.linear import SparseMatrix
 
 logger = logging.getLogger(__name__)
@@ -93,15 +95,15 @@ def make_store(
     columns = torch.repeat_interleave(matrix.column_starts.diff().long())  # of each value of the matrix
     frequencies = matrix.column_starts.diff()[:-1]
     used = (words < vocab_size) & (frequencies <= MOST_FREQUENT * matrix.num_documents)
-    used = torch.cat([used, torch.tensor([False])])  # the last column is 1 in every document
+    used = functional.pad(used, (0, 1))  # the last column is 1 in every document
     kept = used[columns] & (place[matrix.column_documents] >= 0)
     store = SGMNeighbors(vocab_size, num_labels, num_neighbors)
     counts = torch.bincount(words[columns[kept]], minlength=vocab_size)
-    store.starts = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+    store.starts = functional.pad(counts.cumsum(0), (1, 0))
     store.documents, store.values = place[matrix.column_documents[kept]], matrix.column_values[kept]
     entries, _ = ranges(label_starts[stored], label_starts[stored + 1])
     lengths = label_starts.diff()[stored]
-    store.label_starts = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    store.label_starts = functional.pad(lengths.cumsum(0), (1, 0))
     store.labels = label_ids[entries].int()
     store.prior = torch.bincount(store.labels, minlength=num_labels) / len(stored)
     return store, stored
@@ -124,26 +126,13 @@ def fit_mixture(
     """
     store.weight = torch.tensor(1.0)
     base = smoothed_log_odds(torch.zeros_like(store.prior), store.floor())  # (L), what no vote gives
-    trained = (store.prior > 0).expand_as(truth)  # (n, L)
-    inputs = [linear[trained], (store.evidence(neighbors, votes) + base)[trained], torch.ones(int(trained.sum()))]
-    scale, weight, intercept = logistic_regression(torch.stack(inputs), truth[trained]).tolist()
+    trained = store.prior > 0  # (L)
+    voted = store.evidence(neighbors, votes) + base  # (n, L)
+    sources = torch.stack([linear, voted])[..., trained].double().numpy()  # (2, n, trained labels)
+    known = truth[:, trained].bool().numpy()
+    scale, weight, intercept = fit_logistic(lambda rows: sources[:, rows].reshape(2, -1), 2, known).tolist()
     store.weight = torch.tensor(weight)
     return scale, weight * base + intercept
 
 
-def logistic_regression(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """The weights (3) of three inputs (3, cells) that make the targets (cells) most likely, by Newton's method."""
-    weights, loss = torch.zeros(len(inputs)), torch.tensor(torch.inf)
-    for _ in range(50):
-        log_odds = weights @ inputs
-        new_loss = torch.nn.functional.binary_cross_entropy_with_logits(log_odds, targets)
-        if not new_loss < loss - 1e-7:
-            break
-        loss, chances = new_loss, log_odds.sigmoid()
-        gradient = inputs @ (chances - targets) / len(targets)
-        curvature = (inputs * (chances * (1 - chances))) @ inputs.T / len(targets)
-        weights = weights - torch.linalg.solve(curvature + 1e-9 * torch.eye(len(inputs)), gradient)
-    return weights
-
-
-__all__ = ["LEAST_GAIN", "MOST_CELLS", "NeighborFit", "fit_mixture", "logistic_regression", "make_store"]
+__all__ = ["LEAST_GAIN", "MOST_CELLS", "NeighborFit", "fit_mixture", "make_store"]

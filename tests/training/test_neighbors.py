@@ -10,8 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from test_lexical import pad
 
 from sgm_hf.training import neighbors
+from sgm_hf.training.calibration import fit_logistic
 from sgm_hf.training.lexical import LexicalFit, LexicalSettings, fit_lexical_branch
-from sgm_hf.training.neighbors import logistic_regression
 
 NUM_WORDS, NUM_LABELS, NUM_DOCUMENTS = 400, 6, 240
 SETTINGS = LexicalSettings(num_neighbors=4, num_folds=4)
@@ -133,10 +133,14 @@ def test_copies_of_a_document_are_of_one_fold_and_no_neighbors_of_each_other(doc
     assert not (own & (found.nearest.votes > 0)).any()
 
 
-def test_the_mixture_is_scikit_learns_logistic_regression():
+def test_the_mixture_is_scikit_learns_logistic_regression_on_platts_targets():
     random = np.random.default_rng(0)
     inputs = np.stack([*random.normal(size=(2, 3000)), np.ones(3000)])
     targets = random.random(3000) < 1 / (1 + np.exp(-(0.8 * inputs[0] - 0.4 * inputs[1] - 1.0)))
-    expected = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-8).fit(inputs.T, targets).coef_[0]
-    found = logistic_regression(torch.from_numpy(inputs).float(), torch.from_numpy(targets).float())
-    np.testing.assert_allclose(found.numpy(), expected, atol=1e-3)
+    # Platt's targets: each cell counts as true to one part, as false to the rest.
+    true = np.where(targets, (targets.sum() + 1) / (targets.sum() + 2), 1 / (3000 - targets.sum() + 2))
+    oracle = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-8)
+    oracle.fit(np.tile(inputs.T, (2, 1)), np.repeat([1, 0], 3000), sample_weight=np.concatenate([true, 1 - true]))
+    columns = inputs[:2].reshape(2, -1, 1)  # of 3,000 documents and one label
+    found = fit_logistic(lambda rows: columns[:, rows].reshape(2, -1), 2, targets[:, None])
+    np.testing.assert_allclose(found, oracle.coef_[0], atol=1e-4)
