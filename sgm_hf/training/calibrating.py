@@ -107,7 +107,8 @@ class CalibratingTrainer(Trainer):
             assert found.lexical_logits is not None  # without a branch there is no shift
             found.lexical_logits = (found.lexical_logits + shift.log_odds).astype(np.float32)
         fitted = {} if found.lexical_logits is None else fit_score_settings(found, references, criterion)
-        scores = np.concatenate(list(score_blocks(found, ScoreSettings(**fitted))))  # (N, L)
+        scoring = ScoreSettings(**fitted)
+        scores = label_scores(label_marginals(found, scoring), found.lexical_logits, scoring)  # (N, L)
         if objective == "hamming":
             fitted["label_threshold"] = 0.5
         elif decoding == "threshold":
@@ -221,31 +222,48 @@ def fit_score_settings(found: LabelHypotheses, references: np.ndarray, criterion
         "lexical_weight": weights.lexical_weight,
         "hypothesis_temperature": weights.temperature,
     }
-    shares = {share: ScoreSettings(**fitted, lexical_share=share) for share in SHARES}
-    fitted["lexical_share"] = max(SHARES, key=lambda share: worth_of(found, references, shares[share], criterion))
-    scores = np.concatenate(list(score_blocks(found, ScoreSettings(**fitted))))  # (N, L)
+    marginals = label_marginals(found, ScoreSettings(**fitted))  # (N, L)
+
+    def worth(share: float) -> float:
+        return worth_of(label_scores(marginals, log_odds, ScoreSettings(lexical_share=share)), references, criterion)
+
+    fitted["lexical_share"] = max(SHARES, key=worth)
+    scores = label_scores(marginals, log_odds, ScoreSettings(**fitted))  # (N, L)
     return fitted | {"label_calibration": fit_curve(scores, references).values}
 
 
-def worth_of(found: LabelHypotheses, references: np.ndarray, settings: ScoreSettings, criterion: str) -> float:
-    """Micro-F1 at the best threshold of the scores of some settings; of another criterion, their log-likelihood."""
-    scores = np.concatenate(list(score_blocks(found, settings)))  # (N, L)
+def worth_of(scores: np.ndarray, references: np.ndarray, criterion: str) -> float:
+    """Micro-F1 at the best threshold of the scores, (N, L); of another criterion than that, their log-likelihood."""
     if criterion == "micro_f1":
         return compute_metrics(references, scores >= fit_threshold(references, scores))["micro_f1"]
     chances = np.where(references, scores, 1 - scores)  # (N, L)
     return float(np.log(chances.clip(min=1e-6)).mean())
 
 
-def score_blocks(found: LabelHypotheses, settings: ScoreSettings) -> Iterator[np.ndarray]:
-    """The label scores of hypotheses, as `generate()` makes them, in blocks of documents, (documents, L) float32."""
-    for start in range(0, len(found.hypotheses), BLOCK):
-        rows = slice(start, start + BLOCK)
+def label_marginals(found: LabelHypotheses, settings: ScoreSettings) -> np.ndarray:
+    """The probability of each label by the hypotheses, weighted as `generate()` does, (N, L) float32."""
+    marginals = np.empty((len(found.hypotheses), found.num_labels), dtype=np.float32)
+    for rows in blocks(len(marginals)):
         hypotheses = torch.from_numpy(found.hypotheses[rows])  # (B, K, n)
         log_probs = torch.from_numpy(found.log_probs[rows]).float()  # (B, K)
-        if found.lexical_logits is None:
-            yield label_scores_from_hypotheses(hypotheses, log_probs, found.num_labels).numpy()
-            continue
-        log_odds = torch.from_numpy(found.lexical_logits[rows])  # (B, L)
-        log_probs = reweighted_log_probs(log_probs, hypotheses, log_odds, *settings[:2])  # (B, K)
-        shares = label_scores_from_hypotheses(hypotheses, log_probs, found.num_labels)  # (B, L)
-        yield combined_scores(shares, log_odds, settings.label_calibration, settings.lexical_share).numpy()
+        if found.lexical_logits is not None:
+            log_odds = torch.from_numpy(found.lexical_logits[rows])  # (B, L)
+            log_probs = reweighted_log_probs(log_probs, hypotheses, log_odds, *settings[:2])  # (B, K)
+        marginals[rows] = label_scores_from_hypotheses(hypotheses, log_probs, found.num_labels).numpy()
+    return marginals
+
+
+def label_scores(marginals: np.ndarray, lexical_logits: np.ndarray | None, settings: ScoreSettings) -> np.ndarray:
+    """The label scores that `generate()` makes of marginals and the branch's log-odds, if any, (N, L) float32."""
+    if lexical_logits is None:
+        return marginals
+    scores = np.empty_like(marginals)
+    for rows in blocks(len(scores)):
+        sources = torch.from_numpy(marginals[rows]), torch.from_numpy(lexical_logits[rows])  # (B, L) each
+        scores[rows] = combined_scores(*sources, settings.label_calibration, settings.lexical_share).numpy()
+    return scores
+
+
+def blocks(num_documents: int) -> Iterator[slice]:
+    """Rows of documents whose scores are computed at a time."""
+    return (slice(start, start + BLOCK) for start in range(0, num_documents, BLOCK))

@@ -13,7 +13,7 @@ from sgm_hf.modeling import SGMForMultiLabelGeneration
 from sgm_hf.modeling.generation_sgm import ScoreSettings
 from sgm_hf.training import SGMTrainer, SGMTrainingArguments, calibrating
 from sgm_hf.training.arguments import OBJECTIVES
-from sgm_hf.training.calibrating import DECISIONS, SHARES, score_blocks
+from sgm_hf.training.calibrating import DECISIONS, SHARES, label_marginals, label_scores
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,8 @@ def test_what_is_stored_gives_the_scores_and_sets_that_were_fitted(trainer, obje
     assert {*names} <= set(fitted)
     values = {name: getattr(settings, name) for name in (*names, "label_calibration")}
     scoring = ScoreSettings(**values)
-    expected = np.concatenate(list(score_blocks(trainer.generate_hypotheses(data), scoring)))
+    found = trainer.generate_hypotheses(data)
+    expected = label_scores(label_marginals(found, scoring), found.lexical_logits, scoring)
     predictions = trainer.generate_predictions(data)
     np.testing.assert_allclose(predictions.label_scores, expected, atol=1e-5)
     trainer.save_model(str(tmp_path))
@@ -208,7 +209,7 @@ def test_the_branch_gets_the_share_that_serves_the_objective(trainer, objective)
     found, worth = trainer.generate_hypotheses(data), {}
     for share in SHARES:
         scoring = ScoreSettings(settings.lexical_weight, settings.hypothesis_temperature, lexical_share=share)
-        scores = np.concatenate(list(score_blocks(found, scoring))).astype(np.float64)
+        scores = label_scores(label_marginals(found, scoring), found.lexical_logits, scoring).astype(np.float64)
         if objective == "micro_f1":
             cuts = np.unique(scores)
             worth[share] = max(f1_score(references, scores >= cut, average="micro", zero_division=0) for cut in cuts)
