@@ -504,6 +504,7 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         lexical_logits: torch.Tensor | None = None,
+        run_lexical_branch: bool = True,
         **kwargs: Any,
     ) -> SGMEncoderOutput:
         """Runs the encoder over the beginning of each text, and the lexical branch over all of it.
@@ -514,6 +515,7 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
             inputs_embeds: In place of `input_ids`, (B, T, embedding_size).
             lexical_logits: In place of what the branch says, (B, L): in training, what a branch says that was fitted
                 without the document.
+            run_lexical_branch: Whether the branch, if there is one, is run where `lexical_logits` is not given.
             **kwargs: Passed to the encoder.
 
         Raises:
@@ -521,7 +523,7 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
         """
         if self.lexical is None and lexical_logits is not None:
             raise ValueError("lexical_logits is given, but the model has no lexical branch; leave it out.")
-        if self.lexical is not None and lexical_logits is None:
+        if self.lexical is not None and lexical_logits is None and run_lexical_branch:
             if input_ids is None:
                 raise ValueError("The lexical branch reads words: give input_ids, or lexical_logits in its place.")
             mask = attention_mask  # (B, T)
@@ -624,7 +626,13 @@ class SGMForMultiLabelGeneration(SGMPreTrainedModel, SGMGenerationMixin):
         if past_key_values is None:
             if encoder_outputs is None:
                 inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds}
-                encoder_outputs = self.encode(**inputs, output_hidden_states=output_hidden_states, **kwargs)
+                # The branch beside the decoder has no say in the logits of sequences.
+                encoder_outputs = self.encode(
+                    **inputs,
+                    run_lexical_branch=config.lexical_in_decoder,
+                    output_hidden_states=output_hidden_states,
+                    **kwargs,
+                )
             past_key_values = self.start_decoding(
                 encoder_outputs,
                 attention_mask,

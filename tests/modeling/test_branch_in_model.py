@@ -69,6 +69,16 @@ def test_the_encoder_reads_the_beginning_and_the_branch_all(texts):
     assert torch.equal(other.lexical_logits[[0, 2, 3, 4]], encoded.lexical_logits[[0, 2, 3, 4]])
 
 
+def test_a_branch_beside_the_decoder_does_not_run_for_logits_that_it_has_no_say_in(texts, monkeypatch):
+    model = build()
+    labels, vectors = targets([2, 0], 5), model.get_input_embeddings()(texts["input_ids"])
+    expected = model(encoder_outputs=model.encode(**texts), labels=labels).loss
+    monkeypatch.setattr(model.lexical, "forward", lambda *inputs: pytest.fail("the branch ran"))
+    assert torch.equal(model(**texts, labels=labels).loss, expected)
+    embedded = {"inputs_embeds": vectors, "attention_mask": texts["attention_mask"]}  # it reads no vectors
+    torch.testing.assert_close(model(**embedded, labels=labels).loss, expected)
+
+
 @pytest.mark.parametrize("in_decoder", [False, True])
 def test_padding_and_batch_mates_change_nothing(texts, in_decoder):
     model = build(lexical_in_decoder=in_decoder)
