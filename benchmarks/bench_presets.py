@@ -16,6 +16,7 @@ Minutes are the process' own processor time for words, word vectors, training an
 import argparse
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,15 @@ def measure(trainer: SGMTrainer, objective: str) -> dict[str, Any]:
     return {name: round(metrics[name], 4) for name in ("micro_f1", "macro_f1", "zero_one_loss")}
 
 
+def measured_objectives(trainer: SGMTrainer, objectives: list[str], training: float) -> Iterator[dict[str, Any]]:
+    """What the model gives for each objective, and the CPU minutes of that and of the seconds of training."""
+    for objective in objectives:
+        start = time.process_time()
+        metrics = measure(trainer, objective)
+        minutes = (training + time.process_time() - start) / 60
+        yield {"objective": objective, **metrics, "cpu_minutes": round(minutes, 2)}
+
+
 def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     """The command line, and the options behind `--`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -116,16 +126,13 @@ def main() -> None:
             training = time.process_time() - start
             if arguments.keep:
                 trainer.save_model(str(arguments.keep / f"{arguments.preset}-{seed}"))
-            for objective in arguments.objectives:
-                start = time.process_time()
+            for measured in measured_objectives(trainer, arguments.objectives, training):
                 row = {
                     "corpus": arguments.corpus or Path(arguments.train_file).stem,
                     "split": split,
                     "system": arguments.preset + (KNOWN_FREQUENCIES if trainer.args.label_frequencies else ""),
-                    "objective": objective,
                     "seed": seed,
-                    **measure(trainer, objective),
-                    "cpu_minutes": round((training + time.process_time() - start) / 60, 2),
+                    **measured,
                     **run,
                 }
                 print(", ".join(f"{name} {value}" for name, value in list(row.items())[:9]), flush=True)

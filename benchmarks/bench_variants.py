@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench_presets import measure, train
+from bench_presets import measured_objectives, train
 from bench_svm import add_document_options, check_document_options, describe_run, load_splits, split_command_line
 
 from sgm_hf import SamplingArguments, SelfCriticalTrainer, SGMTrainer
@@ -37,6 +37,7 @@ EQUAL = (
 ).split()
 OF_THE_STEP = "--context_input current"
 UNITS = f"--encoder semantic_units {OF_THE_STEP}"
+SGM_MLC = "--encoder self_attentive --label_attention true --label_order alphabetical"
 SELF_CRITICAL = "Seq2Set"
 # Each variant as the options that make it one.
 VARIANTS = {
@@ -58,13 +59,9 @@ VARIANTS = {
     "Hier-20": "--encoder hierarchical --sentence_length 20",
     "self-attention": "--encoder self_attentive",
     "label attention": "--label_attention true",
-    "SGM-MLC": "--encoder self_attentive --label_attention true --label_order alphabetical",
-    "SGM-MLC, GRU": (
-        "--encoder self_attentive --label_attention true --label_order alphabetical --encoder_cell gru --cell gru"
-    ),
-    "SGM-MLC, its loss": (
-        "--encoder self_attentive --label_attention true --label_order alphabetical --label_loss binary_cross_entropy"
-    ),
+    "SGM-MLC": SGM_MLC,
+    "SGM-MLC, GRU": f"{SGM_MLC} --encoder_cell gru --cell gru",
+    "SGM-MLC, its loss": f"{SGM_MLC} --label_loss binary_cross_entropy",
 }
 # The metric that each objective serves.
 SERVED = {"micro_f1": "micro_f1", "macro_f1": "macro_f1", "exact_match": "zero_one_loss"}
@@ -108,18 +105,12 @@ def finetune(trainer: SGMTrainer, folder: str, seed: int) -> SelfCriticalTrainer
 
 def run_variant(splits: dict[str, Any], variant: str, seed: int, options: list[str]) -> list[dict[str, Any]]:
     """Train a variant and measure it for each objective."""
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         start = time.process_time()
         trainer = train(splits, [*EQUAL, "--seed", str(seed), *VARIANTS[variant].split(), *options], folder)
         if variant == SELF_CRITICAL:
             trainer = finetune(trainer, folder, seed)
-        training = time.process_time() - start
-        for objective in SERVED:
-            start = time.process_time()
-            metrics = measure(trainer, objective)
-            minutes = (training + time.process_time() - start) / 60
-            rows.append({"objective": objective, **metrics, "cpu_minutes": round(minutes, 2)})
+        rows = list(measured_objectives(trainer, list(SERVED), time.process_time() - start))
     parameters = trainer.model.num_parameters()
     return [{"variant": variant, "seed": seed, "parameters": parameters, **row} for row in rows]
 
