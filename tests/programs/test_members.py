@@ -8,7 +8,6 @@ from transformers import AutoTokenizer
 
 from sgm_hf.cli.train import main
 from sgm_hf.modeling import SGMForMultiLabelGeneration
-from sgm_hf.programs import members
 
 TOPICS = {"sport": "ball goal team match", "money": "bank stock price loan", "law": "court judge crime trial"}
 TINY = [
@@ -59,21 +58,11 @@ def test_the_average_of_models_of_other_seeds_is_saved_calibrated(file, tmp_path
     assert summary["settings"]["num_models"] == 2
 
 
-def test_a_training_that_was_interrupted_between_two_models_goes_on(file, tmp_path, monkeypatch):
+def test_a_training_that_was_interrupted_between_two_models_goes_on(file, tmp_path, interrupted_at_the_second_model):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     main(["--train_file", file, "--output_dir", str(whole), *TINY])
-    build, built = members.build_model, []
-
-    def fail_at_the_second(*arguments):
-        built.append(arguments)
-        if len(built) == 2:
-            raise KeyboardInterrupt
-        return build(*arguments)
-
-    monkeypatch.setattr(members, "build_model", fail_at_the_second)
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
+    with interrupted_at_the_second_model():
         main(["--train_file", file, "--output_dir", str(broken), *TINY])
-    monkeypatch.setattr(members, "build_model", build)
     main(["--train_file", file, "--output_dir", str(broken), *TINY, "--resume_from_checkpoint", "true"])
     expected, found = (SGMForMultiLabelGeneration.from_pretrained(run).state_dict() for run in (whole, broken))
     for name, tensor in expected.items():

@@ -14,7 +14,6 @@ from transformers import AutoModel, BertConfig, BertTokenizer, RobertaConfig, pi
 from sgm_hf.cli.train import main
 from sgm_hf.data.encoding import special_tokens_around
 from sgm_hf.modeling import SGMForMultiLabelGeneration, SGMTokenizer
-from sgm_hf.programs import members
 from sgm_hf.programs.checks import check_settings, complete_settings
 from sgm_hf.programs.models import build_model, build_tokenizer
 from sgm_hf.programs.options import parse_arguments
@@ -130,21 +129,11 @@ def test_models_of_other_seeds_around_one_encoder_are_averaged(averaged, encoder
 
 
 def test_several_models_around_one_encoder_go_on_after_an_interruption(
-    averaged, encoder, documents, tmp_path, monkeypatch
+    averaged, encoder, documents, tmp_path, interrupted_at_the_second_model
 ):
     options, run = averaged
-    build, built = members.build_model, []
-
-    def fail_at_the_second(*arguments):
-        built.append(arguments)
-        if len(built) == 2:
-            raise KeyboardInterrupt
-        return build(*arguments)
-
-    monkeypatch.setattr(members, "build_model", fail_at_the_second)
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
+    with interrupted_at_the_second_model():
         train(encoder, documents, tmp_path, *options)
-    monkeypatch.setattr(members, "build_model", build)
     train(encoder, documents, tmp_path, *options, "--resume_from_checkpoint", "true")
     expected, found = (SGMForMultiLabelGeneration.from_pretrained(folder).state_dict() for folder in (run, tmp_path))
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
