@@ -68,7 +68,8 @@ class SGMLexicalBranch(nn.Module):
         """Computes the log-odds of every label.
 
         A document's result is the same, bit for bit, whatever its padding and the other documents of the batch. Words
-        that no training document has contribute nothing; a document without other words gets `bias`.
+        that no training document has contribute nothing; a document without other words gets `bias`, and what
+        [`SGMNeighbors`] says of a document without neighbors.
 
         Args:
             input_ids: Words, (B, T) int64.

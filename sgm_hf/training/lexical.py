@@ -485,8 +485,8 @@ def fit_lexical_branch(
 ) -> LexicalFit:
     """Fit the branch and its folds.
 
-    The result is the same, bit for bit, on any number of threads. Labels without a training document get log-odds of
-    -10 for every document.
+    Without neighbors the result is the same, bit for bit, on any number of threads; with them their weight may differ
+    by rounding. Labels without a training document get log-odds of -10 for every document.
 
     Args:
         dataset: Encoded training documents: columns `input_ids` of the whole texts, and `labels`.
