@@ -56,7 +56,7 @@ def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
             texts = stored.select(range(len(texts)))
         fitted = branch.make_fit(texts, model.config).branch()
         if variant == "neighbors":
-            branch.give_neighbors(fitted, stored, model.config)
+            fitted.neighbors = branch.neighbor_store(stored, model.config)
         model.set_lexical_branch(fitted)
         model.generation_config.update(**branch.GENERATION)
     max_documents = arguments.batch_size or MAX_DOCUMENTS

@@ -6,7 +6,7 @@
 A repetition trains on the same documents in every arm, the textbook model in random batches, ours in batches of
 similar length; both do the forward and backward pass, the clipping and the update of Adam. How much longer the arms
 with a lexical branch take than `ours_fp32`, which has none, is also printed:
-`--arms ours_fp32 branch_beside branch_decoder`.
+`--arms ours_fp32 branch_beside branch_decoder branch_neighbors`.
 """
 
 from collections.abc import Callable
@@ -19,23 +19,23 @@ import torch
 from datasets import Dataset
 from textbook import TextbookSGM
 
-from sgm_hf import SGMForMultiLabelGeneration
+from sgm_hf import SGMConfig, SGMForMultiLabelGeneration
 from sgm_hf.data.batching import LengthBucketBatchSampler
 from sgm_hf.data.collation import MultiLabelCollator
 
 ARMS = (
     *("textbook_unpacked", "textbook_packed", "ours_fp32", "ours_tf32", "ours_bf16"),
-    *("limit_fp32", "limit_tf32", "limit_bf16", "branch_beside", "branch_decoder"),
+    *("limit_fp32", "limit_tf32", "limit_bf16", "branch_beside", "branch_decoder", "branch_neighbors"),
 )
 # Batches come from a pool of this many times the documents of a repetition, so that their lengths are as similar as
 # in training on a whole corpus.
 POOL = 16
 
 
-def make_batches(arguments: Any, texts: Dataset, alike: bool) -> list[dict[str, torch.Tensor]]:
+def make_batches(arguments: Any, config: SGMConfig, texts: Dataset, alike: bool) -> list[dict[str, torch.Tensor]]:
     """The batches of a repetition: of documents of similar length (`alike`), or of the same documents at random."""
-    settings, config = harness.read_settings(arguments.size), harness.model_config(arguments.size)
-    collate = MultiLabelCollator(config.pad_token_id, config.num_labels, keep_index=arguments.arm == "branch_decoder")
+    settings = harness.read_settings(arguments.size)
+    collate = MultiLabelCollator(config.pad_token_id, config.num_labels, keep_index=config.lexical_in_decoder)
     batch_size = arguments.batch_size or settings["per_device_train_batch_size"]
     max_tokens = settings["max_tokens_per_batch"] * batch_size // settings["per_device_train_batch_size"]
     sampler = LengthBucketBatchSampler(texts["length"], max_tokens, batch_size)
@@ -55,7 +55,7 @@ def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
     kind, variant = harness.prepare(arguments)
     config = harness.model_config(arguments.size, **branch.VARIANTS.get(variant, {}))
     texts = harness.make_texts(arguments.size, POOL * arguments.documents, arguments.data_dir)
-    batches = make_batches(arguments, texts, alike=kind != "textbook")
+    batches = make_batches(arguments, config, texts, alike=kind != "textbook")
     num_documents = sum(len(batch["labels"]) for batch in batches)
     bf16 = harness.uses_bf16(variant, arguments.device)
     fell_back = bf16 != (variant == "bf16")
@@ -73,6 +73,8 @@ def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
     optimizer = torch.optim.Adam(model.train().parameters(), lr=1e-3, fused=True if kind != "textbook" else None)
     fit = branch.make_fit(texts, config) if kind == "branch" else None
     if fit is not None:
+        if variant == "neighbors":
+            branch.add_neighbors(fit, texts, config)
         model.set_lexical_branch(fit.branch())
 
     def repeat() -> dict[str, Any]:
@@ -80,7 +82,7 @@ def make_arm(arguments: Any) -> Callable[[], dict[str, Any]]:
             with torch.autocast(arguments.device, dtype=torch.bfloat16, enabled=bf16):
                 if kind == "textbook":
                     loss = model(batch["input_ids"], batch["attention_mask"].sum(dim=1), batch["labels"])
-                elif variant == "decoder":
+                elif config.lexical_in_decoder:
                     # As the trainer does: training sees what a branch says that was fitted without the document.
                     inputs = {name: tensor for name, tensor in batch.items() if name != "index"}
                     words = inputs["input_ids"], inputs["attention_mask"]

@@ -8,10 +8,10 @@ import torch
 from datasets import Dataset
 
 from sgm_hf import SGMConfig
-from sgm_hf.modeling.lexical_sgm import SGMLexicalBranch
+from sgm_hf.modeling.neighbors_sgm import SGMNeighbors
 from sgm_hf.training.lexical import LexicalFit, LexicalSettings, feature_blocks
 from sgm_hf.training.linear import SparseMatrix
-from sgm_hf.training.neighbors import make_store
+from sgm_hf.training.neighbors import NeighborFit, make_store
 
 # Settings of the model by variant of the arms "branch".
 VARIANTS = {
@@ -54,11 +54,10 @@ def make_fit(texts: Dataset, config: SGMConfig, max_bigrams: int = 200_000) -> L
     )
 
 
-def give_neighbors(branch: SGMLexicalBranch, texts: Dataset, config: SGMConfig) -> None:
-    """Has a branch look for neighbors among texts, whose votes count for nothing.
+def neighbor_store(texts: Dataset, config: SGMConfig) -> SGMNeighbors:
+    """Texts to look for neighbors among, whose votes count for nothing.
 
     Args:
-        branch: The branch.
         texts: Encoded documents.
         config: Of the model that it is for.
     """
@@ -70,4 +69,17 @@ def give_neighbors(branch: SGMLexicalBranch, texts: Dataset, config: SGMConfig) 
     store, _ = make_store(
         matrix, scale, config.vocab_size, starts, labels, config.num_labels, config.lexical_neighbors
     )
-    branch.neighbors = store
+    return store
+
+
+def add_neighbors(fit: LexicalFit, texts: Dataset, config: SGMConfig) -> None:
+    """Gives each of the texts that a branch was fitted to the first ones as neighbors; what is found costs the same.
+
+    Args:
+        fit: The branch.
+        texts: Encoded documents.
+        config: Of the model that it is for.
+    """
+    store, size = neighbor_store(texts, config), (len(texts), config.lexical_neighbors)
+    neighbors = torch.arange(size[1], dtype=torch.int32).expand(size)
+    fit.nearest = NeighborFit(store, 1.0, torch.zeros(config.num_labels), neighbors, torch.full(size, 1 / size[1]))
