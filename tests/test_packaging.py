@@ -142,7 +142,7 @@ def normalise(distribution: str) -> str:
 def test_the_lowest_releases_are_those_that_are_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    declared = [*project["dependencies"], *extras["app"], *extras["figures"]]
+    declared = [*project["dependencies"], *extras["app"], *extras["figures"], *extras["baselines"]]
     lines = (ROOT / "constraints-lowest.txt").read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if line[0] != "#"] == [
         re.sub(r"^([\w-]+)>=([\d.]+)(,<\d+)?$", r"\1==\2", requirement) for requirement in declared
