@@ -13,7 +13,7 @@ setup(
     package_dir=MAPPED,
     package_data={
         "sgm_hf": ["py.typed", "model_card_template.md"],
-        "sgm_hf.metrics": ["multilabel_metrics/*", "calibration_metrics/*"],
+        "sgm_hf.metrics": ["multilabel_metrics/*", "calibration_metrics/*", "ranking_metrics/*"],
         "sgm_hf.datasets_scripts": ["cards/*.md"],
     },
 )

@@ -12,7 +12,9 @@ from .multilabel import (
     frequency_bands,
     label_report,
     mean_position_deviation,
+    metrics_by_set_size,
 )
+from .ranking import compute_ranking_metrics
 
 if TYPE_CHECKING:
     from evaluate import EvaluationModule
@@ -21,6 +23,7 @@ __all__ = [
     "calibration_bins",
     "compute_hierarchical_metrics",
     "compute_metrics",
+    "compute_ranking_metrics",
     "compute_score_metrics",
     "expected_calibration_error",
     "f1_by_frequency",
@@ -29,7 +32,11 @@ __all__ = [
     "label_report",
     "load_metric",
     "mean_position_deviation",
+    "metrics_by_set_size",
 ]
+
+# Folders of modules of the `evaluate` library, without "_metrics".
+MODULES = ("multilabel", "calibration", "ranking")
 
 
 def load_metric(name: str = "multilabel", **load_arguments: Any) -> "EvaluationModule":
@@ -37,8 +44,9 @@ def load_metric(name: str = "multilabel", **load_arguments: Any) -> "EvaluationM
 
     Args:
         name: "multilabel" for `compute_metrics`: its `compute(references=..., predictions=...)` takes multi-hot rows,
-            as `evaluate.load("f1", "multilabel")` does. "calibration" for `compute_score_metrics`: there the
-            predictions are rows of label scores. Both return the dictionary of that function.
+            as `evaluate.load("f1", "multilabel")` does. "calibration" for `compute_score_metrics` and
+            "ranking" for `compute_ranking_metrics`: there the predictions are rows of label scores. Each returns the
+            dictionary of its function.
         **load_arguments: Those of `evaluate.load`, e.g. `cache_dir`.
 
     Raises:
@@ -46,6 +54,6 @@ def load_metric(name: str = "multilabel", **load_arguments: Any) -> "EvaluationM
     """
     import evaluate  # here, because it takes seconds to import and the functions do not need it
 
-    if name not in ("multilabel", "calibration"):
-        raise ValueError(f"there is no metric {name!r}; give 'multilabel' or 'calibration'.")
+    if name not in MODULES:
+        raise ValueError(f"there is no metric {name!r}; give one of {', '.join(map(repr, MODULES))}.")
     return evaluate.load(str(Path(__file__).with_name(f"{name}_metrics")), **load_arguments)

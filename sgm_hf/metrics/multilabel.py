@@ -190,6 +190,49 @@ def f1_by_frequency(
     return metrics
 
 
+def metrics_by_set_size(
+    references: np.ndarray, predictions: np.ndarray, largest: int | None = None
+) -> list[dict[str, int | float]]:
+    """Metrics of the documents with as many true labels each (SGM, Yang et al. 2018, Figure 3).
+
+    Args:
+        references: True labels, bool, shape (N, L).
+        predictions: Predicted labels, bool, shape (N, L).
+        largest: Documents with this many true labels or more are one group; default: a group for each size.
+
+    Returns:
+        One row for each size that occurs, rising: `size`, `documents`, and of these documents `micro_precision`,
+        `micro_recall`, `micro_f1`, `samples_f1`, `hamming_loss` and `zero_one_loss`, as `compute_metrics` gives them
+        for these rows alone.
+
+    Raises:
+        TypeError: If a matrix is not a boolean numpy array.
+        ValueError: If the shapes differ, or `largest` is negative.
+    """
+    check_matrices(references, "predictions", predictions, "b", "bool")
+    if largest is not None and largest < 0:
+        raise ValueError(f"largest is {largest}; give a number of labels from 0 on.")
+    hits, predicted, relevant = (matrix.sum(axis=1) for matrix in (references & predictions, predictions, references))
+    wrong = predicted + relevant - 2 * hits  # (N), labels that are in one of the two sets only
+    samples_f1 = _ratio(2 * hits, predicted + relevant, zero_division=1.0)
+    groups = relevant if largest is None else np.minimum(relevant, largest)
+    rows: list[dict[str, int | float]] = []
+    for size in np.unique(groups):
+        members = groups == size
+        micro = precision_recall_f1(hits[members].sum(), predicted[members].sum(), relevant[members].sum())
+        rows.append(
+            {
+                "size": int(size),
+                "documents": int(members.sum()),
+                **{f"micro_{name}": float(x) for name, x in zip(("precision", "recall", "f1"), micro, strict=True)},
+                "samples_f1": float(samples_f1[members].mean()),
+                "hamming_loss": float(wrong[members].mean() / references.shape[1]),
+                "zero_one_loss": float((wrong[members] > 0).mean()),
+            }
+        )
+    return rows
+
+
 def fit_threshold(references: np.ndarray, label_scores: np.ndarray) -> float:
     """Find the threshold t for which the sets of labels with a score >= t have the highest micro-F1.
 
@@ -245,6 +288,25 @@ def multi_hot_matrix(name: str, rows: Sequence[Sequence[int]]) -> np.ndarray:
                 "Lists of label ids must be turned into such rows first."
             )
     return np.array(rows, dtype=bool)
+
+
+def score_matrix(name: str, rows: Sequence[Sequence[float]], num_labels: int) -> np.ndarray:
+    """Rows of label scores, as the `evaluate` library has them, as a float64 matrix (N, L).
+
+    Args:
+        name: What to call the rows in an error.
+        rows: A score per label, for each document.
+        num_labels: The number L of labels.
+
+    Raises:
+        ValueError: If a row has another length than L.
+    """
+    for i, row in enumerate(rows):
+        if len(row) != num_labels:
+            raise ValueError(
+                f"{name} must have {num_labels} scores for each document, one per label, but row {i} has {len(row)}."
+            )
+    return np.array(rows, dtype=np.float64)
 
 
 def precision_recall_f1(

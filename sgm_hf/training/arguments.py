@@ -7,6 +7,7 @@ import torch
 from transformers import TrainingArguments
 
 from sgm_hf.metrics.calibration import SCORE_METRICS
+from sgm_hf.metrics.ranking import RANKING_LOSSES
 from sgm_hf.training.checkpoints import chosen_checkpoint
 from sgm_hf.training.imbalance import read_label_weights
 from sgm_hf.training.machine import PRECISIONS, choose_precision
@@ -57,8 +58,8 @@ class SGMTrainingArguments(TrainingArguments):
         metric_for_best_model: Any that `SGMTrainer.evaluate` reports, with or without `eval_`; default that of the set
             decoding which the model's generation config chooses. Of several evaluation sets one by its key, as
             `KEY_micro_f1`.
-        greater_is_better: Default: False for a metric whose name ends in "loss", and for those of the label scores
-            (`ece`, `nll`, `brier`, `certain_errors`); True for all others.
+        greater_is_better: Default: False for a metric whose name ends in "loss" or is an error (`coverage_error`), and
+            for those of the label scores (`ece`, `nll`, `brier`, `certain_errors`); True for all others.
         precision: Of multiplication: "fp32", "bf16" (autocast; weights, optimizer and loss stay in fp32), or "auto":
             "bf16" where the device has instructions for it and it works, else "fp32". Where "bf16" cannot run, it is
             "fp32", and a warning says why. Holds what was chosen, never "auto".
@@ -166,8 +167,8 @@ class SGMTrainingArguments(TrainingArguments):
     greater_is_better: bool | None = field(
         default=None,
         metadata={
-            "help": "Whether that metric is to grow; default: unless its name ends in loss, ece, nll, brier or "
-            "certain_errors."
+            "help": "Whether that metric is to grow; default: unless its name ends in loss, ece, nll, brier, "
+            "certain_errors or coverage_error."
         },
     )
     resume_from_checkpoint: str | None = field(
@@ -271,7 +272,7 @@ class SGMTrainingArguments(TrainingArguments):
             self.disable_tqdm = not sys.stderr.isatty()
         if self.eval_strategy == "no":
             self.load_best_model_at_end = False  # nothing says which is best
-        of_scores = tuple(f"_{name}" for name in SCORE_METRICS)
+        of_scores = tuple(f"_{name}" for name in (*SCORE_METRICS, *RANKING_LOSSES))
         if self.greater_is_better is None and f"_{self.metric_for_best_model}".endswith(of_scores):
             self.greater_is_better = False  # Transformers knows it only of names that end in "loss"
         # It also sets do_eval wherever training evaluates; the command line must keep what the user asked for.

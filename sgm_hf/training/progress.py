@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from sgm_hf.metrics import compute_metrics
 from sgm_hf.metrics.calibration import SCORE_METRICS
+from sgm_hf.metrics.ranking import RANKING_METRICS
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 
 SECONDS = 30.0  # between two lines
@@ -81,7 +82,7 @@ METRICS = "|".join(compute_metrics(np.zeros((1, 1), dtype=bool), np.zeros((1, 1)
 # Of ours those that tell little of how a training goes: of one set decoding, and all but micro-F1.
 UNSHOWN = re.compile(
     rf"_({'|'.join(SET_DECODINGS)})_({METRICS})$|_(?!micro_f1$)({METRICS})$"
-    rf"|_({'|'.join(SCORE_METRICS)})$|_(micro|macro)_f1_(\d+_to_\d+|from_\d+)$"
+    rf"|_({'|'.join((*SCORE_METRICS, *RANKING_METRICS))})$|_(micro|macro)_f1_(\d+_to_\d+|from_\d+)$"
     r"|_(loss|runtime|documents_per_second|label_threshold|position_deviation)$"
 )
 LOGGED = (

@@ -34,6 +34,7 @@ from sgm_hf.data.labels import label_counts, label_matrix, target_sequence
 from sgm_hf.metrics import (
     compute_hierarchical_metrics,
     compute_metrics,
+    compute_ranking_metrics,
     compute_score_metrics,
     f1_by_frequency,
     fit_threshold,
@@ -42,6 +43,7 @@ from sgm_hf.metrics import (
 )
 from sgm_hf.metrics.calibration import SCORE_METRICS
 from sgm_hf.metrics.hierarchical import HIERARCHICAL_METRICS
+from sgm_hf.metrics.ranking import RANKING_METRICS
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS, checked_set_decoding
 from sgm_hf.training.arguments import SGMTrainingArguments
 from sgm_hf.training.branch import BranchTrainer
@@ -578,7 +580,8 @@ class SGMTrainer(PushingTrainer, CalibratingTrainer, ResumableTrainer, BranchTra
             decoding that the generation config chooses also without its name (`eval_micro_f1`, …), its F1 by the
             labels' number of training documents where it is known (`eval_micro_f1_1_to_9`, see
             `sgm_hf.metrics.f1_by_frequency`), those of the label scores (`eval_ece`, …, see
-            `sgm_hf.metrics.compute_score_metrics`), those of `compute_metrics`, the threshold, and the speed. Where
+            `sgm_hf.metrics.compute_score_metrics`) and of their ranking (`eval_lrap`, …, see
+            `sgm_hf.metrics.compute_ranking_metrics`), those of `compute_metrics`, the threshold, and the speed. Where
             the data has labels also `eval_loss`, see `mean_token_loss`, and unless training shuffles them or none is
             found `eval_position_deviation` of the best sequences, see `sgm_hf.metrics.mean_position_deviation`.
 
@@ -628,7 +631,7 @@ class SGMTrainer(PushingTrainer, CalibratingTrainer, ResumableTrainer, BranchTra
         bands = frequency_bands(counts) if counts is not None else {}
         of_bands = [f"{average}_f1_{band}" for band in bands for average in ("micro", "macro")]
         last = ("label_threshold", "runtime", "documents_per_second")
-        return ["loss", *names, *of_decodings, *SCORE_METRICS, *of_bands, *last]
+        return ["loss", *names, *of_decodings, *SCORE_METRICS, *RANKING_METRICS, *of_bands, *last]
 
     def label_parents(self, num_columns: int) -> np.ndarray | None:
         """The parent of each label under the generation config's hierarchy, (num_columns) int64, -1 for none.
@@ -720,7 +723,7 @@ class SGMTrainer(PushingTrainer, CalibratingTrainer, ResumableTrainer, BranchTra
             metrics |= {f"{prefix}_{set_decoding}_{name}": float(value) for name, value in values.items()}
         scores = predictions.label_scores_of(references.shape[1])  # (N, C)
         sets = label_matrix(self.label_sets(predictions), references.shape[1])  # (N, C)
-        further = compute_score_metrics(references, scores)
+        further = compute_score_metrics(references, scores) | compute_ranking_metrics(references, scores)
         counts = self.training_counts()
         if counts is not None:
             unknown = references.shape[1] - len(counts)

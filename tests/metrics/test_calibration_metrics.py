@@ -41,5 +41,5 @@ def test_rows_of_another_length_are_refused(metric):
 
 
 def test_a_metric_that_is_not_ours_is_refused():
-    with pytest.raises(ValueError, match="no metric 'f1'; give 'multilabel' or 'calibration'"):
+    with pytest.raises(ValueError, match="no metric 'f1'; give one of 'multilabel', 'calibration', 'ranking'"):
         load_metric("f1")

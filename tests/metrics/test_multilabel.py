@@ -13,6 +13,7 @@ from sgm_hf.metrics import (
     frequency_bands,
     label_report,
     mean_position_deviation,
+    metrics_by_set_size,
 )
 
 NAMES = ("precision", "recall", "f1")
@@ -184,6 +185,29 @@ def test_each_label_seen_in_training_is_in_one_band():
 def test_bands_need_a_count_for_each_column():
     with pytest.raises(ValueError, match=r"shape \(3,\), but the matrices have 2 columns"):
         f1_by_frequency(np.ones((1, 2), bool), np.ones((1, 2), bool), np.ones(3, int))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_metrics_by_set_size_are_those_of_the_documents_of_a_size(seed):
+    references, predictions = random_sets(seed)
+    sizes = references.sum(axis=1)
+    rows = metrics_by_set_size(references, predictions)
+    assert [row["size"] for row in rows] == sorted(set(sizes.tolist()))
+    assert sum(row["documents"] for row in rows) == len(references)
+    for row in rows:
+        members = sizes == row["size"]
+        expected = compute_metrics(references[members], predictions[members])
+        found = {name: value for name, value in row.items() if name not in ("size", "documents")}
+        assert found == pytest.approx({name: expected[name] for name in found})
+    assert {"micro_f1", "hamming_loss"} < set(rows[0])
+
+
+def test_the_largest_sets_can_be_one_group():
+    references = np.tril(np.ones((5, 5), dtype=bool))  # 1 to 5 labels
+    rows = metrics_by_set_size(references, references, largest=3)
+    assert [(row["size"], row["documents"]) for row in rows] == [(1, 1), (2, 1), (3, 3)]
+    with pytest.raises(ValueError, match="largest is -1"):
+        metrics_by_set_size(references, references, largest=-1)
 
 
 def random_scores(seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -27,6 +27,7 @@ def test_defaults_are_the_papers(tmp_path):
 @pytest.mark.parametrize(
     ("metric", "greater"),
     [("ece", False), ("eval_nll", False), ("long_brier", False), ("certain_errors", False), ("loss", False)]
+    + [("coverage_error", False), ("eval_ranking_loss", False), ("lrap", True), ("precision_at_1", True)]
     + [("micro_f1", True), ("micro_f1_1_to_9", True), ("piece", True)],
 )
 def test_what_is_to_fall_and_what_is_to_grow_is_known_by_its_name(tmp_path, metric, greater):

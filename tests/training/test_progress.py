@@ -52,6 +52,7 @@ def test_a_log_line_shows_micro_f1_of_each_set_and_metrics_of_the_users_own():
         "eval_zero_one_loss": 1.0,
         "eval_a_ece": 5.0,
         "eval_nll": 6.0,
+        "eval_a_precision_at_5": 6.0,
         "eval_micro_f1_1_to_9": 7.0,
         "eval_a_macro_f1_from_1000": 8.0,
     }

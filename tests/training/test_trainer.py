@@ -13,7 +13,7 @@ from tiny_training import NUM_LABELS, make_decided_model, make_documents, make_m
 from transformers import GenerationConfig, TrainerCallback
 
 from sgm_hf.data.labels import label_matrix
-from sgm_hf.metrics import compute_metrics, compute_score_metrics, fit_threshold
+from sgm_hf.metrics import compute_metrics, compute_ranking_metrics, compute_score_metrics, fit_threshold
 from sgm_hf.modeling import label_sets_from_sequences
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 from sgm_hf.training import SGMTrainer, SGMTrainingArguments, machine
@@ -255,6 +255,8 @@ def test_label_scores_are_compared_with_the_true_labels_whatever_the_decoding(ar
     expected = compute_score_metrics(output.references, output.predictions.label_scores)
     assert reports == [expected] * 3
     assert 0 < expected["ece"] < 1 and expected["nll"] > 0
+    ranking = compute_ranking_metrics(output.references, output.predictions.label_scores)
+    assert {name: metrics[f"eval_{name}"] for name in ranking} == ranking
     scores, truth = output.predictions.label_scores.astype(float), output.references
     assert expected["brier"] == pytest.approx(((scores - truth) ** 2).mean())
 

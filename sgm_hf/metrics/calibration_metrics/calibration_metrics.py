@@ -3,10 +3,9 @@
 # evaluate parses the imports below itself and knows only one module per line.
 import datasets
 import evaluate
-import numpy as np
 
 from sgm_hf.metrics.calibration import compute_score_metrics
-from sgm_hf.metrics.multilabel import multi_hot_matrix
+from sgm_hf.metrics.multilabel import multi_hot_matrix, score_matrix
 
 _DESCRIPTION = """
 Whether the label scores of multi-label classification are probabilities: expected calibration error over the pooled
@@ -66,10 +65,5 @@ class CalibrationMetrics(evaluate.Metric):
         num_bins: int = 15,
     ) -> dict[str, float]:
         truth = multi_hot_matrix("references", references)
-        for i, row in enumerate(predictions):
-            if len(row) != truth.shape[1]:
-                raise ValueError(
-                    f"predictions must have {truth.shape[1]} scores for each document, one per label, but row {i} has "
-                    f"{len(row)}."
-                )
-        return compute_score_metrics(truth, np.array(predictions, dtype=np.float64), minimum, num_bins)
+        scores = score_matrix("predictions", predictions, truth.shape[1])
+        return compute_score_metrics(truth, scores, minimum, num_bins)
