@@ -231,4 +231,13 @@ class BaselineClasses(Mapping[str, type[Baseline]]):
         return len(self.places)
 
 
-BASELINES = BaselineClasses({})
+BASELINES = BaselineClasses(
+    {
+        "br_svm": ("linear", "BinaryRelevanceSVM"),
+        "br_logistic": ("linear", "BinaryRelevanceLogistic"),
+        "cc": ("linear", "ClassifierChain"),
+        "lp": ("linear", "LabelPowerset"),
+        "pcc": ("linear", "ProbabilisticClassifierChain"),
+        "ecc": ("linear", "EnsembleOfChains"),
+    }
+)
