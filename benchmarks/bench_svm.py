@@ -329,7 +329,8 @@ def split_command_line() -> tuple[list[str], list[str]]:
 def describe_run() -> dict[str, Any]:
     """The last columns of a row: processor, commit and command."""
     machine = describe_machine()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]  # from any working folder
+    commit = subprocess.run(command, capture_output=True, text=True, check=True)
     return {
         "cpu": machine["cpu"],
         "cores": machine["cores"],
