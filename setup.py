@@ -12,7 +12,7 @@ setup(
     packages=find_packages(include=["sgm_hf", "sgm_hf.*"]) + list(MAPPED),
     package_dir=MAPPED,
     package_data={
-        "sgm_hf": ["py.typed", "model_card_template.md"],
+        "sgm_hf": ["py.typed", "model_card_template.md", "studies/*.json"],
         "sgm_hf.metrics": ["multilabel_metrics/*", "calibration_metrics/*", "ranking_metrics/*"],
         "sgm_hf.datasets_scripts": ["cards/*.md"],
     },

@@ -21,7 +21,7 @@ import sgm_hf
 ROOT = Path(__file__).resolve().parents[1]
 # Folder in the repository -> folder in a user's site-packages.
 INSTALLED_AS = {"sgm_hf": "sgm_hf", "modeling": "sgm_hf/modeling", "datasets_scripts": "sgm_hf/datasets_scripts"}
-PASSED_ON = {".py", ".md", ".typed"}
+PASSED_ON = {".py", ".md", ".typed", ".json"}
 
 
 def source_files(folder: str) -> list[Path]:

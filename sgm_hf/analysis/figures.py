@@ -50,7 +50,7 @@ def plot_without_top_labels(rows: Rows, path: str | Path, title: str) -> None:
             right.plot(list(by_removed), gains, marker="o", color=f"C{number}", label=system)
         left.set_ylabel("micro-F1 of the rest")
         right.set_ylabel(f"gain over {systems[0]}")
-        left.set_title(f"labels in training: {order}", loc="left", fontsize="medium")
+        left.set_title(f"labels in training: {order}" if order else "", loc="left", fontsize="medium")
         for axis in (left, right):
             axis.set_xlabel("most frequent labels left out")
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -220,7 +220,7 @@ def _panels(orders: Sequence[str]) -> tuple[Figure, Sequence[Axes]]:
         1, len(orders), figsize=(4.5 * len(orders), 3.4), squeeze=False, layout="constrained"
     )
     for axis, order in zip(axes[0], orders, strict=True):
-        axis.set_title(f"labels in training: {order}", loc="left", fontsize="medium")
+        axis.set_title(f"labels in training: {order}" if order else "", loc="left", fontsize="medium")
         axis.spines[["top", "right"]].set_visible(False)
     return figure, axes[0]
 

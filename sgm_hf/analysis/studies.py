@@ -13,9 +13,6 @@ from sgm_hf.data.labels import label_matrix
 from sgm_hf.data.lines import read_json_lines
 from sgm_hf.metrics import compute_metrics
 
-# Columns of the paper's Table 1, by the names of our metrics.
-TABLE_METRICS = ("hamming_loss", "zero_one_loss", "micro_f1", "micro_precision", "micro_recall")
-
 
 def read_predictions(
     path: str | Path, label_names: Sequence[str], set_decoding: str = "best_sequence"
@@ -25,7 +22,8 @@ def read_predictions(
     Args:
         path: A `predictions_<split>.jsonl` with gold labels.
         label_names: Names of the L labels, in the order of the columns.
-        set_decoding: Which of its label sets to read: "best_sequence", "threshold" or "expected_f1".
+        set_decoding: Which of its label sets to read: "labels", those that the run was set to, or "best_sequence",
+            "threshold" or "expected_f1".
 
     Raises:
         FileNotFoundError: If the file does not exist.

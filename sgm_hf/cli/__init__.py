@@ -22,7 +22,7 @@ COMMANDS = {
     "finetune": "train a model further on label sets that it samples (Seq2Set)",
     "space": "make a Space of the Hub of a model",
     "convert": "write a named corpus as Parquet files with a dataset card",
-    "study": "compare trainings of a corpus over label orders and seeds",
+    "study": "compare systems on a corpus as the papers do, over seeds",
 }
 USAGE = """usage: sgm-hf COMMAND [OPTIONS]        sgm-hf --version: {version}
 

@@ -1,23 +1,15 @@
-"""Compare trainings of a corpus over label orders and seeds, as Seq2Set's paper.
+"""Compare systems on a corpus as the papers do: one command per study.
 
-  sgm-hf study train study.json --data_dir data/aapd --output_dir runs/study
-  sgm-hf study report runs/study --output report
+  sgm-hf study list
+  sgm-hf study train sgm_global_embedding --dataset_name aapd \\
+      --data_dir data/aapd --output_dir runs/ge_aapd
+  sgm-hf study report runs/ge_aapd --output report
 
-train makes, for each order of the labels and each seed, a model by likelihood
-and from it one by each other system of the JSON file; likelihood_continued, a
-control, only trains longer. Finished runs are skipped, interrupted ones are
-resumed. search tries the settings listed under "search" from the likelihood
-models of the first seed and compares them on the validation split. report
-writes from the predictions
-
-- table.csv, table.md: the metrics on the test split, also the micro-F1 of
-  decoding "threshold", and how much shuffled orders harm (Tables 1 and 2);
-- without_top_labels.{csv,png,svg}: without the k most frequent labels
-  (Figure 1);
-- by_frequency.{csv,png,svg}: on the top and the last 10 % of the labels
-  (Figure 2);
-- climb.{csv,png,svg}: micro-F1 on the validation split over the epochs;
-- search.csv, search.md: the settings tried and their metrics.
+A study is a settings file: systems, what they have in common, seeds and reports;
+list names those that come with the package. train makes a run of each system
+and seed; finished runs are skipped, interrupted ones go on. search tries the
+settings listed under "search" and compares them on the validation split. report
+writes tables (CSV, Markdown) and figures (PNG, SVG) from the predictions.
 """
 
 from argparse import Namespace
@@ -34,6 +26,7 @@ from sgm_hf.programs import (
     read_study,
     report_study,
     search_settings,
+    study_names,
     train_study,
 )
 
@@ -41,25 +34,27 @@ from sgm_hf.programs import (
 def parse_arguments(arguments: Sequence[str]) -> Namespace:
     """Read the command line."""
     parser = CommandParser("study", __doc__)
-    parts = parser.add_subparsers(dest="part", required=True, metavar="train | search | report")
+    parts = parser.add_subparsers(dest="part", required=True, metavar="list | train | search | report")
+    parts.add_parser("list", help="Name the studies.", description="Name the studies that come with the package.")
     for name, help_text in (("train", "Train the systems."), ("search", "Compare settings on the validation split.")):
         part = parts.add_parser(name, help=help_text, description=help_text)
-        part.add_argument("config", type=Path, help="JSON file: common, search, and the systems to train.")
-        part.add_argument("--output_dir", type=Path, required=True, help="Folder of the study.")
+        part.add_argument("study", help="A name that list gives, or a JSON file.")
+        part.add_argument("--output_dir", type=Path, required=True, help="Folder of the runs.")
+        part.add_argument("--dataset_name", help="The corpus, where the file does not name it.")
         part.add_argument("--data_dir", type=Path, help="Folder or archive of the corpus.")
         part.add_argument(
-            "--orders",
-            nargs="+",
-            default=["frequency", "shuffled"],
-            choices=LABEL_ORDERS,
-            help="Of the labels.",
+            "--orders", nargs="+", choices=LABEL_ORDERS, help="Of the labels. Default: those of the study, if any."
         )
-        part.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="The search uses the first one.")
+        if name == "train":
+            part.add_argument("--systems", nargs="+", help="Default: all of the study.")
+            part.add_argument("--seeds", nargs="+", type=int, help="Default: those of the study.")
     part = parts.add_parser("report", help="Write tables and figures.", description="Write tables and figures.")
     part.add_argument("study", type=Path, help="Folder that train wrote.")
-    part.add_argument("--output", type=Path, required=True, help="Folder for the tables and figures.")
+    part.add_argument("--output", type=Path, help="Folder for the tables and figures. Default: report in that one.")
     part.add_argument(
-        "--set_decoding", choices=SET_DECODINGS, default="best_sequence", help="Predicted sets that are compared."
+        "--set_decoding",
+        choices=("labels", *SET_DECODINGS),
+        help="Predicted sets that are compared; labels are those that each system was set to. Default: the study's.",
     )
     return parser.parse_args(arguments)
 
@@ -68,10 +63,15 @@ def main(arguments: Sequence[str]) -> None:
     """Run the command."""
     options = parse_arguments(arguments)
     log_to_stderr()
-    if options.part == "report":
-        print(report_study(options.study, options.output, options.set_decoding))
+    if options.part == "list":
+        print("\n".join(f"{name}: {description}" for name, description in study_names().items()))
         return
-    config = read_study(options.config, ["search"] if options.part == "search" else [])
-    study = Study(config, options.output_dir, options.orders, options.seeds, options.data_dir)
+    if options.part == "report":
+        print(report_study(options.study, options.output or options.study / "report", options.set_decoding))
+        return
+    study = Study(read_study(options.study), options.output_dir, options.dataset_name, options.data_dir)
     with exit_on_signals(["sgm-hf", "study", *arguments]):
-        {"train": train_study, "search": search_settings}[options.part](study)
+        if options.part == "search":
+            search_settings(study, options.orders)
+        else:
+            train_study(study, options.systems, options.orders, options.seeds)

@@ -1,326 +1,460 @@
-"""The studies of the Seq2Set paper on a corpus: what `sgm-hf study` does."""
+"""The papers' studies, each a settings file: what `sgm-hf study train` and `search` do.
+
+A study compares systems on one corpus over seeds. The reports on its runs are made in `study_reports.py`.
+"""
 
 import json
 import logging
+import re
 import statistics
 import sys
-from collections.abc import Iterable, Sequence
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from tqdm import tqdm
-
-from sgm_hf.analysis import studies
-from sgm_hf.datasets_scripts import load as load_corpus
-from sgm_hf.datasets_scripts.generated import default_process
-from sgm_hf.metrics import compute_metrics
-from sgm_hf.modeling import SGMConfig
+from sgm_hf.data.labels import LABEL_ORDERS
 from sgm_hf.programs.finetuning import TRAINERS, Seq2SetArguments
-from sgm_hf.programs.options import read_settings
-from sgm_hf.tables import markdown_table, mean_and_deviation, write_csv
+from sgm_hf.programs.options import parse_arguments, read_settings
+from sgm_hf.training import SGMTrainingArguments
 from sgm_hf.training.checkpoints import has_complete_checkpoint, write_text_atomically
 from sgm_hf.training.interruption import run_to_its_end
 
-# The numbers of the CSV files have six significant digits.
-write_rows = partial(write_csv, float_format=".6g")
 logger = logging.getLogger(__name__)
 
-SYSTEMS = ("likelihood", "likelihood_continued", *TRAINERS)
-REMOVED = (0, 1, 2, 4, 8, 12, 16, 20, 30, 40, 50, 60)
-METRICS = (*studies.TABLE_METRICS, "threshold_micro_f1")
-SEARCHED_SPLIT = "validation"
-SEARCHED = (
-    *("method", "learning_rate", "num_samples", "baseline", "dropout_in_sampling", "likelihood_weight"),
-    "num_train_epochs",
+STUDIES = Path(__file__).parents[1] / "studies"
+STUDY_FILE = "study.json"
+REPORTS = (
+    *("table", "differences", "lambda", "set_sizes", "correlations", "cases", "positions"),
+    *("without_top_labels", "by_frequency", "climb"),
 )
+# Settings of all systems, and of those of a kind: new models, models that go on from another system's, baselines.
+SECTIONS = ("common", "train", "after", "baseline")
+PARTS = {
+    *SECTIONS,
+    *("description", "corpora", "systems", "orders", "seeds", "search"),
+    *("reference", "shown", "set_decodings", "reports"),
+}
+# What a system has that is no setting of its program.
+OF_SYSTEM = ("after", "seeds", "reference")
+# Settings that may differ from those of a finished run: they say where files are, and how to go on.
+FREE = {"output_dir", "data_dir", "resume_from_checkpoint", "num_threads"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of a study.
+
+    Args:
+        system: Name of the system.
+        order: Order of the labels in training, where the study compares several.
+        seed: Its seed.
+        program: "train", "finetune" or "baseline".
+        settings: Of that program; for "baseline" its `baseline` is the name of the baseline.
+        folder: Its output folder; settings and log are files beside it.
+    """
+
+    system: str
+    order: str | None
+    seed: int
+    program: str
+    settings: dict[str, Any]
+    folder: Path
+
+    @property
+    def title(self) -> str:
+        """How the run is called in messages."""
+        return f"{full_name(self.system, self.order)}, seed {self.seed}"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return (self.folder / "summary.json").exists()
+
+    @property
+    def settings_file(self) -> Path:
+        """The file of its settings, as they were when it was last started."""
+        return self.folder.with_name(f"{self.folder.name}.json")
+
+    @property
+    def program_settings(self) -> dict[str, Any]:
+        """What the file of its settings has."""
+        own = self.settings | {"output_dir": str(self.folder)}
+        return {name: value for name, value in own.items() if (self.program, name) != ("baseline", "baseline")}
 
 
 @dataclass
 class Study:
-    """A study that is to be trained.
+    """A study of a corpus in a folder.
 
     Args:
-        config: What all systems have in common ("common"), the settings of each system by its name, and settings to
-            try ("search").
-        output_dir: Folder of the study.
-        orders: Orders of the labels.
-        seeds: Seeds of the trainings; the search uses the first one.
+        config: What its settings file says.
+        output_dir: Folder of the runs.
+        dataset_name: The corpus; None where the file says it, or names the user's files.
         data_dir: Folder or archive of the corpus, if it has files.
     """
 
     config: dict[str, Any]
     output_dir: Path
-    orders: Sequence[str]
-    seeds: Sequence[int]
+    dataset_name: str | None = None
     data_dir: Path | None = None
 
+    @property
+    def corpus(self) -> str | None:
+        """The name of the corpus; None for the user's files."""
+        return self.dataset_name or self.config.get("common", {}).get("dataset_name")
 
-def read_study(path: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
-    """Read the `config` of a study.
+    @property
+    def orders(self) -> Sequence[str | None]:
+        """The orders of the labels that are compared; one None where none are."""
+        return self.config.get("orders", [None])
+
+    def run_of(self, system: str, order: str | None, seed: int) -> Run:
+        """The run of a system with an order and a seed."""
+        own = self.config["systems"][system]
+        base = own.get("after")
+        kind = "after" if base else "baseline" if "baseline" in own else "train"
+        settings: dict[str, Any] = {}
+        for part in (self.config, self.config.get("corpora", {}).get(self.corpus, {})):
+            settings |= part.get("common", {}) | part.get(kind, {})
+        settings |= {name: value for name, value in own.items() if name not in OF_SYSTEM} | {"seed": seed}
+        if self.corpus is not None:
+            settings["dataset_name"] = self.corpus
+        if self.data_dir is not None:
+            settings["data_dir"] = str(self.data_dir)
+        if base is not None:
+            settings["model_name_or_path"] = str(self.folder_of(base, order, seed))
+        elif order is not None and kind == "train":
+            settings["label_order"] = order
+        if kind != "baseline":
+            settings |= {"do_train": True, "do_eval": True, "do_predict": True}
+        program = "finetune" if "method" in own else "baseline" if kind == "baseline" else "train"
+        return Run(system, order, seed, program, settings, self.folder_of(system, order, seed))
+
+    def folder_of(self, system: str, order: str | None, seed: int) -> Path:
+        """The folder of a run."""
+        return self.output_dir / folder_name(full_name(system, order)) / f"seed_{seed}"
+
+    def runs(
+        self,
+        systems: Sequence[str] | None = None,
+        orders: Sequence[str | None] | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> list[Run]:
+        """The runs in their order: seed by seed, a system after the one that it goes on from.
+
+        Args:
+            systems: Those to run, and those that they go on from; default all.
+            orders: Of the labels; default those of the file.
+            seeds: Default those of the file; a system that has seeds of its own keeps to those among them.
+
+        Raises:
+            ValueError: If there is no such system, or the study does not compare orders.
+        """
+        known = self.config["systems"]
+        unknown = [name for name in systems or () if name not in known]
+        if unknown:
+            raise ValueError(f"the study has no system {unknown[0]!r}; it has {', '.join(known)}.")
+        if orders is not None and "orders" not in self.config:
+            raise ValueError("this study does not compare label orders; leave out --orders.")
+        needed = {known[name].get("after") for name in systems or ()} | set(systems or known)
+        named = sorted((name for name in known if name in needed), key=lambda name: "after" in known[name])
+        found = []
+        for seed in seeds or self.config.get("seeds", [1, 2, 3]):
+            for order in orders or self.orders:
+                found += [self.run_of(name, order, seed) for name in named if seed in known[name].get("seeds", [seed])]
+        return list({run.folder: run for run in found}.values())
+
+    def finished_runs(self) -> list[Run]:
+        """The finished runs of all systems with any seed and order: in the order of the systems, then of the seeds."""
+        orders = self.orders if self.orders == [None] else LABEL_ORDERS
+        found = []
+        for order in orders:
+            for system in self.config["systems"]:
+                folders = self.folder_of(system, order, 0).parent.glob("seed_*/summary.json")
+                seeds = sorted(int(path.parent.name.removeprefix("seed_")) for path in folders)
+                found += [self.run_of(system, order, seed) for seed in seeds]
+        return found
+
+    def search_runs(self, order: str | None) -> list[Run]:
+        """The runs of the settings to try, from the first seed's model."""
+        found = []
+        for number, tried in enumerate(self.config.get("search", [])):
+            settings = {name: value for name, value in tried.items() if name != "system"}
+            run = self.run_of(tried["system"], order, self.config.get("seeds", [1, 2, 3])[0])
+            folder = self.output_dir / "search" / folder_name(f"{order or ''} {number}")
+            settings = run.settings | settings | {"do_predict": False}
+            found.append(Run(run.system, order, run.seed, run.program, settings, folder))
+        return found
+
+
+def full_name(system: str, order: str | None) -> str:
+    """The name of a system trained on labels in an order."""
+    return system if order is None else f"{system}, {order}"
+
+
+def folder_name(name: str) -> str:
+    """A name in lower case, with "_" for all that is neither a letter of the alphabet nor a digit."""
+    return re.sub("[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+# ---- settings files ----
+
+
+def study_names() -> dict[str, str]:
+    """The studies that come with the package, each with what its file says of it."""
+    return {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))["description"]
+        for path in sorted(STUDIES.glob("*.json"))
+    }
+
+
+def read_study(name_or_path: str | Path) -> dict[str, Any]:
+    """Read and check the settings file of a study.
 
     Args:
-        path: A JSON file.
-        needed: The parts that it must have, besides the common one and that of the likelihood training.
+        name_or_path: A name among `study_names`, or a JSON file.
 
     Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If it is not JSON, has an unknown system, or lacks a part.
+        FileNotFoundError: If there is neither such a study nor such a file.
+        ValueError: If it is not JSON, or says what no study can be.
     """
-    config = read_settings(path, {"common", "search", *SYSTEMS})
-    for name in ("common", SYSTEMS[0], *needed):
-        if name not in config:
-            raise ValueError(f"{path} has no {name!r}; see docs/seq2set.md for what the file of a study has.")
+    path = Path(name_or_path)
+    if path.suffix != ".json":
+        path = STUDIES / f"{name_or_path}.json"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"there is no study {str(name_or_path)!r}; give the path of a JSON file, or one of "
+                f"{', '.join(study_names())}."
+            )
+    config = read_settings(path, PARTS)
+    for fault in faults_of(config):
+        raise ValueError(f"{path}: {fault}; see docs/studies.md for what the file of a study has.")
     return config
 
 
-# ---- training ----
+def faults_of(config: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with the content of a settings file."""
+    systems = config.get("systems")
+    if not systems:
+        yield "it has no 'systems'"
+        return
+    folders: dict[str, str] = {}
+    for name, own in systems.items():
+        base = own.get("after")
+        if base is not None and (base not in systems or "after" in systems[base] or "baseline" in systems[base]):
+            yield f"system {name!r} goes on from {base!r}, which is no system that is trained anew"
+        if own.get("method", "self_critical") not in TRAINERS:
+            yield f"system {name!r} has the method {own['method']!r}; there are {', '.join(TRAINERS)}"
+        if own.get("reference", name) not in systems:
+            yield f"the reference {own['reference']!r} of system {name!r} is no system"
+        other = folders.setdefault(folder_name(name), name)
+        if not folder_name(name) or other != name or folder_name(name) == "search":
+            yield f"system {name!r} has no folder of its own; change its name, of which letters and digits count"
+    for part in ("reference", "shown"):
+        named = config.get(part, [])
+        for name in [named] if isinstance(named, str) else named:
+            if name not in systems:
+                yield f"{part} {name!r} is no system"
+    for name in config.get("reports", []):
+        if name not in REPORTS:
+            yield f"there is no report {name!r}; there are {', '.join(REPORTS)}"
+    for tried in config.get("search", []):
+        if "after" not in systems.get(tried.get("system"), {}):
+            yield f"search tries {tried}, whose 'system' is none that goes on from another"
 
 
-def run_program(system: str, settings: dict[str, Any], output_dir: Path) -> None:
-    """Run one training in a process of its own, unless it is finished; resume it if it was interrupted.
+# ---- runs ----
 
-    Args:
-        system: One of SYSTEMS.
-        settings: Of `sgm-hf train` or `sgm-hf finetune`.
-        output_dir: Folder of the run; its settings and its log are files next to it.
+
+def run_program(run: Run) -> None:
+    """Run one training in a process of its own, unless it is finished; go on if it was interrupted.
 
     Raises:
         RuntimeError: If the training fails.
     """
-    if (output_dir / "summary.json").exists():
+    if run.is_finished:
         return
-    if has_complete_checkpoint(output_dir):
-        settings = settings | {"resume_from_checkpoint": "true"}
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    settings_file, log_file = output_dir.with_suffix(".json"), output_dir.with_suffix(".log")
-    if system in TRAINERS:
-        settings = settings | {"method": system}
-    write_text_atomically(settings_file, json.dumps(settings | {"output_dir": str(output_dir)}, indent=2) + "\n")
-    command = "finetune" if system in TRAINERS else "train"
+    settings = run.program_settings
+    if run.program != "baseline" and has_complete_checkpoint(run.folder):
+        settings["resume_from_checkpoint"] = "true"
+    run.folder.parent.mkdir(parents=True, exist_ok=True)
+    log_file = run.folder.with_name(f"{run.folder.name}.log")
+    write_text_atomically(run.settings_file, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+    words = ["baseline", run.settings["baseline"]] if run.program == "baseline" else [run.program]
     with log_file.open("a", encoding="utf-8") as log:
-        status = run_to_its_end([sys.executable, "-m", "sgm_hf", command, str(settings_file)], stdout=log, stderr=log)
-    if status:
+        command = [sys.executable, "-m", "sgm_hf", *words, str(run.settings_file)]
+        status = run_to_its_end(command, stdout=log, stderr=log)
+    if status or not run.is_finished:
         last_lines = "\n".join(log_file.read_text(encoding="utf-8").splitlines()[-5:])
-        raise RuntimeError(f"the training {output_dir} failed; its log {log_file} ends with\n{last_lines}")
+        raise RuntimeError(f"the training {run.folder} failed; its log {log_file} ends with\n{last_lines}")
 
 
-def run_folder(output_dir: Path, order: str, seed: int, system: str) -> Path:
-    """The folder of a run of the study."""
-    return output_dir / order / f"seed_{seed}" / system
-
-
-def settings_of(system: str, order: str, seed: int, study: Study) -> dict[str, Any]:
-    """The settings of one training of a system; all but "likelihood" start from the likelihood model."""
-    settings = study.config["common"] | study.config[system]
-    settings |= {"seed": seed, "do_train": True, "do_eval": True, "do_predict": True}
-    if study.data_dir is not None:
-        settings["data_dir"] = str(study.data_dir)
-    if system == "likelihood":
-        settings["label_order"] = order
-    else:
-        settings["model_name_or_path"] = str(run_folder(study.output_dir, order, seed, "likelihood"))
-    return settings
-
-
-def train_system(system: str, order: str, seed: int, study: Study) -> None:
-    """Train one system of the study."""
-    settings = settings_of(system, order, seed, study)
-    run_program(system, settings, run_folder(study.output_dir, order, seed, system))
-
-
-def train_study(study: Study) -> None:
-    """Train every system for every order and seed."""
-    runs = [
-        (system, order, seed)
-        for seed in study.seeds
-        for order in study.orders
-        for system in SYSTEMS
-        if system in study.config
+def changes_of(run: Run) -> list[str]:
+    """The settings of a finished run that are others now, as "name: then → now"."""
+    then = json.loads(run.settings_file.read_text(encoding="utf-8"))
+    now = json.loads(json.dumps(run.program_settings))
+    record = run.folder / "baseline.json"
+    if run.program == "baseline" and record.exists():
+        then["baseline"] = json.loads(record.read_text(encoding="utf-8"))["baseline"]
+        now["baseline"] = run.settings["baseline"]
+    for settings in (then, now):
+        if "model_name_or_path" in settings:  # a run of this study, whose folder may have been moved
+            settings["model_name_or_path"] = "/".join(Path(settings["model_name_or_path"]).parts[-2:])
+    names = sorted((then.keys() | now.keys()) - FREE)
+    return [
+        f"{name}: {then.get(name, 'not set')} → {now.get(name, 'not set')}"
+        for name in names
+        if then.get(name) != now.get(name)
     ]
-    for system, order, seed in tqdm(runs, unit="run", disable=not sys.stderr.isatty()):
-        logger.info("%s, %s orders, seed %d", system, order, seed)
-        train_system(system, order, seed, study)
 
 
-def search_settings(study: Study) -> None:
-    """Try each of the listed settings from the likelihood model of each order's first seed."""
-    seed = study.seeds[0]
-    for order in study.orders:
-        train_system("likelihood", order, seed, study)
-        for number, tried in enumerate(tqdm(study.config["search"], unit="setting", disable=not sys.stderr.isatty())):
-            system = tried["method"]
-            logger.info("search, %s orders, %s", order, tried)
-            settings = settings_of(system, order, seed, study) | tried | {"do_predict": False}
-            run_program(system, settings, study.output_dir / "search" / order / str(number))
-
-
-# ---- report ----
-
-
-def finished_runs(output_dir: Path) -> list[dict[str, Any]]:
-    """Order, seed, system, folder and summary of each finished run of a study, sorted by order, system and seed."""
-    runs = []
-    for path in output_dir.glob("*/seed_*/*/summary.json"):
-        order, seed, system = path.parts[-4:-1]
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        run = {"order": order, "seed": int(seed.removeprefix("seed_")), "system": system}
-        runs.append(run | {"folder": path.parent, "summary": summary})
-    return sorted(runs, key=lambda run: (run["order"], SYSTEMS.index(run["system"]), run["seed"]))
-
-
-def identity(run: dict[str, Any]) -> dict[str, Any]:
-    """The columns that identify a run in the CSV files."""
-    return {name: run[name] for name in ("order", "system", "seed")}
-
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Tables 1 and 2 as one Markdown table: mean ± standard deviation, and the harm of shuffling in per cent."""
-    titles = ["Labels in training", "System", "Seeds", "HL", "0/1 loss", "micro-F1", "P", "R", "micro-F1 of threshold"]
-    lines = []
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["order"], row["system"]), []).append(row)
-    means = {key: {m: statistics.mean(r[m] for r in group) for m in METRICS} for key, group in groups.items()}
-    for (order, system), group in groups.items():
-        cells = [order, system, str(len(group))]
-        for metric in METRICS:
-            decimals = 4 if metric == "hamming_loss" else 3
-            cell = mean_and_deviation([row[metric] for row in group], decimals)
-            if order == "shuffled" and ("frequency", system) in means:
-                harm = studies.degradation(metric, means["frequency", system][metric], means[order, system][metric])
-                cell += f" ({abs(harm):.1%} {'worse' if harm > 0 else 'better'})"
-            cells.append(cell)
-        lines.append(cells)
-    return markdown_table(titles, lines)
-
-
-def climb(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Validation micro-F1 of the best sequences by epoch; fine-tuning starts at the best epoch of likelihood."""
-    starts = {
-        (run["order"], run["seed"]): (
-            run["summary"]["training"]["best_epoch"],
-            run["summary"]["metrics"]["validation"],
-        )
-        for run in runs
-        if run["system"] == SYSTEMS[0]
-    }
-    rows = []
-    for run in runs:
-        points = [(record["epoch"], record["eval_best_sequence_micro_f1"]) for record in run["summary"]["history"]]
-        if run["system"] != SYSTEMS[0]:
-            epoch, metrics = starts[run["order"], run["seed"]]
-            points = [(epoch + own, value) for own, value in points]
-            points.insert(0, (epoch, metrics["best_sequence_micro_f1"]))
-        rows += [identity(run) | {"epoch": epoch, "micro_f1": value} for epoch, value in points]
-    return rows
-
-
-def search_rows(output_dir: Path) -> list[dict[str, Any]]:
-    """The settings of each run of the search, and its micro-F1 and 0/1 loss on validation before and after."""
-    rows = []
-    for path in sorted(
-        output_dir.glob("search/*/*/all_results.json"), key=lambda path: (path.parts[-3], int(path.parts[-2]))
-    ):
-        settings = json.loads(path.parent.with_suffix(".json").read_text(encoding="utf-8"))
-        if settings["method"] == "order_free":
-            settings["baseline"] = ""  # it has no reward
-        results = json.loads(path.read_text(encoding="utf-8"))
-        rows.append(
-            {"order": path.parts[-3]}
-            | {name: settings.get(name, getattr(Seq2SetArguments, name)) for name in SEARCHED}
-            | {
-                f"{when}_{metric}": results[f"{prefix}{SEARCHED_SPLIT}_best_sequence_{metric}"]
-                for metric in ("micro_f1", "zero_one_loss")
-                for when, prefix in (("before", "before_"), ("after", ""))
-            }
-        )
-    return rows
-
-
-def search_table(rows: Sequence[dict[str, Any]]) -> str:
-    """The search as a Markdown table."""
-    titles = ["Order", "Method", "Learning rate", "Samples", "Baseline", "Dropout", "Likelihood", "Epochs"]
-    titles += ["micro-F1 before", "after", "0/1 loss before", "after"]
-    measured = [name for name in rows[0] if name not in ("order", *SEARCHED)]
-    return markdown_table(
-        titles,
-        (
-            [row["order"], row["method"], f"{row['learning_rate']:g}", row["num_samples"], row["baseline"]]
-            + ["on" if row["dropout_in_sampling"] else "off", row["likelihood_weight"], row["num_train_epochs"]]
-            + [f"{row[name]:.4f}" for name in measured]
-            for row in rows
-        ),
-    )
-
-
-def optimum_of(runs: Iterable[dict[str, Any]]) -> float | None:
-    """The best possible micro-F1 on the validation split, known only for the generated corpus."""
-    if {run["summary"]["data"]["name"] for run in runs} != {"generated"}:
-        return None
-    validation = load_corpus("generated", split="validation")
-    names = validation.features["labels"].feature.names
-    gold = [[names[label] for label in labels] for labels in validation["labels"]]
-    return default_process().optimal_micro_f1(validation["text"], gold)
-
-
-def test_labels(folder: Path, set_decoding: str) -> tuple[np.ndarray, np.ndarray]:
-    """True and predicted labels of a run on the test split, most frequent label first, bool, shape (N, L) each."""
-    config = SGMConfig.from_pretrained(folder)
-    names = [config.id2label[label] for label in range(config.num_labels)]
-    return studies.read_predictions(folder / "predictions_test.jsonl", names, set_decoding)
-
-
-def report_study(study: Path, output: Path, set_decoding: str = "best_sequence") -> str:
-    """Write the tables and figures of a study.
-
-    Args:
-        study: The folder that `train_study` and `search_settings` wrote.
-        output: Folder for the tables and figures.
-        set_decoding: Which predicted sets are compared: "best_sequence", "threshold" or "expected_f1".
-
-    Returns:
-        The Markdown table.
+def refuse_changes(runs: Iterable[Run]) -> None:
+    """Refuse finished runs whose settings are not those that they were trained with.
 
     Raises:
-        FileNotFoundError: If no run of the study is finished.
-        ModuleNotFoundError: If matplotlib is not installed.
+        ValueError: If there is one.
     """
-    if find_spec("matplotlib") is None:
-        raise ModuleNotFoundError("the figures need matplotlib: pip install 'sgm_hf[figures]'")
-    from sgm_hf.analysis import figures  # an extra, which training needs not
-
-    runs = finished_runs(study)
-    if not runs:
-        raise FileNotFoundError(f"{study} holds no finished run; run sgm-hf study train first.")
-    metrics, top, frequency = [], [], []
     for run in runs:
-        matrices = test_labels(run["folder"], set_decoding)
-        measured = compute_metrics(*matrices)
-        measured["threshold_micro_f1"] = compute_metrics(*test_labels(run["folder"], "threshold"))["micro_f1"]
-        metrics.append(identity(run) | {name: measured[name] for name in METRICS})
-        removed = [k for k in REMOVED if k <= 2 * matrices[0].shape[1] / 3]
-        values = studies.without_top_labels(*matrices, removed)
-        top += [identity(run) | {"removed": k, "micro_f1": f1} for k, f1 in zip(removed, values, strict=True)]
-        frequency.append(identity(run) | studies.by_frequency(*matrices))
-    corpus = runs[0]["summary"]["data"]["name"]
-    write_rows(metrics, output / "table.csv")
-    text = table(metrics)
-    write_text_atomically(output / "table.md", text + "\n")
-    write_rows(top, output / "without_top_labels.csv")
-    figures.plot_without_top_labels(
-        top, output / "without_top_labels", f"{corpus}, test: the k most frequent left out"
-    )
-    write_rows(frequency, output / "by_frequency.csv")
-    figures.plot_by_frequency(frequency, output / "by_frequency", f"{corpus}, test: first and last 10 % of the labels")
-    points = climb(runs)
-    write_rows(points, output / "climb.csv")
-    figures.plot_climb(points, output / "climb", f"{corpus}: training and fine-tuning", optimum_of(runs))
-    searched = search_rows(study)
-    if searched:
-        write_rows(searched, output / "search.csv")
-        write_text_atomically(output / "search.md", search_table(searched) + "\n")
-    return text
+        if not run.settings_file.exists():
+            raise ValueError(f"{run.settings_file} is missing, so nothing says how {run.folder} was trained.")
+        changes = changes_of(run)
+        if changes:
+            raise ValueError(
+                f"{run.title} is finished in {run.folder}, but with other settings ({'; '.join(changes)}); choose "
+                "another --output_dir, or remove that folder to train it again."
+            )
+
+
+def refuse_faulty_settings(runs: Iterable[Run]) -> None:
+    """Read the settings of the models as their programs will, so that a fault is found before anything is trained.
+
+    Raises:
+        ValueError: If a program does not know a setting, or not its value.
+    """
+    seen = set()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "settings.json")
+        for run in runs:
+            if run.program == "baseline" or (run.system, run.order) in seen:
+                continue
+            seen.add((run.system, run.order))
+            path.write_text(json.dumps(run.program_settings), encoding="utf-8")
+            try:
+                parse_arguments([str(path)], Seq2SetArguments if run.program == "finetune" else SGMTrainingArguments)
+            except ValueError as error:
+                raise ValueError(f"system {run.system!r}: {str(error).replace(str(path), 'its part')}") from error
+
+
+def write_record(study: Study) -> None:
+    """Write what the study is into its folder, for the reports.
+
+    Raises:
+        ValueError: If the folder is of a study of another corpus.
+    """
+    path = study.output_dir / STUDY_FILE
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))["dataset_name"]
+        if before != study.corpus:
+            raise ValueError(
+                f"{study.output_dir} has runs on {before or 'files'}, not on {study.corpus or 'files'}; choose "
+                "another --output_dir."
+            )
+    study.output_dir.mkdir(parents=True, exist_ok=True)
+    data_dir = None if study.data_dir is None else str(study.data_dir)
+    record = {"dataset_name": study.corpus, "data_dir": data_dir, "study": study.config}
+    write_text_atomically(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+
+def load_study(folder: Path) -> Study:
+    """The study whose runs are in a folder.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    path = folder / STUDY_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no study; run sgm-hf study train first.")
+    record = json.loads(path.read_text(encoding="utf-8"))
+    data_dir = None if record["data_dir"] is None else Path(record["data_dir"])
+    return Study(record["study"], folder, record["dataset_name"], data_dir)
+
+
+def minutes_of(run: Run) -> float:
+    """The minutes of a finished run's training."""
+    summary = json.loads((run.folder / "summary.json").read_text(encoding="utf-8"))
+    return summary.get("training", {}).get("seconds", 0.0) / 60
+
+
+def minutes_left(runs: Sequence[Run], minutes: Mapping[Path, float]) -> float | None:
+    """About how long the unfinished runs take: as long as finished ones of their system, else of all systems.
+
+    Args:
+        runs: All runs.
+        minutes: Minutes by the folder of each finished run.
+
+    Returns:
+        None as long as no run is finished.
+    """
+    if not minutes:
+        return None
+    by_system: dict[str, list[float]] = {}
+    for run in runs:
+        if run.folder in minutes:
+            by_system.setdefault(run.system, []).append(minutes[run.folder])
+    mean = statistics.mean(minutes.values())
+    return sum(statistics.mean(by_system.get(r.system, [mean])) for r in runs if r.folder not in minutes)
+
+
+def train_all(runs: Sequence[Run]) -> None:
+    """Train what is not finished, and say before each how many are and about how long the rest takes."""
+    minutes = {run.folder: minutes_of(run) for run in runs if run.is_finished}
+    for run in runs:
+        if run.folder in minutes:
+            continue
+        left = minutes_left(runs, minutes)
+        rest = "" if left is None else f", about {left:.0f} min left"
+        logger.info("%d of %d runs are finished%s; now %s", len(minutes), len(runs), rest, run.title)
+        start = time.monotonic()
+        run_program(run)
+        minutes[run.folder] = (time.monotonic() - start) / 60
+    logger.info("all %d runs are finished", len(runs))
+
+
+def train_study(
+    study: Study,
+    systems: Sequence[str] | None = None,
+    orders: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> None:
+    """Train the systems of a study; arguments and errors as of `Study.runs`.
+
+    Raises:
+        ValueError: If a finished run has other settings, the folder is of another corpus, or a setting is at fault.
+        RuntimeError: If a training fails.
+    """
+    runs = study.runs(systems, orders, seeds)
+    refuse_changes(study.finished_runs())
+    refuse_faulty_settings(runs)
+    write_record(study)
+    train_all(runs)
+
+
+def search_settings(study: Study, orders: Sequence[str] | None = None) -> None:
+    """Try each of the listed settings from the model of the first seed; errors as of `train_study`.
+
+    Raises:
+        ValueError: If there is nothing to try.
+    """
+    if not study.config.get("search"):
+        raise ValueError("the study has no 'search': there are no settings to try.")
+    seed = study.config.get("seeds", [1, 2, 3])[:1]
+    tried = [run for order in orders or study.orders for run in study.search_runs(order)]
+    bases = list(dict.fromkeys(study.config["systems"][run.system]["after"] for run in tried))
+    runs = study.runs(bases, orders, seed) + tried
+    refuse_changes(run for run in runs if run.is_finished)
+    refuse_faulty_settings(runs)
+    write_record(study)
+    train_all(runs)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAMS = {
     "run_sgm": (["--train_file", "{missing}.csv", "--output_dir", "{out}"], "{missing}.csv does not exist"),
     "run_seq2set": (["--train_file", "x.csv", "--output_dir", "{out}"], "give --model_name_or_path"),
-    "run_seq2set_study": (["train", "{missing}.json", "--output_dir", "{out}"], "{missing}.json does not exist"),
+    "run_study": (["train", "{missing}.json", "--output_dir", "{out}"], "{missing}.json does not exist"),
     "app": (["{missing}", "--examples", "{missing}.jsonl"], "{missing}.jsonl"),
     "make_space": (["{missing}", "{used}"], "{used} is in use"),
     "demo": None,
@@ -24,7 +24,7 @@ PROGRAMS = {
 NAMES = {
     "run_sgm": "sgm-hf train",
     "run_seq2set": "sgm-hf finetune",
-    "run_seq2set_study": "sgm-hf study",
+    "run_study": "sgm-hf study",
     "app": "sgm-hf app",
     "make_space": "sgm-hf space",
 }
