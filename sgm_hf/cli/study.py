@@ -5,11 +5,11 @@
       --data_dir data/aapd --output_dir runs/ge_aapd
   sgm-hf study report runs/ge_aapd --output report
 
-A study is a settings file: systems, what they have in common, seeds and reports;
-list names those that come with the package. train makes a run of each system
-and seed; finished runs are skipped, interrupted ones go on. search tries the
-settings listed under "search" and compares them on the validation split. report
-writes tables (CSV, Markdown) and figures (PNG, SVG) from the predictions.
+A study is a settings file of systems, what they have in common, seeds and
+reports; list names those that come with the package. train makes a run of each
+system and seed; finished runs are skipped, interrupted ones go on. search tries
+the settings listed under "search" and compares them on the validation split.
+report writes tables (CSV, Markdown) and figures (PNG, SVG) of the predictions.
 """
 
 from argparse import Namespace
