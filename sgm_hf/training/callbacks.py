@@ -15,7 +15,28 @@ from sgm_hf.training.streaming import start_pass
 
 
 class EpochCallback(TrainerCallback):
-    """Tells sampler and collator the epoch, which accelerate's wrappers do not, and marks labels as trained."""
+    """Tells sampler and collator the epoch, which accelerate's wrappers do not, and logs the losses when it ends."""
+
+    def __init__(self, trainer: Trainer):
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
+        """Tell the epoch."""
+        epoch = int(state.epoch or 0)
+        for part in (self.trainer.train_batch_sampler, self.trainer.data_collator):
+            start_pass(part, epoch)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
+        """Log the losses before an evaluation."""
+        control.should_log |= control.should_evaluate
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
+        """Log the losses of the epoch."""
+        control.should_log = True
+
+
+class TrainedLabelsCallback(TrainerCallback):
+    """Marks the labels of an SGM model as trained."""
 
     def __init__(self, trainer: Trainer):
         self.trainer = trainer
@@ -25,24 +46,10 @@ class EpochCallback(TrainerCallback):
         if state.global_step > 0:  # resumed, perhaps with no step left
             self.trainer.model.mark_labels_trained()
 
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
-        """Tell the epoch."""
-        epoch = int(state.epoch or 0)
-        for part in (self.trainer.train_batch_sampler, self.trainer.data_collator):
-            start_pass(part, epoch)
-
     def on_step_begin(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
         """Mark the labels as trained."""
         # Also before the first update: what a step samples must be what it trains.
         self.trainer.model.mark_labels_trained()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
-        """Log the losses before an evaluation."""
-        control.should_log |= control.should_evaluate
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
-        """Log the losses of the epoch."""
-        control.should_log = True
 
 
 class LossSinceLogCallback(TrainerCallback):

@@ -100,7 +100,8 @@ def make_fingerprint(
     Returns:
         Plain values, as they come back from a JSON file.
     """
-    config, generation = model.config, model.generation_config.to_dict()
+    config = model.config
+    generation = model.generation_config.to_dict() if model.can_generate() else {}
     if datasets.get("threshold") is not None:
         generation.pop("label_threshold", None)  # fitted in training
     settings = {name: value for name, value in args.to_dict().items() if not is_free(name)}

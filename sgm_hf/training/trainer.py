@@ -48,7 +48,7 @@ from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS, checked_set_decoding
 from sgm_hf.training.arguments import SGMTrainingArguments
 from sgm_hf.training.branch import BranchTrainer
 from sgm_hf.training.calibrating import CalibratingTrainer
-from sgm_hf.training.callbacks import BarCallback, EpochCallback, LineCallback
+from sgm_hf.training.callbacks import BarCallback, EpochCallback, LineCallback, TrainedLabelsCallback
 from sgm_hf.training.checkpoints import has_complete_checkpoint, last_complete_checkpoint
 from sgm_hf.training.imbalance import document_repeat_factors, make_label_weights, read_label_weights
 from sgm_hf.training.machine import flushed_denormals
@@ -168,6 +168,7 @@ class SGMTrainer(PushingTrainer, CalibratingTrainer, ResumableTrainer, BranchTra
         self.remove_callback(ProgressCallback)
         self.add_callback(LineCallback(self) if self.args.disable_tqdm else BarCallback())
         self.add_callback(EpochCallback(self))
+        self.add_callback(TrainedLabelsCallback(self))
         if self.args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
 
