@@ -41,6 +41,9 @@ class Baseline(ABC):
         label_names: Names of the L labels; set them before `save` for `predict_labels`.
         threshold: Lowest score of a label of `predict_labels`, one for all labels or one per label.
         num_labels: L, known after `fit`.
+        checkpoint_folder: Where a baseline that is trained in epochs keeps its checkpoints; set it before `fit`, which
+            goes on from the last one that is there. It is of one training: other settings need another folder. By
+            default nothing is kept.
     """
 
     name: ClassVar[str]
@@ -50,6 +53,7 @@ class Baseline(ABC):
     label_names: Sequence[str] | None = None
     threshold: float | Sequence[float] = 0.5
     num_labels: int
+    checkpoint_folder: str | Path | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -239,5 +243,9 @@ BASELINES = BaselineClasses(
         "lp": ("linear", "LabelPowerset"),
         "pcc": ("linear", "ProbabilisticClassifierChain"),
         "ecc": ("linear", "EnsembleOfChains"),
+        "cnn": ("neural", "CNN"),
+        "cnn_rnn": ("neural", "CNNRNN"),
+        "xml_cnn": ("neural", "XMLCNN"),
+        "sequence_classification": ("neural", "SequenceClassification"),
     }
 )
