@@ -1,6 +1,7 @@
 """Tables as Markdown and as CSV."""
 
 import csv
+import io
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,15 @@ def span(values: Sequence[float]) -> str:
     """Several numbers, such as the thresholds of all labels, in the space of one: "0.12 to 0.58, median 0.3 (54)"."""
     low, middle, high = (f"{value:.3g}" for value in (min(values), statistics.median(values), max(values)))
     return f"{low} to {high}, median {middle} ({len(values)})"
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows with the same entries as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def write_csv(

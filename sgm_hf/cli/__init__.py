@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "train a model on your files or on a named corpus, and evaluate it",
     "predict": "label a file of texts of any size",
     "evaluate": "measure a model on labelled documents",
+    "compare": "compare systems from their predictions, with intervals",
     "app": "serve a page to try a model in the browser",
     "finetune": "train a model further on label sets that it samples (Seq2Set)",
     "space": "make a Space of the Hub of a model",

@@ -3,6 +3,7 @@
 from sgm_hf.data.labels import LABEL_ORDERS
 from sgm_hf.datasets_scripts.convert import convert as convert_corpus
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
+from sgm_hf.programs.comparing import compare_systems, comparison_text
 from sgm_hf.programs.ending import log_to_stderr, run_main
 from sgm_hf.programs.finetuning import Seq2SetArguments, run_finetuning
 from sgm_hf.programs.help import OF_TRAINING
@@ -28,6 +29,8 @@ __all__ = [
     "Seq2SetArguments",
     "Study",
     "add_labelling_options",
+    "compare_systems",
+    "comparison_text",
     "convert_corpus",
     "exit_on_signals",
     "label_file",
