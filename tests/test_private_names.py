@@ -66,6 +66,7 @@ ATTRIBUTES = {
 PYTHONS = {
     "_actions": "argparse",
     "_SubParsersAction": "argparse",
+    "_asdict": "collections",
     "_fields": "collections",
     "_replace": "collections",
 }

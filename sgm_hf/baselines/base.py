@@ -13,7 +13,9 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
+from sgm_hf.baselines.decisions import Decision, sets_of_scores
 from sgm_hf.training.checkpoints import write_text_atomically
+from sgm_hf.training.prediction import LabelPredictions
 
 BASELINE_FILE = "baseline.json"
 
@@ -39,11 +41,12 @@ class Baseline(ABC):
 
     Attributes:
         label_names: Names of the L labels; set them before `save` for `predict_labels`.
-        threshold: Lowest score of a label of `predict_labels`, one for all labels or one per label.
+        decision: From scores to label sets, as `fit_decision` finds it; by default the system's own.
         num_labels: L, known after `fit`.
         checkpoint_folder: Where a baseline that is trained in epochs keeps its checkpoints; set it before `fit`, which
             goes on from the last one that is there. It is of one training: other settings need another folder. By
             default nothing is kept.
+        reused_seconds: What `reuse` has spared `fit`.
     """
 
     name: ClassVar[str]
@@ -51,14 +54,20 @@ class Baseline(ABC):
     grid: ClassVar[dict[str, tuple]] = {}
 
     label_names: Sequence[str] | None = None
-    threshold: float | Sequence[float] = 0.5
+    decision: Decision = Decision()
     num_labels: int
     checkpoint_folder: str | Path | None = None
+    seed: int
+    reused_seconds: float = 0.0
 
     @property
     def settings(self) -> dict[str, Any]:
         """The settings by name, as `__init__` takes them."""
         return {name: getattr(self, name) for name in setting_names(type(self))}
+
+    @abstractmethod
+    def __init__(self, *, seed: int = 0) -> None:
+        """Keep the settings, each as the attribute of its name."""
 
     def fit(self, train: Documents, validation: Documents | None = None) -> None:
         """Learn from training documents.
@@ -102,19 +111,30 @@ class Baseline(ABC):
     def predict_scores(self, texts: Sequence[str]) -> np.ndarray:
         """A score of each label for each text, float32 in [0, 1], (N, L)."""
 
+    def scores_and_sets(self, texts: Sequence[str]) -> tuple[np.ndarray, list[list[int]]]:
+        """What `predict_scores` and `predict_sets` say, in one pass; a system with sets of its own overrides it."""
+        scores = self.predict_scores(texts)
+        return scores, sets_of_scores(scores, 0.5)
+
     def predict_sets(self, texts: Sequence[str]) -> list[list[int]]:
-        """The label ids that the system itself decides for, highest score first: those of a score from 0.5 on."""
-        return sets_of_scores(self.predict_scores(texts), 0.5)
+        """The label ids that the system itself decides for; by default those of a score from 0.5 on, highest first."""
+        return self.scores_and_sets(texts)[1]
+
+    def predict(self, texts: Sequence[str]) -> LabelPredictions:
+        """The label sets of each decoding, and calibrated scores; `best_sequences` are the system's own sets."""
+        scores, sets = self.scores_and_sets(texts)
+        scores = self.decision.calibrated(scores)
+        return LabelPredictions(sets, scores, self.decision.expected_f1_sets(scores))
 
     def predict_labels(self, texts: Sequence[str]) -> list[list[str]]:
-        """The names of the labels whose score reaches the threshold, highest first.
+        """The names of the labels of each text, by the decision.
 
         Raises:
             ValueError: If `label_names` is not set.
         """
         if self.label_names is None:
             raise ValueError("the labels have no names; set label_names, or take the ids of predict_sets.")
-        sets = sets_of_scores(self.predict_scores(texts), self.threshold)
+        sets = self.decision.label_sets(self.predict(texts))
         return [[self.label_names[label] for label in labels] for labels in sets]
 
     def save(self, folder: str | Path) -> None:
@@ -128,7 +148,7 @@ class Baseline(ABC):
             "settings": self.settings,
             "num_labels": self.num_labels,
             "label_names": None if self.label_names is None else list(self.label_names),
-            "threshold": np.asarray(self.threshold, dtype=float).tolist(),
+            "decision": self.decision._asdict(),
         }
         write_text_atomically(folder / BASELINE_FILE, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
@@ -158,7 +178,7 @@ class Baseline(ABC):
             raise ValueError(f"{path} has the setting {unknown[0]!r}, which {found.__name__} does not know.")
         baseline = found(**record["settings"])
         baseline.num_labels, baseline.label_names = record["num_labels"], record["label_names"]
-        baseline.threshold = record["threshold"]
+        baseline.decision = Decision(**record["decision"])
         baseline.load_weights(Path(folder))
         return baseline
 
@@ -170,22 +190,6 @@ class Baseline(ABC):
 def setting_names(baseline_class: type[Baseline]) -> list[str]:
     """The keywords of a baseline's `__init__`."""
     return [name for name in inspect.signature(baseline_class).parameters]
-
-
-def sets_of_scores(scores: np.ndarray, threshold: float | Sequence[float]) -> list[list[int]]:
-    """The label ids whose score reaches the threshold, highest score first, of equal ones the lower id.
-
-    Args:
-        scores: (N, L).
-        threshold: One for all labels, or one per label.
-    """
-    # In the type of the scores, as the matrices of the metrics are made.
-    chosen = scores >= np.asarray(threshold, dtype=scores.dtype)
-    sets = []
-    for row, is_chosen in zip(scores, chosen, strict=True):
-        labels = np.flatnonzero(is_chosen)
-        sets.append(labels[np.argsort(-row[labels], kind="stable")].tolist())
-    return sets
 
 
 def check_documents(documents: Documents, title: str) -> None:
@@ -243,6 +247,7 @@ BASELINES = BaselineClasses(
         "lp": ("linear", "LabelPowerset"),
         "pcc": ("linear", "ProbabilisticClassifierChain"),
         "ecc": ("linear", "EnsembleOfChains"),
+        "plt": ("trees", "ProbabilisticLabelTree"),
         "cnn": ("neural", "CNN"),
         "cnn_rnn": ("neural", "CNNRNN"),
         "xml_cnn": ("neural", "XMLCNN"),

@@ -1,4 +1,4 @@
-"""TF-IDF over the words of texts: what the linear baselines see of a document.
+"""TF-IDF over the words of texts, and what the baselines that learn from it have in common.
 
 (1 + log tf) * idf of words and, at a lower weight, of pairs of neighbouring words; rows of length 1. It is what
 scikit-learn's `TfidfVectorizer(sublinear_tf=True)` makes of the words of `SGMTokenizer`, whole texts and all words of
@@ -6,11 +6,13 @@ the training documents.
 
 Memory is bounded by the words of the documents and `MOST_PAIRS`: pairs are numbers, not texts, and counted in blocks.
 
-Shapes: N documents, F features.
+Shapes: N documents, F features, L labels.
 """
 
 import hashlib
 import logging
+import time
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +20,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 from scipy import sparse
 
+from sgm_hf.baselines.base import Baseline, Documents
 from sgm_hf.data.encoding import TextEncoder
 from sgm_hf.modeling import SGMTokenizer
 
@@ -29,6 +32,8 @@ MAX_WEIGHTS = 2**27
 # Different features that are counted at a time; beyond it pairs that were in one document until then are forgotten.
 MOST_PAIRS = 20_000_000
 _DOCUMENTS_AT_ONCE = 10_000
+# Numbers of the largest array while scores are made: 64 MiB.
+MOST_CELLS = 2**23
 # Every word counts, and the whole text.
 _ALL_WORDS, _WHOLE_TEXT = 2**31 - 1, 10**9
 _FIRST_WORD = 2  # ids before it are padding and unknown words
@@ -44,11 +49,13 @@ class TfidfFeatures:
     Attributes:
         keys: Of each feature a word's id, or of a pair first * 2**32 + second, ascending, (F) int64.
         idf: log((1 + N) / (1 + documents that have it)) + 1, scikit-learn's smooth idf, (F) float64.
+        seconds: What the last choice of the features took.
     """
 
     keys: np.ndarray
     idf: np.ndarray
     tokenizer: SGMTokenizer
+    seconds: float = 0.0
 
     def __init__(self, bigram_weight: float = 0.0, min_df: int = 1):
         if not 0 <= bigram_weight < float("inf"):
@@ -74,7 +81,7 @@ class TfidfFeatures:
         found = hash_texts(texts)
         if self._fitted is not None and self._fitted[:2] == (found, max_features):
             return self._fitted[2]
-        self._fitted = None
+        self._fitted, start = None, time.perf_counter()
         self.tokenizer = SGMTokenizer.train_from_texts(texts, vocab_size=_ALL_WORDS, model_max_length=_WHOLE_TEXT)
         ids = [words for block in self._encoded(texts) for words in block]
         keys, documents = count_documents(self._occurrences(block) for block in _blocks(ids))
@@ -89,6 +96,7 @@ class TfidfFeatures:
         self.idf = np.log((1 + len(ids)) / (1 + documents[kept])) + 1
         matrix = sparse.vstack([self._weighted(block) for block in _blocks(ids)], format="csr")
         self._fitted = found, max_features, matrix
+        self.seconds = time.perf_counter() - start
         return matrix
 
     def transform(self, texts: Sequence[str]) -> sparse.csr_matrix:
@@ -138,6 +146,79 @@ class TfidfFeatures:
         self.tokenizer = SGMTokenizer.from_pretrained(str(folder))
         content = load_file(Path(folder, FEATURES_FILE))
         self.keys, self.idf = content["keys"], content["idf"]
+
+
+class TfidfBaseline(Baseline):
+    """A baseline that learns from TF-IDF features.
+
+    Args:
+        cost: C of liblinear's classifiers: what errors cost against the L2 penalty.
+        bigram_weight: Weight of pairs of neighbouring words beside the words; 0 leaves them out.
+        min_df: Training documents that a word or pair must be in.
+        seed: Of all that is random.
+    """
+
+    def __init__(self, *, cost: float = 1.0, bigram_weight: float = 0.0, min_df: int = 1, seed: int = 0):
+        if not 0 < cost < float("inf"):
+            raise ValueError(f"cost is {cost}; give a finite number above 0.")
+        self.cost, self.bigram_weight, self.min_df, self.seed = cost, bigram_weight, min_df, seed
+        self.features = TfidfFeatures(bigram_weight, min_df)
+
+    def num_columns(self, truth: np.ndarray) -> int:
+        """How many weights there are for each feature, given the true labels (N, L): one for each label."""
+        return truth.shape[1]
+
+    @abstractmethod
+    def fit_matrix(self, matrix: sparse.csr_matrix, truth: np.ndarray) -> None:
+        """Learn from features (N, F) and true labels (N, L)."""
+
+    @abstractmethod
+    def matrix_scores(self, matrix: sparse.csr_matrix) -> np.ndarray:
+        """The scores of documents by their features (N, F), (N, L)."""
+
+    @abstractmethod
+    def matrix_sets(self, matrix: sparse.csr_matrix) -> np.ndarray:
+        """The system's own decision by the features (N, F), (N, L) bool."""
+
+    @abstractmethod
+    def cells_per_document(self) -> int:
+        """Numbers of the largest array while a document is labelled."""
+
+    def fit_documents(self, train: Documents, validation: Documents | None) -> None:
+        """Learn from the training documents."""
+        most = max(1, MAX_WEIGHTS // self.num_columns(train.references))
+        self.fit_matrix(self.features.fit_transform(train.texts, most), train.references)
+
+    def reuse(self, other: Baseline) -> None:
+        """Take over the features, if both make the same."""
+        names = ("bigram_weight", "min_df")
+        if isinstance(other, TfidfBaseline) and all(getattr(other, n) == getattr(self, n) for n in names):
+            self.features, self.reused_seconds = other.features, other.features.seconds
+
+    def predict_scores(self, texts: Sequence[str]) -> np.ndarray:
+        """A score of each label for each text, float32 in [0, 1], (N, L)."""
+        scores = np.empty((len(texts), self.num_labels), dtype=np.float32)
+        for rows, matrix in self._parts(texts):
+            scores[rows] = self.matrix_scores(matrix)
+        return scores
+
+    def scores_and_sets(self, texts: Sequence[str]) -> tuple[np.ndarray, list[list[int]]]:
+        """Scores, and the label ids that the system itself decides for, highest score first, then the lower id."""
+        scores = np.empty((len(texts), self.num_labels), dtype=np.float32)
+        sets = []
+        for rows, matrix in self._parts(texts):
+            scores[rows] = self.matrix_scores(matrix)
+            order = np.argsort(-scores[rows], axis=1, kind="stable")
+            kept = np.take_along_axis(self.matrix_sets(matrix), order, axis=1)
+            sets += [row[is_kept].tolist() for row, is_kept in zip(order, kept, strict=True)]
+        return scores, sets
+
+    def _parts(self, texts: Sequence[str]) -> Iterator[tuple[slice, sparse.csr_matrix]]:
+        """The features of some texts at a time, so that what is computed of them stays small."""
+        size = min(_DOCUMENTS_AT_ONCE, max(1, MOST_CELLS // self.cells_per_document()))
+        for first in range(0, len(texts), size):
+            rows = slice(first, first + size)
+            yield rows, self.features.transform(texts[rows])
 
 
 def _blocks(documents: Sequence) -> Iterator[Sequence]:

@@ -27,8 +27,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
-from sgm_hf.baselines.base import Baseline, Documents
-from sgm_hf.baselines.features import MAX_WEIGHTS, TfidfFeatures
+from sgm_hf.baselines.base import Documents
+from sgm_hf.baselines.features import TfidfBaseline
 from sgm_hf.training.calibration import probabilities
 from sgm_hf.training.progress import shown_progress
 
@@ -37,8 +37,6 @@ logger = logging.getLogger(__name__)
 WEIGHTS_FILE = "weights.safetensors"
 # Margin of a label that all training documents have; of one that none has, minus this.
 CERTAIN = 30.0
-# Numbers of the largest matrix while scores are made: 64 MiB.
-_MOST_CELLS = 2**23
 
 
 class Linear(NamedTuple):
@@ -183,47 +181,12 @@ def beam_paths(chain: Chain, matrix: sparse.csr_matrix, width: int) -> tuple[np.
 # ---- baselines ----
 
 
-class LinearBaseline(Baseline):
-    """A baseline on TF-IDF features.
-
-    Args:
-        cost: C of scikit-learn's classifiers: what errors cost against the L2 penalty.
-        bigram_weight: Weight of pairs of neighbouring words beside the words; 0 leaves them out.
-        min_df: Training documents that a word or pair must be in.
-        seed: Of liblinear's order of documents.
-    """
-
-    features: TfidfFeatures
-
-    def __init__(self, *, cost: float = 1.0, bigram_weight: float = 0.0, min_df: int = 1, seed: int = 0):
-        if not 0 < cost < float("inf"):
-            raise ValueError(f"cost is {cost}; give a finite number above 0.")
-        self.cost, self.bigram_weight, self.min_df, self.seed = cost, bigram_weight, min_df, seed
-        self.features = TfidfFeatures(bigram_weight, min_df)
+class LinearBaseline(TfidfBaseline):
+    """A baseline of linear classifiers on TF-IDF features, whose weights are arrays."""
 
     @abstractmethod
     def new_classifier(self) -> ClassifierMixin:
         """One of scikit-learn's classifiers with these settings."""
-
-    def num_columns(self, truth: np.ndarray) -> int:
-        """How many weights there are for each feature, given the true labels (N, L): one for each label."""
-        return truth.shape[1]
-
-    @abstractmethod
-    def fit_matrix(self, matrix: sparse.csr_matrix, truth: np.ndarray) -> None:
-        """Learn from features (N, F) and true labels (N, L)."""
-
-    @abstractmethod
-    def matrix_scores(self, matrix: sparse.csr_matrix) -> np.ndarray:
-        """The scores of documents by their features (N, F), (N, L)."""
-
-    @abstractmethod
-    def matrix_sets(self, matrix: sparse.csr_matrix) -> np.ndarray:
-        """The system's own decision by the features (N, F), (N, L) bool."""
-
-    @abstractmethod
-    def cells_per_document(self) -> int:
-        """Numbers of the largest array while a document is labelled."""
 
     @abstractmethod
     def tensors(self) -> dict[str, np.ndarray]:
@@ -232,41 +195,6 @@ class LinearBaseline(Baseline):
     @abstractmethod
     def set_tensors(self, tensors: dict[str, np.ndarray]) -> None:
         """Take over what `tensors` gave."""
-
-    def fit_documents(self, train: Documents, validation: Documents | None) -> None:
-        """Learn from the training documents."""
-        most = max(1, MAX_WEIGHTS // self.num_columns(train.references))
-        self.fit_matrix(self.features.fit_transform(train.texts, most), train.references)
-
-    def reuse(self, other: Baseline) -> None:
-        """Take over the features, if both make the same."""
-        names = ("bigram_weight", "min_df")
-        if isinstance(other, LinearBaseline) and all(getattr(other, n) == getattr(self, n) for n in names):
-            self.features = other.features
-
-    def predict_scores(self, texts: Sequence[str]) -> np.ndarray:
-        """A score of each label for each text, float32 in [0, 1], (N, L)."""
-        scores = np.empty((len(texts), self.num_labels), dtype=np.float32)
-        for rows, matrix in self._blocks(texts):
-            scores[rows] = self.matrix_scores(matrix)
-        return scores
-
-    def predict_sets(self, texts: Sequence[str]) -> list[list[int]]:
-        """The label ids that the system itself decides for, highest score first, of equal ones the lower id."""
-        sets = []
-        for _, matrix in self._blocks(texts):
-            chosen, scores = self.matrix_sets(matrix), self.matrix_scores(matrix)
-            order = np.argsort(-scores, axis=1, kind="stable")
-            kept = np.take_along_axis(chosen, order, axis=1)
-            sets += [row[is_kept].tolist() for row, is_kept in zip(order, kept, strict=True)]
-        return sets
-
-    def _blocks(self, texts: Sequence[str]) -> Iterator[tuple[slice, sparse.csr_matrix]]:
-        """The features of some texts at a time, so that what is computed of them stays small."""
-        size = min(10_000, max(1, _MOST_CELLS // self.cells_per_document()))
-        for first in range(0, len(texts), size):
-            rows = slice(first, first + size)
-            yield rows, self.features.transform(texts[rows])
 
     def save_weights(self, folder: Path) -> None:
         """Write the features, and the weights to `weights.safetensors`."""
@@ -469,7 +397,10 @@ class EnsembleOfChains(SVMClassifiers):
 
     def matrix_scores(self, matrix: sparse.csr_matrix) -> np.ndarray:
         """The share of the votes."""
-        return sum(follow_chain(chain, matrix) > 0 for chain in self.chains) / self.num_chains
+        votes = np.zeros((matrix.shape[0], self.num_labels))
+        for chain in self.chains:
+            votes += follow_chain(chain, matrix) > 0
+        return votes / self.num_chains
 
     def matrix_sets(self, matrix: sparse.csr_matrix) -> np.ndarray:
         """The labels that at least half of the chains choose."""

@@ -334,14 +334,14 @@ class CNNRNN(WordNetwork):
 
     def predict_scores(self, texts: Sequence[str]) -> np.ndarray:
         """The probability of each label to be generated for each text, float32 in [0, 1], (N, L)."""
-        scores = np.zeros((len(texts), self.num_labels), dtype=np.float32)
-        scores[:, self.label_columns(self.model)] = self._generate(texts).label_scores.clip(0, 1)
-        return scores
+        return self.scores_and_sets(texts)[0]
 
-    def predict_sets(self, texts: Sequence[str]) -> list[list[int]]:
-        """The label ids of each text's most probable sequence, in the order of generation."""
-        columns = self.label_columns(self.model).tolist()
-        return [[columns[label] for label in labels] for labels in self._generate(texts).best_sequences]
+    def scores_and_sets(self, texts: Sequence[str]) -> tuple[np.ndarray, list[list[int]]]:
+        """Scores, and the label ids of each text's most probable sequence, in the order of generation."""
+        found, columns = self._generate(texts), self.label_columns(self.model)
+        scores = np.zeros((len(texts), self.num_labels), dtype=np.float32)
+        scores[:, columns] = found.label_scores.clip(0, 1)
+        return scores, [columns[labels].tolist() for labels in found.best_sequences]
 
     def load_model(self, folder: Path) -> PreTrainedModel:
         """The network of a folder."""

@@ -23,6 +23,7 @@ COMMANDS = {
     "finetune": "train a model further on label sets that it samples (Seq2Set)",
     "space": "make a Space of the Hub of a model",
     "convert": "write a named corpus as Parquet files with a dataset card",
+    "baseline": "tune a classifier to compare with: linear SVM, chains, label trees",
     "study": "compare systems on a corpus as the papers do, over seeds",
 }
 USAGE = """usage: sgm-hf COMMAND [OPTIONS]        sgm-hf --version: {version}

@@ -3,6 +3,7 @@
 from sgm_hf.data.labels import LABEL_ORDERS
 from sgm_hf.datasets_scripts.convert import convert as convert_corpus
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
+from sgm_hf.programs.baseline import BaselineArguments, parse_baseline_arguments, run_baseline
 from sgm_hf.programs.comparing import compare_systems, comparison_text
 from sgm_hf.programs.ending import log_to_stderr, run_main
 from sgm_hf.programs.finetuning import Seq2SetArguments, run_finetuning
@@ -21,6 +22,7 @@ __all__ = [
     "LABEL_ORDERS",
     "OF_TRAINING",
     "SET_DECODINGS",
+    "BaselineArguments",
     "CommandParser",
     "DataArguments",
     "LabelledFile",
@@ -36,8 +38,10 @@ __all__ = [
     "label_file",
     "log_to_stderr",
     "parse_arguments",
+    "parse_baseline_arguments",
     "read_study",
     "report_study",
+    "run_baseline",
     "run_evaluation",
     "run_finetuning",
     "run_main",

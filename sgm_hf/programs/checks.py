@@ -65,12 +65,7 @@ def check_settings(model_args: ModelArguments, data_args: DataArguments, trainin
         FileExistsError: If the output folder is in use.
         FileNotFoundError: If there is no file of word vectors of the name given.
     """
-    files = (data_args.train_file, data_args.validation_file, data_args.test_file)
-    if (data_args.dataset_name is None) == (not any(files)):
-        raise ValueError(
-            f"give either --dataset_name ({', '.join(CORPORA)}; a data set of the Hub; a folder) or --train_file, "
-            "--validation_file, --test_file."
-        )
+    check_source(data_args)
     if not training_args.do_train and model_args.model_name_or_path is None:
         raise ValueError("there is nothing to evaluate: give --model_name_or_path, or --do_train.")
     if training_args.do_train and data_args.dataset_name is None and data_args.train_file is None:
@@ -104,6 +99,20 @@ def check_settings(model_args: ModelArguments, data_args: DataArguments, trainin
             "--num_models, or --model_name_or_path."
         )
     warn_of_idle_options(model_args, data_args, training_args)
+
+
+def check_source(data_args: DataArguments) -> None:
+    """Refuse documents from nowhere, or from two places.
+
+    Raises:
+        ValueError: If they are.
+    """
+    files = (data_args.train_file, data_args.validation_file, data_args.test_file)
+    if (data_args.dataset_name is None) == (not any(files)):
+        raise ValueError(
+            f"give either --dataset_name ({', '.join(CORPORA)}; a data set of the Hub; a folder) or --train_file, "
+            "--validation_file, --test_file."
+        )
 
 
 def check_encoder(model_args: ModelArguments) -> None:

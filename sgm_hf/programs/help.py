@@ -1,7 +1,7 @@
 """What --help of the programs that train says: options in groups, each with what holds where it is not given."""
 
 import argparse
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Literal, get_args, get_origin
 
@@ -33,6 +33,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Generation": (),
     "Fine-tuning": (),
     "Training": (
+        "grid",
         *("num_train_epochs", "learning_rate", "per_device_train_batch_size", "max_tokens_per_batch", "precision"),
         *("seed", "lr_scheduler_type", "halve_from_epoch", "warmup_steps", "max_steps", "weight_decay"),
         *("max_grad_norm", "clip_grad_value", "label_smoothing_factor", "label_loss", "gradient_accumulation_steps"),
@@ -114,9 +115,9 @@ def value_name(option: Field) -> str:
     return "NUMBER" if int in kinds or float in kinds else "VALUE"
 
 
-def option_text(option: Field) -> str:
+def option_text(option: Field, texts: Mapping[str, str] = TEXTS) -> str:
     """What an option does, and what holds where it is not given; in the spelling of argparse, which doubles %."""
-    text = TEXTS.get(option.name) or " ".join(option.metadata.get("help", "").split())
+    text = texts.get(option.name) or " ".join(option.metadata.get("help", "").split())
     default = option.default if option.default_factory is MISSING else option.default_factory()
     if default in (None, "", []) or "default" in text.lower():
         return text
@@ -138,7 +139,13 @@ def grouped(classes: Sequence[type], left_out: Collection[str]) -> Iterator[tupl
     return ((title, options) for title, options in groups.items() if options and title not in left_out)
 
 
-def help_text(usage: str, description: str | None, classes: Sequence[type], left_out: Collection[str] = ()) -> str:
+def help_text(
+    usage: str,
+    description: str | None,
+    classes: Sequence[type],
+    left_out: Collection[str] = (),
+    texts: Mapping[str, str] = TEXTS,
+) -> str:
     """What --help says.
 
     Args:
@@ -146,16 +153,19 @@ def help_text(usage: str, description: str | None, classes: Sequence[type], left
         description: What is said first.
         classes: Those of the settings.
         left_out: Titles of groups that are not shown.
+        texts: Said of options that are described otherwise where they are declared.
     """
     parser = argparse.ArgumentParser(
         usage=usage,
         description=description,
-        epilog="--help_all shows all options, those of Transformers' Trainer among them." if left_out else None,
+        epilog="--help_all shows all options, those of Transformers' Trainer among them."
+        if FURTHER in left_out
+        else None,
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=30),
         add_help=False,
     )
     for title, options in grouped(classes, left_out):
         group = parser.add_argument_group(title)
         for option in options:
-            group.add_argument(f"--{option.name}", metavar=value_name(option), help=option_text(option))
+            group.add_argument(f"--{option.name}", metavar=value_name(option), help=option_text(option, texts))
     return parser.format_help()

@@ -119,14 +119,8 @@ def parse_arguments(
         print(help_text(usage, description, classes, left_out), end="")
         raise SystemExit(0)
     parser = SettingsParser(classes, add_help=False)
-    arguments = list(arguments)
     is_file = bool(arguments) and arguments[0].endswith(".json")
-    if is_file:
-        settings = read_settings(Path(arguments.pop(0)), {f.name for c in classes for f in fields(c)})
-        # As options, so that their types and choices are checked; lists and nulls cannot be written as one.
-        options = {name: value for name, value in settings.items() if isinstance(value, str | int | float)}
-        parser.set_defaults(**{name: value for name, value in settings.items() if name not in options})
-        arguments = [f"--{name}={value}" for name, value in options.items()] + arguments
+    arguments = with_settings(parser, arguments, classes)
     preset = chosen_preset(arguments, is_file, training_class)
     parser.set_defaults(**PRESETS[preset])
     found = vars(parser.parse_args(arguments))
@@ -142,6 +136,18 @@ def parse_arguments(
     except ValueError as error:  # raised by Transformers for its own settings: for the user to correct, as ours are
         raise ValueError(str(error)) from error
     return model_args, data_args, training_args
+
+
+def with_settings(parser: argparse.ArgumentParser, arguments: Sequence[str], classes: Sequence[type]) -> list[str]:
+    """A command line whose first word may be a JSON file of settings, with these as options before the others."""
+    arguments = list(arguments)
+    if not arguments or not arguments[0].endswith(".json"):
+        return arguments
+    settings = read_settings(Path(arguments.pop(0)), {f.name for c in classes for f in fields(c)})
+    # As options, so that their types and choices are checked; lists and nulls cannot be written as one.
+    options = {name: value for name, value in settings.items() if isinstance(value, str | int | float)}
+    parser.set_defaults(**{name: value for name, value in settings.items() if name not in options})
+    return [f"--{name}={value}" for name, value in options.items()] + arguments
 
 
 def chosen_preset(arguments: Sequence[str], is_file: bool, training_class: type[SGMTrainingArguments]) -> str:

@@ -3,12 +3,13 @@
 import json
 import logging
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 from huggingface_hub import DatasetCard
 
@@ -20,7 +21,7 @@ from sgm_hf.datasets_scripts.convert import CARDS
 from sgm_hf.metrics import calibration_bins
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 from sgm_hf.programs.settings import DataArguments, ModelArguments
-from sgm_hf.training import SGMPredictionOutput, SGMTrainer, SGMTrainingArguments
+from sgm_hf.training import LabelPredictions, SGMTrainer, SGMTrainingArguments
 from sgm_hf.training.checkpoints import write_text_atomically
 from sgm_hf.training.summary import (
     TRAINING_FIELDS,
@@ -62,37 +63,42 @@ def score_splits(
         output = trainer.predict(encoded[split], metric_key_prefix=split)
         metrics[split] = {name.removeprefix(f"{split}_"): value for name, value in output.metrics.items()}
         if write and trainer.is_world_process_zero():
-            draw_reliability(output, split, trainer.args.output_dir)
+            draw_reliability(output.references, output.predictions, split, trainer.args.output_dir)
         if write and trainer.args.do_predict and trainer.is_world_process_zero():
             path = Path(trainer.args.output_dir, f"predictions_{split}.jsonl")
-            write_predictions(path, raw[split], output, trainer, names)
+            decodings = {decoding: trainer.label_sets(output.predictions, decoding) for decoding in SET_DECODINGS}
+            write_predictions(path, raw[split], output.label_sets, decodings, output.predictions.label_scores, names)
             logger.info("predictions written to %s", path)
     return metrics
 
 
 def write_predictions(
-    path: Path, dataset: Dataset, output: SGMPredictionOutput, trainer: SGMTrainer, names: Sequence[str]
+    path: Path,
+    dataset: Dataset,
+    label_sets: Sequence[Sequence[int]],
+    decodings: Mapping[str, Sequence[Sequence[int]]],
+    scores: np.ndarray,
+    names: Sequence[str],
 ) -> None:
     """Write one JSON line per document: id, chosen labels with their scores, gold labels, those of each decoding.
 
     Args:
         path: The file.
-        dataset: The documents as they were before encoding.
-        output: Their predictions.
-        trainer: The trainer that made them.
+        dataset: The N documents as they were before encoding.
+        label_sets: Chosen label ids of each document.
+        decodings: Those of each set decoding.
+        scores: Of the L labels, (N, L).
         names: Label names by id.
     """
-    decodings = {decoding: trainer.label_sets(output.predictions, decoding) for decoding in SET_DECODINGS}
     gold = label_sets_of(dataset) if "labels" in dataset.column_names else None
     ids = dataset["id"] if "id" in dataset.column_names else range(len(dataset))
     lines = []
     for row, document in enumerate(ids):
-        labels = output.label_sets[row]
-        scores = output.predictions.label_scores[row]
+        labels = label_sets[row]
         record = {
             "id": document,
             "labels": [names[label] for label in labels],
-            "scores": [round(float(scores[label]), 6) for label in labels],
+            "scores": [round(float(scores[row, label]), 6) for label in labels],
             **({"gold": gold[row]} if gold is not None else {}),
             **{decoding: [names[label] for label in sets[row]] for decoding, sets in decodings.items()},
         }
@@ -100,13 +106,15 @@ def write_predictions(
     write_text_atomically(path, "\n".join(lines) + "\n")
 
 
-def draw_reliability(output: SGMPredictionOutput, split: str, output_dir: str | Path) -> None:
+def draw_reliability(
+    references: np.ndarray | None, predictions: LabelPredictions, split: str, output_dir: str | Path
+) -> None:
     """Draw into `reliability_<split>` how far label scores are probabilities; not without labels, or matplotlib."""
-    if output.references is None or find_spec("matplotlib") is None:
+    if references is None or find_spec("matplotlib") is None:
         return
     from sgm_hf.analysis.figures import plot_reliability  # needs matplotlib
 
-    bins = calibration_bins(output.references, output.predictions.label_scores_of(output.references.shape[1]))
+    bins = calibration_bins(references, predictions.label_scores_of(references.shape[1]))
     if any(row["count"] for row in bins):
         plot_reliability(bins, Path(output_dir, f"reliability_{split}"), f"Label scores, {split} split")
 

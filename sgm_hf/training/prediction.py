@@ -1,6 +1,6 @@
 """Label sets, scores and loss of a whole data set, in batches of similar length."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,14 @@ from transformers import PreTrainedModel
 
 from sgm_hf.data.batching import LengthBucketBatchSampler
 from sgm_hf.data.collation import MultiLabelCollator
+from sgm_hf.data.labels import label_matrix
+from sgm_hf.metrics import (
+    compute_hierarchical_metrics,
+    compute_metrics,
+    compute_ranking_metrics,
+    compute_score_metrics,
+    f1_by_frequency,
+)
 from sgm_hf.modeling.constraints_sgm import LabelConstraints
 from sgm_hf.modeling.generation_sgm import expected_f1_sets
 from sgm_hf.modeling.label_sets_sgm import checked_set_decoding, label_sets_from_sequences
@@ -89,6 +97,41 @@ class LabelHypotheses:
         """Those of some documents, by their places (M); a document may be there more than once."""
         lexical_logits = None if self.lexical_logits is None else self.lexical_logits[rows]
         return LabelHypotheses(self.hypotheses[rows], self.log_probs[rows], lexical_logits, self.num_labels)
+
+
+def metrics_of_decodings(
+    references: np.ndarray,
+    label_sets: Mapping[str, Sequence[Sequence[int]]],
+    chosen: str,
+    scores: np.ndarray,
+    parents: np.ndarray | None = None,
+    training_counts: np.ndarray | None = None,
+) -> dict[str, float]:
+    """The metrics of N documents: of each set decoding, of the chosen one also under bare names, and of the scores.
+
+    Args:
+        references: True labels, bool, (N, C), C - L of them unknown to the model.
+        label_sets: Label ids of each document, by the name of the decoding.
+        chosen: One of these.
+        scores: Of the labels, in [0, 1], (N, C).
+        parents: The column of each label's parent, -1 for none, (C); None without a hierarchy.
+        training_counts: Training documents of each label, (L); None where they are not known.
+    """
+    metrics: dict[str, float] = {}
+    for set_decoding, sets in label_sets.items():
+        matrix = label_matrix(sets, references.shape[1])
+        values = compute_metrics(references, matrix)
+        if parents is not None:
+            values |= compute_hierarchical_metrics(references, matrix, parents)
+        if set_decoding == chosen:
+            metrics |= {name: float(value) for name, value in values.items()}
+        metrics |= {f"{set_decoding}_{name}": float(value) for name, value in values.items()}
+    metrics |= compute_score_metrics(references, scores) | compute_ranking_metrics(references, scores)
+    if training_counts is not None:
+        unknown = references.shape[1] - len(training_counts)
+        matrix = label_matrix(label_sets[chosen], references.shape[1])
+        metrics |= f1_by_frequency(references, matrix, np.pad(training_counts, (0, unknown)))
+    return metrics
 
 
 def evaluation_sets(dataset: Any, name: str) -> dict[str, Any]:

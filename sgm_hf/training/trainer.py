@@ -32,11 +32,7 @@ from sgm_hf.data.batching import LengthBucketBatchSampler
 from sgm_hf.data.collation import MultiLabelCollator
 from sgm_hf.data.labels import label_counts, label_matrix, target_sequence
 from sgm_hf.metrics import (
-    compute_hierarchical_metrics,
     compute_metrics,
-    compute_ranking_metrics,
-    compute_score_metrics,
-    f1_by_frequency,
     fit_threshold,
     frequency_bands,
     mean_position_deviation,
@@ -59,6 +55,7 @@ from sgm_hf.training.prediction import (
     generate_hypotheses,
     generate_predictions,
     mean_token_loss,
+    metrics_of_decodings,
 )
 from sgm_hf.training.pushing import PushingTrainer
 from sgm_hf.training.rates import encoder_rates, split_groups
@@ -711,29 +708,21 @@ class SGMTrainer(PushingTrainer, CalibratingTrainer, ResumableTrainer, BranchTra
 
     def _metrics(self, predictions: LabelPredictions, references: np.ndarray, prefix: str) -> dict[str, float]:
         """The metrics of each set decoding, of the chosen one also under bare names, of the scores, and the user's."""
-        metrics: dict[str, float] = {}
-        parents = self.label_parents(references.shape[1])
-        chosen = checked_set_decoding(self.model.generation_config.set_decoding)
-        for set_decoding in SET_DECODINGS:
-            matrix = label_matrix(self.label_sets(predictions, set_decoding), references.shape[1])
-            values = compute_metrics(references, matrix)
-            if parents is not None:
-                values |= compute_hierarchical_metrics(references, matrix, parents)
-            if set_decoding == chosen:
-                metrics |= {f"{prefix}_{name}": float(value) for name, value in values.items()}
-            metrics |= {f"{prefix}_{set_decoding}_{name}": float(value) for name, value in values.items()}
         scores = predictions.label_scores_of(references.shape[1])  # (N, C)
-        sets = label_matrix(self.label_sets(predictions), references.shape[1])  # (N, C)
-        further = compute_score_metrics(references, scores) | compute_ranking_metrics(references, scores)
-        counts = self.training_counts()
-        if counts is not None:
-            unknown = references.shape[1] - len(counts)
-            further |= f1_by_frequency(references, sets, np.pad(counts, (0, unknown)))
-        metrics |= {f"{prefix}_{name}": value for name, value in further.items()}
+        values = metrics_of_decodings(
+            references,
+            {decoding: self.label_sets(predictions, decoding) for decoding in SET_DECODINGS},
+            checked_set_decoding(self.model.generation_config.set_decoding),
+            scores,
+            self.label_parents(references.shape[1]),
+            self.training_counts(),
+        )
+        metrics = {f"{prefix}_{name}": value for name, value in values.items()}
         threshold = self.model.generation_config.label_threshold
         if not isinstance(threshold, list | tuple):  # there may be one per label
             metrics[f"{prefix}_label_threshold"] = float(threshold)
         if self.compute_metrics is not None:
+            sets = label_matrix(self.label_sets(predictions), references.shape[1])  # (N, C)
             own = self.compute_metrics(EvalPrediction((sets.astype(np.int64), scores), references.astype(np.int64)))
             own = {f"{prefix}_{name.removeprefix(f'{prefix}_')}": value for name, value in own.items()}
             metrics |= denumpify_detensorize(own)

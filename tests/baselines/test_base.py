@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from sgm_hf.baselines import Baseline, Documents, base
+from sgm_hf.baselines import Baseline, Decision, Documents, base
 
 
 class Constant(Baseline):
@@ -50,34 +50,35 @@ def fitted(**settings) -> Constant:
     return baseline
 
 
-@pytest.mark.parametrize("threshold", [0.5, [0.5, 0.25, 0.8]])
-def test_what_is_saved_is_loaded_by_the_name_of_its_class(tmp_path, threshold):
+@pytest.mark.parametrize(
+    "decision",
+    [
+        Decision(),
+        Decision("threshold", 0.8, [[0.0, 0.0], [0.5, 0.7], [1.0, 0.9]]),
+        Decision("threshold", [0.5, 0.25, 0.8], [1.5, 0.1]),
+        Decision("expected_f1"),
+    ],
+)
+def test_what_is_saved_is_loaded_by_the_name_of_its_class(tmp_path, decision):
     baseline = fitted(factor=0.9, seed=3)
-    baseline.threshold = threshold
+    baseline.decision = decision
     baseline.save(tmp_path / "new" / "folder")
     loaded = Baseline.load(tmp_path / "new" / "folder")
     assert type(loaded) is Constant and loaded.settings == {"factor": 0.9, "seed": 3}
-    assert (loaded.num_labels, loaded.label_names, loaded.threshold) == (3, ["oil", "gold", "é"], threshold)
+    assert (loaded.num_labels, loaded.label_names) == (3, ["oil", "gold", "é"])
+    assert loaded.decision == decision._replace(calibration=list(decision.calibration))
     np.testing.assert_array_equal(loaded.predict_scores(["x"]), baseline.predict_scores(["x"]))
+    np.testing.assert_array_equal(loaded.predict(["x"]).label_scores, baseline.predict(["x"]).label_scores)
     assert loaded.predict_labels(["x", "y"]) == baseline.predict_labels(["x", "y"])
 
 
-def test_sets_have_the_highest_score_first_and_of_equal_ones_the_lower_id():
-    scores = np.array([[0.5, 0.9, 0.49, 0.9], [0.1, 0.1, 0.1, 0.1]], dtype=np.float32)
-    assert base.sets_of_scores(scores, 0.5) == [[1, 3, 0], []]
-    assert base.sets_of_scores(scores, [0.6, 0.95, 0.4, 0.9]) == [[3, 2], []]
-    assert fitted().predict_sets(["x"]) == [[0, 2]]
-    # A threshold that was fitted to float32 scores takes these, though it is a float64 above them.
-    third = np.float32(1 / 3)
-    assert base.sets_of_scores(np.array([[third]]), float(third)) == [[0]]
-    assert base.sets_of_scores(np.array([[np.float32(0.1)]]), 0.1) == [[0]]
-
-
-def test_a_threshold_makes_the_sets_of_label_names():
+def test_labels_are_those_of_the_decision():
     baseline = fitted()
+    assert baseline.predict_sets(["x"]) == [[0, 2]]
     assert baseline.predict_labels(["x"]) == [["oil", "é"]]
-    baseline.threshold = [0.5, 0.25, 0.8]
+    baseline.decision = Decision("threshold", [0.5, 0.25, 0.8])
     assert baseline.predict_labels(["x"]) == [["oil", "gold"]]
+    assert baseline.predict(["x"]).best_sequences == [[0, 2]]
     baseline.label_names = None
     with pytest.raises(ValueError, match="no names"):
         baseline.predict_labels(["x"])

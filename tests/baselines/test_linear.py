@@ -10,7 +10,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import ClassifierChain as TheirChain
 from sklearn.svm import LinearSVC
 
-from sgm_hf.baselines import BASELINES, Baseline, Documents, linear
+from sgm_hf.baselines import BASELINES, Baseline, Documents, features
 from sgm_hf.baselines.linear import (
     BinaryRelevanceLogistic,
     BinaryRelevanceSVM,
@@ -204,7 +204,7 @@ def test_labels_are_learned_and_neither_blocks_nor_company_change_a_prediction(b
     scores, sets = baseline.predict_scores(VALIDATION.texts), baseline.predict_sets(VALIDATION.texts)
     matrix = np.array([[label in labels for label in range(5)] for labels in sets])
     assert 2 * (matrix & VALIDATION.references).sum() / (matrix.sum() + VALIDATION.references.sum()) > 0.8
-    monkeypatch.setattr(linear, "_MOST_CELLS", 7 * baseline.cells_per_document())
+    monkeypatch.setattr(features, "MOST_CELLS", 7 * baseline.cells_per_document())
     np.testing.assert_array_equal(baseline.predict_scores(VALIDATION.texts), scores)
     assert baseline.predict_sets(VALIDATION.texts) == sets
     np.testing.assert_array_equal(baseline.predict_scores(VALIDATION.texts[4:5]), scores[4:5])
@@ -233,7 +233,7 @@ def test_features_are_taken_over_only_where_they_are_the_same():
 
 
 def test_features_are_as_many_as_the_weights_allow(monkeypatch):
-    monkeypatch.setattr(linear, "MAX_WEIGHTS", 50)
+    monkeypatch.setattr(features, "MAX_WEIGHTS", 50)
     assert fitted(BinaryRelevanceSVM).model.weights.shape == (10, 5)
     assert fitted(EnsembleOfChains, num_chains=2).chains[0].weights.shape == (5, 5)
 

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 from transformers import HfArgumentParser
 
-from sgm_hf.programs import CommandParser, DataArguments, ModelArguments, Seq2SetArguments, add_labelling_options
+from sgm_hf.programs import (
+    BaselineArguments,
+    CommandParser,
+    DataArguments,
+    ModelArguments,
+    Seq2SetArguments,
+    add_labelling_options,
+)
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("sgm_hf", "modeling", "datasets_scripts", "examples", "benchmarks")
@@ -22,11 +29,11 @@ HELP = {"help", "help_all", "version"}
 
 def options() -> set[str]:
     """The options of all programs; a word of Transformers' parser may have - for _."""
-    classes = (ModelArguments, DataArguments, Seq2SetArguments)
+    classes = ((ModelArguments, DataArguments, Seq2SetArguments), (BaselineArguments,))
     labelling = CommandParser()
     add_labelling_options(labelling)
     of_parser = labelling.names() | {
-        name for action in HfArgumentParser(classes)._actions for name in action.option_strings
+        name for part in classes for action in HfArgumentParser(part)._actions for name in action.option_strings
     }
     own = {name for path in FILES for name in ADDED.findall(path.read_text(encoding="utf-8"))}
     return own | {name.removeprefix("--") for name in of_parser}
