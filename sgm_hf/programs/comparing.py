@@ -101,13 +101,15 @@ def table_lines(comparison: Comparison) -> list[str]:
         f"{comparison.documents:,} documents, {comparison.labels:,} labels, sets of {comparison.set_decoding!r}; "
         f"{comparison.resamples:,} resamples of {drawn}, seed {comparison.seed}",
         "",
-        f"{'':<17}{'A':>8}{'B':>8}{'B - A':>9}   {'95 % interval':<20}{'p':>7}{'p (Holm)':>10}",
+        f"{'':<17}{'A':>8}{'B':>8}{'B - A':>9}   {'95 % interval':<21}{'p':>8}{'p (Holm)':>10}",
     ]
     for row in comparison.metrics:
-        interval = f"{row.low:+.4f} to {row.high:+.4f}"
+        places = 5 if row.metric == "hamming_loss" else 4
+        a, b = (f"{value:>8.{places}f}" for value in (row.a, row.b))
+        interval = f"{row.low:+.{places}f} to {row.high:+.{places}f}"
         lines.append(
-            f"{TITLES[row.metric]:<17}{row.a:>8.4f}{row.b:>8.4f}{row.difference:>+9.4f}   {interval:<20}"
-            f"{row.p_value:>7.4f}{row.p_holm:>10.4f}"
+            f"{TITLES[row.metric]:<17}{a}{b}{row.difference:>+9.{places}f}   {interval:<21}"
+            f"{row.p_value:>8.4f}{row.p_holm:>10.4f}"
         )
     return lines
 

@@ -109,7 +109,7 @@ def test_runs_that_differ_by_chance_alone_cover_zero_in_95_of_100_repetitions():
     repetitions = [interval_and_p(seed, 200, (0, 0)) for seed in range(100)]
     low, high, p = (np.array(values) for values in zip(*repetitions, strict=True))  # (100, 7) each
     covered = ((low <= 0) & (high >= 0)).sum(axis=0)  # of each metric; 88 to 99 has 99.7 % of the binomial
-    assert (covered >= 88).all() and 91 <= covered.mean() <= 98
+    assert (covered >= 88).all() and 90 <= covered.mean() <= 98
     assert 0.4 < (p < 0.5).mean() < 0.6 and (p < 0.05).mean() < 0.09
 
 
@@ -126,11 +126,11 @@ def test_runs_that_differ_by_more_than_their_documents_widen_the_interval():
     # One run each: only the documents are drawn, so the runs' own deviation is missed; several runs show it.
     missed = {1: 0, 3: 0}
     for runs in missed:
-        for seed in range(40):
+        for seed in range(24):
             low, high, _ = interval_and_p(seed, 300, (0,) * (2 * runs), runs, run_deviation=0.5)
             recall = METRICS.index("micro_recall")
             missed[runs] += low[recall] > 0 or high[recall] < 0
-    assert missed[1] > 12 and missed[3] < 10
+    assert missed[1] > 8 and missed[3] < 6
 
 
 def test_documents_in_another_order_are_matched(tmp_path):
