@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -210,6 +211,116 @@ def plot_quality_by_minutes(rows: Rows, path: str | Path, title: str) -> None:
         if any(row["cpu_minutes"] is not None for row in _select(rows, objective=objective))
     ]
     figure.legend(handles=keys, loc="outside lower center", ncols=4, frameon=False)
+    figure.suptitle(title)
+    save_figure(figure, path)
+
+
+def plot_mixture(rows: Rows, path: str | Path, title: str, gate: Rows = ()) -> None:
+    """Draw Hamming loss and micro-F1 against λ of the fixed mixture (SGM, Figure 2).
+
+    A point is a run, the line goes through the means over the seeds.
+
+    Args:
+        rows: `mixture_lambda`, `seed`, `hamming_loss`, `micro_f1`.
+        path: Path of the figure.
+        title: Title of the figure.
+        gate: The same metrics of the runs with the adaptive gate, whose mean is a line across.
+    """
+    metrics = {"hamming_loss": "Hamming loss (lower is better)", "micro_f1": "micro-F1 (higher is better)"}
+    figure, panels = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    places = sorted(_values(rows, "mixture_lambda"))
+    for axis, (metric, name) in zip(panels, metrics.items(), strict=True):
+        means = [statistics.mean(row[metric] for row in _select(rows, mixture_lambda=place)) for place in places]
+        axis.plot(places, means, color="C0", label="fixed λ, mean over seeds")
+        single = {"linestyle": "", "marker": "o", "markersize": 4, "alpha": 0.6}
+        axis.plot([r["mixture_lambda"] for r in rows], [r[metric] for r in rows], color="C0", label="a run", **single)
+        if gate:
+            values = [row[metric] for row in gate]
+            axis.axhline(statistics.mean(values), color="C3", linestyle="--", label="adaptive gate (SGM+GE), mean")
+            axis.axhspan(min(values), max(values), color="C3", alpha=0.12, linewidth=0, label="lowest to highest run")
+        axis.set(xlabel="λ (0: SGM without global embedding)", title=name)
+        axis.title.set_fontsize("medium")
+        axis.set_xticks(places)
+        axis.ticklabel_format(axis="y", useOffset=False)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    figure.suptitle(title)
+    save_figure(figure, path)
+
+
+def plot_set_sizes(rows: Rows, path: str | Path, title: str) -> None:
+    """Draw micro-F1 and Hamming loss against the number of true labels of a document (SGM, Figure 3).
+
+    A point is the mean over the seeds, with a bar from the lowest to the highest; under it the number of documents.
+    The last number of labels stands for all from there on.
+
+    Args:
+        rows: `system`, `seed`, `size`, `documents`, `micro_f1`, `hamming_loss`.
+        path: Path of the figure.
+        title: Title of the figure.
+    """
+    metrics = {"hamming_loss": "Hamming loss (lower is better)", "micro_f1": "micro-F1 (higher is better)"}
+    systems, sizes = _values(rows, "system"), sorted(_values(rows, "size"))
+    documents = {row["size"]: row["documents"] for row in rows}
+    names = [f"{size}{' or more' if size == sizes[-1] else ''}\n({documents[size]:,})" for size in sizes]
+    figure, panels = pyplot.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    for axis, (metric, name) in zip(panels, metrics.items(), strict=True):
+        for number, system in enumerate(systems):
+            values = [[row[metric] for row in _select(rows, system=system, size=size)] for size in sizes]
+            means = [statistics.mean(runs) for runs in values]
+            bars = [
+                [mean - min(runs) for mean, runs in zip(means, values, strict=True)],
+                [max(runs) - mean for mean, runs in zip(means, values, strict=True)],
+            ]
+            # Side by side, so that the bars of systems that are alike do not hide one another.
+            places = [place + 0.06 * (number - (len(systems) - 1) / 2) for place in range(len(sizes))]
+            style = {"marker": MARKERS[number % len(MARKERS)], "color": f"C{number}", "capsize": 2, "label": system}
+            axis.errorbar(places, means, bars, **style)
+        axis.set(xlabel="true labels of a document (number of documents)", title=name)
+        axis.title.set_fontsize("medium")
+        axis.set_xticks(range(len(sizes)), names, fontsize="small")
+        axis.grid(axis="y", alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=min(len(systems), 5), frameon=False)
+    figure.suptitle(title)
+    save_figure(figure, path)
+
+
+def plot_correlations(
+    matrices: Mapping[str, np.ndarray], label_names: Sequence[str], path: str | Path, title: str
+) -> None:
+    """Draw the correlations of labels as a heat map for each matrix, side by side on one scale of colours.
+
+    Args:
+        matrices: Correlations (L, L) by what the panel is called; what is NaN, and the diagonal, is grey.
+        label_names: Names of the L labels, in the order in which they are drawn.
+        path: Path of the figure.
+        title: Title of the figure.
+    """
+    count = len(label_names)
+    hidden = {name: np.where(np.eye(count, dtype=bool), np.nan, matrix) for name, matrix in matrices.items()}
+    columns = len(hidden) if len(hidden) < 4 else math.ceil(len(hidden) ** 0.5)
+    lines = math.ceil(len(hidden) / columns)
+    side = max(3.6, 0.15 * count)
+    figure, panels = pyplot.subplots(
+        lines, columns, figsize=((side + 0.3) * columns + 2.2, (side + 0.5) * lines + 1.6), layout="constrained"
+    )
+    panels = np.reshape(panels, (lines, columns))
+    colours = pyplot.get_cmap("RdBu_r").with_extremes(bad="0.85")
+    for number, (axis, (name, matrix)) in enumerate(zip(panels.flat, hidden.items(), strict=False)):
+        # Few pairs of labels are above 0.5: on a scale up to 1 all others would look alike.
+        image = axis.imshow(matrix, cmap=colours, vmin=-0.5, vmax=0.5)
+        axis.set_title(name, fontsize="medium")
+        is_lowest, is_first = number + columns >= len(hidden), number % columns == 0
+        axis.set_xticks(range(count), label_names if is_lowest else [""] * count, rotation=90, fontsize=7)
+        axis.set_yticks(range(count), label_names if is_first else [""] * count, fontsize=7)
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
+    for axis in panels.flat[len(hidden) :]:
+        axis.set_axis_off()
+    scale = {"shrink": 0.7 / lines, "extend": "both", "aspect": 20}
+    figure.colorbar(image, ax=panels, label="phi coefficient (grey: with itself, or never predicted)", **scale)
     figure.suptitle(title)
     save_figure(figure, path)
 

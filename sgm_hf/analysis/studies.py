@@ -1,7 +1,8 @@
-"""The studies of the Seq2Set paper (Yang et al. 2019, section 4), computed from saved predictions.
+"""What the papers' studies measure, computed from saved predictions.
 
-All label matrices here are bool, of shape (N, L), with the columns from the most to the least frequent label of the
-training split: the order of the label ids of a model trained with `label_order` "frequency" or "shuffled".
+All label matrices here are bool, of shape (N, L). Where frequent and rare labels are told apart, the columns go from
+the most to the least frequent label of the training split: the order of the label ids of a model trained with
+`label_order` "frequency" or "shuffled".
 """
 
 from collections.abc import Sequence
@@ -47,7 +48,7 @@ def read_predictions(
 
 
 def without_top_labels(references: np.ndarray, predictions: np.ndarray, num_removed: Sequence[int]) -> list[float]:
-    """Micro-F1 on the labels that remain without the k most frequent ones (Figure 1).
+    """Micro-F1 on the labels that remain without the k most frequent ones (Seq2Set, Figure 1).
 
     Args:
         references: True labels (N, L).
@@ -67,7 +68,7 @@ def without_top_labels(references: np.ndarray, predictions: np.ndarray, num_remo
 
 
 def by_frequency(references: np.ndarray, predictions: np.ndarray, share: float = 0.1) -> dict[str, float]:
-    """Micro-F1 on the most and on the least frequent labels (Figure 2).
+    """Micro-F1 on the most and on the least frequent labels (Seq2Set, Figure 2).
 
     Args:
         references: True labels (N, L).
@@ -91,7 +92,7 @@ def by_frequency(references: np.ndarray, predictions: np.ndarray, share: float =
 
 
 def degradation(metric: str, ordered: float, shuffled: float) -> float:
-    """How much worse a metric becomes by training on shuffled label orders, relative to its value `ordered` (Table 2).
+    """How much worse a metric becomes by shuffled label orders, relative to its value `ordered` (Seq2Set, Table 2).
 
     Metrics whose name ends in "_loss" are worse when they are larger, all others when they are smaller.
 
@@ -102,3 +103,41 @@ def degradation(metric: str, ordered: float, shuffled: float) -> float:
         raise ValueError(f"{metric} is 0 before shuffling: there is no relative change.")
     change = (shuffled - ordered) / ordered
     return change if metric.endswith("_loss") else -change
+
+
+def label_correlations(labels: np.ndarray) -> np.ndarray:
+    """The phi coefficient of each two labels: the correlation of having them (SGM, section 3.6.5).
+
+    Args:
+        labels: True or predicted labels (N, L).
+
+    Returns:
+        (L, L) in [-1, 1]; NaN for a label that no document has, or every one.
+    """
+    counts = labels.sum(axis=0, dtype=np.float64)  # (L)
+    both = labels.T.astype(np.float64) @ labels  # (L, L), documents with both
+    spread = counts * (len(labels) - counts)
+    spread[spread == 0] = np.nan
+    # n11 n - n1 n2 over the root of n1 (n - n1) n2 (n - n2).
+    return (both * len(labels) - np.outer(counts, counts)) / np.sqrt(np.outer(spread, spread))
+
+
+def clustered_order(correlations: np.ndarray) -> list[int]:
+    """An order of the labels that puts correlated ones side by side, as a clustered heat map needs it.
+
+    Average linkage: the two groups of labels with the greatest mean correlation are joined, again and again, each
+    turned so that the labels that meet are the most alike. For tens of labels: its time grows with their cube.
+
+    Args:
+        correlations: (L, L), without NaN.
+    """
+    groups = [[label] for label in range(len(correlations))]
+    while len(groups) > 1:
+        pairs = [(a, b) for a in range(len(groups)) for b in range(a + 1, len(groups))]
+        a, b = max(pairs, key=lambda pair: correlations[np.ix_(groups[pair[0]], groups[pair[1]])].mean())
+        second = groups.pop(b)
+        first = groups.pop(a)
+        turned = [(one, two) for one in (first, first[::-1]) for two in (second, second[::-1])]
+        first, second = max(turned, key=lambda ends: correlations[ends[0][-1], ends[1][0]])
+        groups.insert(a, first + second)
+    return groups[0]

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from sgm_hf.programs import (
     LABEL_ORDERS,
+    REPORTS,
     SET_DECODINGS,
     CommandParser,
     Study,
@@ -56,6 +57,7 @@ def parse_arguments(arguments: Sequence[str]) -> Namespace:
         choices=("labels", *SET_DECODINGS),
         help="Predicted sets that are compared; labels are those that each system was set to. Default: the study's.",
     )
+    part.add_argument("--reports", nargs="+", choices=REPORTS, help="Which to write. Default: those of the study.")
     return parser.parse_args(arguments)
 
 
@@ -67,7 +69,11 @@ def main(arguments: Sequence[str]) -> None:
         print("\n".join(f"{name}: {description}" for name, description in study_names().items()))
         return
     if options.part == "report":
-        print(report_study(options.study, options.output or options.study / "report", options.set_decoding))
+        print(
+            report_study(
+                options.study, options.output or options.study / "report", options.set_decoding, options.reports
+            )
+        )
         return
     study = Study(read_study(options.study), options.output_dir, options.dataset_name, options.data_dir)
     with exit_on_signals(["sgm-hf", "study", *arguments]):

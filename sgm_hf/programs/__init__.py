@@ -13,7 +13,7 @@ from sgm_hf.programs.labelling_options import LabellingOptions, add_labelling_op
 from sgm_hf.programs.options import CommandParser, parse_arguments, with_model
 from sgm_hf.programs.results import say_what_comes_next
 from sgm_hf.programs.settings import DataArguments, ModelArguments
-from sgm_hf.programs.studies import Study, read_study, search_settings, study_names, train_study
+from sgm_hf.programs.studies import REPORTS, Study, read_study, search_settings, study_names, train_study
 from sgm_hf.programs.study_reports import report_study
 from sgm_hf.programs.training import run_evaluation, run_training
 from sgm_hf.training.interruption import exit_on_signals
@@ -21,6 +21,7 @@ from sgm_hf.training.interruption import exit_on_signals
 __all__ = [
     "LABEL_ORDERS",
     "OF_TRAINING",
+    "REPORTS",
     "SET_DECODINGS",
     "BaselineArguments",
     "CommandParser",

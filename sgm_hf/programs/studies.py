@@ -383,9 +383,13 @@ def load_study(folder: Path) -> Study:
 
 
 def minutes_of(run: Run) -> float:
-    """The minutes of a finished run's training."""
-    summary = json.loads((run.folder / "summary.json").read_text(encoding="utf-8"))
-    return summary.get("training", {}).get("seconds", 0.0) / 60
+    """The minutes of a finished run's training; of a baseline that was tuned, with the best settings alone."""
+    return read_summary(run).get("training", {}).get("seconds", 0.0) / 60
+
+
+def read_summary(run: Run) -> dict[str, Any]:
+    """The `summary.json` of a finished run."""
+    return json.loads((run.folder / "summary.json").read_text(encoding="utf-8"))
 
 
 def minutes_left(runs: Sequence[Run], minutes: Mapping[Path, float]) -> float | None:

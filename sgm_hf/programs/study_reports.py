@@ -7,18 +7,20 @@ from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sgm_hf.analysis import studies
+from sgm_hf.analysis.comparison import Comparison, MetricDifference, compare_predictions, corrected
 from sgm_hf.data.labels import LABEL_ORDERS
 from sgm_hf.data.lines import read_json_lines
 from sgm_hf.datasets_scripts import load as load_corpus
 from sgm_hf.datasets_scripts.generated import default_process
-from sgm_hf.metrics import compute_metrics
+from sgm_hf.metrics import compute_metrics, mean_position_deviation, metrics_by_set_size
 from sgm_hf.programs.finetuning import Seq2SetArguments
-from sgm_hf.programs.studies import Run, Study, load_study, minutes_of
+from sgm_hf.programs.studies import Run, Study, full_name, load_study, minutes_of, read_summary
+from sgm_hf.programs.study_cases import cases_page, cases_table, chosen_rows, texts_of
 from sgm_hf.tables import markdown_table, mean_and_deviation, write_csv
 from sgm_hf.training.checkpoints import write_text_atomically
 
@@ -67,9 +69,15 @@ class Evaluated:
         self.matrices: dict[tuple[Path, str], np.ndarray] = {}
 
     @property
-    def title(self) -> str:
+    def documents_title(self) -> str:
         """The corpus and the split."""
         return f"{self.study.corpus or 'files'}, {self.split}"
+
+    @property
+    def title(self) -> str:
+        """The corpus, the split, and which label sets where they are not those that the systems were set to."""
+        decoding = "" if self.set_decoding == "labels" else f", {self.set_decoding}"
+        return f"{self.documents_title}{decoding}"
 
     @cached_property
     def label_names(self) -> list[str]:
@@ -89,6 +97,17 @@ class Evaluated:
                     f"{sorted(set(run_names) ^ set(names[0]))[0]!r}: they are not of one corpus."
                 )
         return names[0]
+
+    @property
+    def set_decodings(self) -> list[str]:
+        """The set decodings of the tables."""
+        return self.study.config.get("set_decodings", [self.set_decoding])
+
+    @property
+    def shown(self) -> list[Run]:
+        """The runs of the systems that crowded figures show."""
+        systems = self.study.config.get("shown", self.study.config["systems"])
+        return [run for run in self.runs if run.system in systems]
 
     @cached_property
     def documents(self) -> list[tuple[Any, tuple[str, ...]]]:
@@ -142,13 +161,12 @@ class Evaluated:
 
 def table_rows(evaluated: Evaluated) -> list[dict[str, Any]]:
     """The metrics of each run, for each set decoding of the study, and the minutes of its training."""
-    decodings = evaluated.study.config.get("set_decodings", [evaluated.set_decoding])
     return [
         evaluated.identity(run)
         | {"set_decoding": decoding, "documents": len(evaluated.references)}
         | {name: metrics[name] for name in METRICS}
         | {"minutes": round(minutes_of(run), 2)}
-        for decoding in decodings
+        for decoding in evaluated.set_decodings
         for run in evaluated.runs
         for metrics in [compute_metrics(evaluated.references, evaluated.predictions(run, decoding))]
     ]
@@ -193,6 +211,214 @@ def write_table(evaluated: Evaluated, output: Path) -> str:
     return text
 
 
+# ---- differences ----
+
+
+class Difference(NamedTuple):
+    """A system compared with its reference, over all their runs."""
+
+    order: str
+    system: str
+    reference: str
+    runs: int
+    reference_runs: int
+    comparison: Comparison
+
+
+def differences(evaluated: Evaluated) -> list[Difference]:
+    """Each system compared with its reference, p-values corrected for all of these comparisons together."""
+    config = evaluated.study.config
+    files: dict[tuple[str, str], list[Path]] = {}
+    for run in evaluated.runs:
+        files.setdefault((run.order or "", run.system), []).append(evaluated.predictions_file(run))
+    found = []
+    for decoding in evaluated.set_decodings:
+        for (order, system), own in files.items():
+            reference = config["systems"][system].get("reference", config.get("reference"))
+            others = files.get((order, reference), [])
+            if others and reference != system:
+                compared = compare_predictions(others, own, decoding, num_labels=len(evaluated.label_names))
+                found.append(Difference(order, system, reference, len(own), len(others), compared))
+    comparisons = corrected([difference.comparison for difference in found])
+    return [one._replace(comparison=comparison) for one, comparison in zip(found, comparisons, strict=True)]
+
+
+def write_differences(evaluated: Evaluated, output: Path) -> None:
+    """Write `differences.csv` and `.md`: each system minus its reference, with 95 % intervals."""
+    found = differences(evaluated)
+    if not found:
+        logger.warning("there are no differences to report: no reference has a finished run beside another system's.")
+        return
+    rows = [
+        {"order": one.order, "system": one.system, "reference": one.reference}
+        | {"set_decoding": one.comparison.set_decoding, "runs": one.runs, "reference_runs": one.reference_runs}
+        | {"metric": row.metric, "reference_value": row.a, "value": row.b, "difference": row.difference}
+        | {"low": row.low, "high": row.high, "p_value": row.p_value, "p_holm": row.p_holm}
+        for one in found
+        for row in one.comparison.metrics
+    ]
+    evaluated.write(rows, output / "differences.csv")
+    write_text_atomically(output / "differences.md", differences_table(found, evaluated.documents_title) + "\n")
+
+
+def differences_table(found: Sequence[Difference], title: str) -> str:
+    """Differences in Markdown; those that are no chance after correction are in bold."""
+    shown = {"micro_f1": "micro-F1", "macro_f1": "macro-F1", "hamming_loss": "HL", "zero_one_loss": "0/1 loss"}
+    has_orders = any(one.order for one in found)
+    lines = []
+    for one in found:
+        by_metric = {row.metric: row for row in one.comparison.metrics}
+        cells = [f"{one.system} - {one.reference}", f"{one.runs}, {one.reference_runs}"]
+        cells += [difference_cell(by_metric[metric]) for metric in shown]
+        lines.append([*([one.order] * has_orders), one.comparison.set_decoding, *cells])
+    titles = ["Labels in training"] * has_orders + ["Label sets", "System - reference", "Runs", *shown.values()]
+    first = found[0].comparison
+    note = (
+        f"{title}: {first.documents:,} documents. In brackets 95 % intervals of a paired bootstrap over documents and "
+        f"runs ({first.resamples:,} repetitions; with one run each they are about these runs alone). In bold: p < .05 "
+        f"after Holm's correction for the {first.corrected_for} differences of all metrics."
+    )
+    return f"{markdown_table(titles, lines)}\n\n{note}"
+
+
+def difference_cell(row: MetricDifference) -> str:
+    """A difference with its interval, in bold where the corrected p-value is below .05."""
+    decimals = 5 if row.metric == "hamming_loss" else 4
+    cell = f"{row.difference:+.{decimals}f} [{row.low:+.{decimals}f}, {row.high:+.{decimals}f}]"
+    return f"**{cell}**" if row.p_holm < 0.05 else cell
+
+
+# ---- λ, sizes, correlations, places ----
+
+
+def draw_lambda(evaluated: Evaluated, output: Path) -> None:
+    """Hamming loss and micro-F1 by λ of the fixed mixture, and of the adaptive gate (SGM, Figure 2)."""
+    from sgm_hf.analysis import figures
+
+    rows, gate = [], []
+    for run in evaluated.runs:
+        model = read_summary(run)["model"]
+        metrics = compute_metrics(evaluated.references, evaluated.predictions(run))
+        row = evaluated.identity(run) | {name: metrics[name] for name in ("hamming_loss", "micro_f1")}
+        if model.get("label_feedback") == "global_embedding":
+            gate.append(row | {"mixture_lambda": "gate"})
+        elif "label_feedback" in model:
+            is_mixture = model["label_feedback"] == "fixed_mixture"
+            rows.append(row | {"mixture_lambda": model["mixture_lambda"] if is_mixture else 0.0})
+    if not rows:
+        logger.warning("no run has a fixed λ: there is no figure of it.")
+        return
+    evaluated.write(rows + gate, output / "lambda.csv")
+    figures.plot_mixture(rows, output / "lambda", f"{evaluated.title}: fixed λ and adaptive gate", gate)
+
+
+def draw_set_sizes(evaluated: Evaluated, output: Path) -> None:
+    """Micro-F1 and Hamming loss by the number of true labels (SGM, Figure 3)."""
+    from sgm_hf.analysis import figures
+
+    kept = ("size", "documents", "micro_f1", "hamming_loss")
+    largest = largest_group(evaluated.references)
+    rows = [
+        evaluated.identity(run) | {name: row[name] for name in kept}
+        for run in evaluated.shown
+        for row in metrics_by_set_size(evaluated.references, evaluated.predictions(run), largest)
+    ]
+    evaluated.write(rows, output / "set_sizes.csv")
+    named = [row | {"system": full_name(row["system"], row["order"] or None)} for row in rows]
+    figures.plot_set_sizes(named, output / "set_sizes", f"{evaluated.title}: documents by their number of true labels")
+
+
+def largest_group(references: np.ndarray, least: int = 20, most: int = 7) -> int:
+    """The number of true labels from which on documents are one group: at most `most`, with `least` documents."""
+    sizes = references.sum(axis=1)
+    return max((size for size in range(2, most + 1) if (sizes >= size).sum() >= least), default=2)
+
+
+def draw_correlations(evaluated: Evaluated, output: Path, most: int = 30) -> None:
+    """Correlations of the most frequent labels in the data and in predictions, clustered (SGM, Table 5)."""
+    from sgm_hf.analysis import figures
+
+    counts = evaluated.references.sum(axis=0)
+    frequent = np.argsort(-counts, kind="stable")[:most]
+    labels = np.sort(frequent[(counts[frequent] > 0) & (counts[frequent] < len(evaluated.references))])
+    if len(labels) < 2:
+        logger.warning("fewer than two labels vary from document to document: there are no correlations to draw.")
+        return
+    data = studies.label_correlations(evaluated.references[:, labels])
+    order = studies.clustered_order(data)
+    names = [evaluated.label_names[labels[place]] for place in order]
+    runs: dict[str, list[np.ndarray]] = {}
+    for run in evaluated.shown:
+        matrix = studies.label_correlations(evaluated.predictions(run)[:, labels])
+        runs.setdefault(full_name(run.system, run.order), []).append(matrix)
+    means = {"true labels": data} | {name: np.mean(matrices, axis=0) for name, matrices in runs.items()}
+    pairs = [(a, b) for a in range(len(order)) for b in range(a + 1, len(order))]
+    rows = [
+        {"label": names[a], "other": names[b]}
+        | {name: float(matrix[order[a], order[b]]) for name, matrix in means.items()}
+        for a, b in pairs
+    ]
+    write_rows(rows, output / "correlations.csv")
+    titled = {}
+    for name, matrix in means.items():
+        distance = np.nanmean(np.abs(matrix - data)[np.triu_indices(len(order), 1)])
+        note = "" if name == "true labels" else f"\nmean distance to the true labels' {distance:.3f}"
+        titled[f"{name}{note}"] = matrix[np.ix_(order, order)]
+    title = f"{evaluated.title}: correlations of the {len(order)} most frequent labels"
+    figures.plot_correlations(titled, names, output / "correlations", title)
+
+
+def write_cases(evaluated: Evaluated, output: Path) -> None:
+    """Write documents on which systems differ: `cases.md`, and `cases.html`, which has texts (SGM, Table 5)."""
+    runs: dict[str, Run] = {}
+    for run in evaluated.shown:  # the first seed of each system
+        runs.setdefault(full_name(run.system, run.order), run)
+    predicted = {name: evaluated.predictions(run) for name, run in runs.items()}
+    rows = chosen_rows(evaluated.references, list(predicted.values()))
+    if not rows:
+        logger.warning("the systems predict as many wrong labels for each document: there are no cases to show.")
+        return
+    labels = {
+        name: [[evaluated.label_names[label] for label in np.flatnonzero(matrix[row])] for row in rows]
+        for name, matrix in ({"true labels": evaluated.references} | predicted).items()
+    }
+    ids = [document for document, _ in evaluated.documents]
+    shown = [ids[row] for row in rows]
+    write_text_atomically(output / "cases.md", cases_table(shown, labels) + "\n")
+    data_dir = {} if evaluated.study.data_dir is None else {"data_dir": str(evaluated.study.data_dir)}
+    texts = texts_of(evaluated.runs[0].settings | data_dir, evaluated.split, ids, rows)
+    write_text_atomically(output / "cases.html", cases_page(evaluated.title, shown, texts, labels))
+
+
+def write_positions(evaluated: Evaluated, output: Path) -> None:
+    """Write how far labels stand from their places in the training's order, of the models that have one (SGM-MLC)."""
+    rows = []
+    for run in evaluated.runs:
+        if run.program == "baseline":
+            continue
+        config = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))
+        if config["label_order"] in (
+            "frequency",
+            "alphabetical",
+            "hierarchical",
+        ):  # of the others each set has its own
+            places = {name: int(label) for label, name in config["id2label"].items()}
+            records = [record for _, record in read_json_lines(evaluated.predictions_file(run))]
+            gold = [sorted(places[label] for label in record["gold"]) for record in records]
+            found = [[places[label] for label in record["best_sequence"]] for record in records]
+            rows.append(evaluated.identity(run) | {"position_deviation": mean_position_deviation(gold, found)})
+    if not rows:
+        logger.warning("no model has an order of labels that its sequences could be compared with.")
+        return
+    evaluated.write(rows, output / "positions.csv")
+    systems: dict[str, list[float]] = {}
+    for row in rows:
+        systems.setdefault(full_name(row["system"], row["order"] or None), []).append(row["position_deviation"])
+    lines = [[name, str(len(values)), mean_and_deviation(values, 4)] for name, values in systems.items()]
+    text = markdown_table(["System", "Seeds", "Mean deviation of a label's place"], lines)
+    write_text_atomically(output / "positions.md", text + "\n")
+
+
 # ---- frequent and rare labels, epochs ----
 
 
@@ -202,7 +428,7 @@ def draw_without_top_labels(evaluated: Evaluated, output: Path) -> None:
 
     rows = []
     removed = [k for k in REMOVED if k <= 2 * len(evaluated.label_names) / 3]
-    for run in evaluated.runs:
+    for run in evaluated.shown:
         values = studies.without_top_labels(evaluated.references, evaluated.predictions(run), removed)
         rows += [
             evaluated.identity(run) | {"removed": k, "micro_f1": f1} for k, f1 in zip(removed, values, strict=True)
@@ -218,7 +444,7 @@ def draw_by_frequency(evaluated: Evaluated, output: Path) -> None:
 
     rows = [
         evaluated.identity(run) | studies.by_frequency(evaluated.references, evaluated.predictions(run))
-        for run in evaluated.runs
+        for run in evaluated.shown
     ]
     evaluated.write(rows, output / "by_frequency.csv")
     title = f"{evaluated.title}: first and last 10 % of the labels"
@@ -227,10 +453,7 @@ def draw_by_frequency(evaluated: Evaluated, output: Path) -> None:
 
 def climb(evaluated: Evaluated) -> list[dict[str, Any]]:
     """Validation micro-F1 of the best sequences by epoch; a run that goes on from another starts at its best epoch."""
-    summaries = {
-        (run.system, run.order, run.seed): json.loads((run.folder / "summary.json").read_text(encoding="utf-8"))
-        for run in evaluated.runs
-    }
+    summaries = {(run.system, run.order, run.seed): read_summary(run) for run in evaluated.runs}
     rows = []
     for run in evaluated.runs:
         history = summaries[run.system, run.order, run.seed].get("history", [])
@@ -317,13 +540,21 @@ def search_table(rows: Sequence[dict[str, Any]]) -> str:
 
 DRAWN: dict[str, Callable[[Evaluated, Path], Any]] = {
     "table": write_table,
+    "differences": write_differences,
+    "lambda": draw_lambda,
+    "set_sizes": draw_set_sizes,
+    "correlations": draw_correlations,
+    "cases": write_cases,
+    "positions": write_positions,
     "without_top_labels": draw_without_top_labels,
     "by_frequency": draw_by_frequency,
     "climb": draw_climb,
 }
 
 
-def report_study(folder: Path, output: Path, set_decoding: str | None = None) -> str:
+def report_study(
+    folder: Path, output: Path, set_decoding: str | None = None, reports: Sequence[str] | None = None
+) -> str:
     """Write the tables and figures of a study that its file names.
 
     Args:
@@ -331,6 +562,7 @@ def report_study(folder: Path, output: Path, set_decoding: str | None = None) ->
         output: Folder for the tables and figures.
         set_decoding: Which predicted sets the figures compare: a field of the predictions, "labels" for those that
             each system was set to; default the first one of the study.
+        reports: Names among `REPORTS`; default those of the study.
 
     Returns:
         The table in Markdown.
@@ -348,7 +580,7 @@ def report_study(folder: Path, output: Path, set_decoding: str | None = None) ->
     evaluated = Evaluated(study, study.config.get("set_decodings", ["labels"])[0])
     output.mkdir(parents=True, exist_ok=True)
     text = write_table(evaluated, output)
-    for name in study.config.get("reports", []):
+    for name in study.config.get("reports", []) if reports is None else reports:
         if name != "table":
             logger.info("report: %s", name)
             DRAWN[name](evaluated, output)
