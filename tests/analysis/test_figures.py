@@ -107,3 +107,46 @@ def test_quality_is_drawn_at_the_mean_of_the_seeds_and_what_has_no_minutes_as_a_
     assert set(lines[3][0].get_ydata()) == {0.71}
     names = [text.get_text() for text in drawn[0].legends[0].get_texts()]
     assert names == ["fast", "SGM+GE", "for micro_f1", "for exact_match"]
+
+
+def test_the_fixed_mixture_is_drawn_as_runs_and_their_means_and_the_gate_across(drawn):
+    rows = [
+        {"mixture_lambda": place, "seed": seed, "hamming_loss": 0.01, "micro_f1": 0.5 + place / 10 + seed / 100}
+        for place in (1.0, 0.0, 0.5)
+        for seed in (1, 3)
+    ]
+    gate = [{"hamming_loss": 0.02, "micro_f1": 0.7}, {"hamming_loss": 0.02, "micro_f1": 0.8}]
+    figures.plot_mixture(rows, "path", "title", gate)
+    means, runs, across = drawn[0].axes[1].lines
+    assert list(means.get_xdata()) == [0.0, 0.5, 1.0]
+    assert means.get_ydata() == pytest.approx([0.52, 0.57, 0.62])
+    assert len(runs.get_xdata()) == 6 and set(across.get_ydata()) == {0.75}
+    figures.plot_mixture(rows, "path", "title")
+    assert len(drawn[1].axes[1].lines) == 2
+
+
+def test_set_sizes_are_drawn_with_the_number_of_documents(drawn):
+    rows = [
+        {"system": system, "seed": seed, "size": size, "documents": 1000 * size, "hamming_loss": 0.1}
+        | {"micro_f1": 0.5 + 0.1 * size + 0.02 * seed}
+        for system in ("BR", "SGM")
+        for seed in (1, 2)
+        for size in (1, 2)
+    ]
+    figures.plot_set_sizes(rows, "path", "title")
+    axis = drawn[0].axes[1]
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["1\n(1,000)", "2 or more\n(2,000)"]
+    assert axis.containers[1].lines[0].get_ydata() == pytest.approx([0.63, 0.73])
+
+
+@pytest.mark.parametrize(("count", "shape"), [(1, (1, 1)), (3, (1, 3)), (4, (2, 2)), (5, (2, 3))])
+def test_correlations_are_drawn_on_one_scale_without_the_diagonal(count, shape, drawn):
+    matrix = np.array([[1.0, 0.9, np.nan], [0.9, 1.0, -0.2], [np.nan, -0.2, 1.0]])
+    figures.plot_correlations({f"system {n}": matrix for n in range(count)}, ["a", "b", "c"], "path", "title")
+    images = [axis.images[0] for axis in drawn[0].axes if axis.images]
+    assert len(images) == count and {image.get_clim() for image in images} == {(-0.5, 0.5)}
+    shown = images[0].get_array().filled(np.nan) if hasattr(images[0].get_array(), "filled") else images[0].get_array()
+    assert np.isnan(shown.diagonal()).all() and shown[0, 1] == 0.9 and np.isnan(shown[0, 2])
+    grid = drawn[0].axes[0].get_gridspec()
+    assert (grid.nrows, grid.ncols) == shape
+    assert [text.get_text() for text in drawn[0].axes[0].get_yticklabels()] == ["a", "b", "c"]

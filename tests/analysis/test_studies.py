@@ -76,3 +76,26 @@ def test_degradation_is_positive_where_shuffling_harms():
     assert studies.degradation("micro_f1", 0.8, 0.9) < 0
     with pytest.raises(ValueError, match="is 0 before"):
         studies.degradation("hamming_loss", 0.0, 0.1)
+
+
+def test_correlations_of_labels_are_those_of_numpy(matrices):
+    labels = matrices[0].copy()
+    labels[:, 3], labels[:, 7] = False, True
+    found = studies.label_correlations(labels)
+    varying = [label for label in range(12) if label not in (3, 7)]
+    expected = np.corrcoef(labels[:, varying].T.astype(float))
+    assert found[np.ix_(varying, varying)] == pytest.approx(expected)
+    assert np.isnan(found[[3, 7]]).all() and np.isnan(found[:, [3, 7]]).all()
+
+
+def test_clustering_puts_correlated_labels_side_by_side():
+    # Labels 0, 3, 5 go together, and 1, 4; 2 is alone.
+    groups = np.array([0, 1, 2, 0, 1, 0])
+    correlations = np.where(groups[:, None] == groups, 0.6, -0.1)
+    order = studies.clustered_order(correlations)
+    assert sorted(order) == list(range(6))
+    assert len([a for a, b in zip(order, order[1:], strict=False) if groups[a] != groups[b]]) == 2
+    # The most correlated of two groups meet: 1 with 2.
+    chain = np.array([[1, 0.9, 0.2, 0.1], [0.9, 1, 0.5, 0.2], [0.2, 0.5, 1, 0.8], [0.1, 0.2, 0.8, 1]])
+    assert studies.clustered_order(chain) in ([0, 1, 2, 3], [3, 2, 1, 0])
+    assert studies.clustered_order(np.ones((1, 1))) == [0]

@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import f1_score, hamming_loss, matthews_corrcoef
 
 from sgm_hf.programs import study_reports
-from sgm_hf.programs.studies import Study, write_record
+from sgm_hf.programs.studies import REPORTS, Study, write_record
 from sgm_hf.programs.study_cases import chosen_rows
 from sgm_hf.programs.study_reports import report_study
 
@@ -254,4 +254,4 @@ def test_a_page_of_cases_has_the_texts_where_the_documents_are_at_hand(tmp_path)
 
 
 def test_every_report_has_its_function():
-    assert tuple(study_reports.DRAWN) == study_reports.REPORTS
+    assert tuple(study_reports.DRAWN) == REPORTS
