@@ -362,7 +362,7 @@ def draw_correlations(evaluated: Evaluated, output: Path, most: int = 30) -> Non
     titled = {}
     for name, matrix in means.items():
         distance = np.nanmean(np.abs(matrix - data)[np.triu_indices(len(order), 1)])
-        note = "" if name == "true labels" else f"\nmean distance to the true labels' {distance:.3f}"
+        note = "" if name == "true labels" else f"\nmean distance to the true labels: {distance:.3f}"
         titled[f"{name}{note}"] = matrix[np.ix_(order, order)]
     title = f"{evaluated.title}: correlations of the {len(order)} most frequent labels"
     figures.plot_correlations(titled, names, output / "correlations", title)
