@@ -18,7 +18,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -174,11 +174,9 @@ def compare_predictions(
     differences = resampled_differences(counts, len(paths_a), resamples, seed)  # (resamples, 7)
     tail = (1 - LEVEL) / 2
     lows, highs = np.quantile(differences, [tail, 1 - tail], axis=0)
-    columns = (value_a, value_b, value_b - value_a, lows, highs, p_values(differences))
-    metrics = [
-        MetricDifference(name, *map(float, values), p_holm=1.0)
-        for name, *values in zip(METRICS, *columns, strict=True)
-    ]
+    p = p_values(differences)
+    columns = (value_a, value_b, value_b - value_a, lows, highs, p, p)  # the last is corrected below
+    metrics = [MetricDifference(name, *map(float, values)) for name, *values in zip(METRICS, *columns, strict=True)]
     return corrected(
         [
             Comparison(
@@ -458,14 +456,11 @@ def most_different(
     only_one = np.setxor1d(runs[0].predicted, runs[num_a].predicted, assume_unique=True)
     num_only_one = np.bincount(only_one >> _SHIFT, minlength=len(f1))
     order = np.lexsort((-num_only_one, -np.abs(f1_b - f1_a)))[:count]
-    ids: list[Any] = list(runs[0].rows)
-    return [
-        DocumentDifference(
-            ids[row],
-            *(labels_of_row(cells, row, names) for cells in (runs[0].gold, runs[0].predicted, runs[num_a].predicted)),
-            f1_a=float(f1_a[row]),
-            f1_b=float(f1_b[row]),
-        )
-        for row in order.tolist()
-        if f1_a[row] != f1_b[row] or num_only_one[row]
-    ]
+    ids = list(runs[0].rows)
+    compared = (runs[0].gold, runs[0].predicted, runs[num_a].predicted)
+    found = []
+    for row in order.tolist():
+        if f1_a[row] != f1_b[row] or num_only_one[row]:
+            gold, a, b = (labels_of_row(cells, row, names) for cells in compared)
+            found.append(DocumentDifference(ids[row], gold, a, b, float(f1_a[row]), float(f1_b[row])))
+    return found
