@@ -30,7 +30,7 @@ PAGES = {
 SOURCES = {page: source for source, page in PAGES.items()}
 # A package names what is public in __all__.
 PACKAGES = ("sgm_hf", *(f"sgm_hf.{name}" for name in ("modeling", "data", "training", "metrics", "analysis")))
-PACKAGES += ("sgm_hf.datasets_scripts", "sgm_hf.programs")
+PACKAGES += ("sgm_hf.baselines", "sgm_hf.datasets_scripts", "sgm_hf.programs")
 LINK = re.compile(r"(?<=\]\()([^)#\s:]+)(?=[)#])")
 
 
