@@ -29,6 +29,22 @@ METRIC_OF = {
     "hamming": "hamming_loss",
     "expected_f1": "samples_f1",
 }
+# What may decide, the simplest first: of rules alike the first is taken.
+RULES_OF = {
+    "micro_f1": ("one threshold", "own thresholds", "expected F1"),
+    "macro_f1": ("one threshold", "own thresholds", "expected F1"),
+    "exact_match": ("own sets", "one threshold"),
+    "hamming": ("one threshold",),
+    "expected_f1": ("expected F1",),
+}
+DECODING_OF = {
+    "own sets": "best_sequence",
+    "one threshold": "threshold",
+    "own thresholds": "threshold",
+    "expected F1": "expected_f1",
+}
+# What the threshold, which does not decide, is fitted to.
+THRESHOLDS_OF = {"expected_f1": "micro_f1"}
 _DOCUMENTS_AT_ONCE = 4096
 
 
@@ -114,43 +130,39 @@ def fit_decision(
     """
     if objective not in METRIC_OF:
         raise ValueError(f"objective is {objective!r}; choose one of {', '.join(METRIC_OF)}.")
-    curve = Decision(calibration=fit_curve(scores, references).values)
+    curve, num_labels = Decision(calibration=fit_curve(scores, references).values), references.shape[1]
     probs, metric = curve.calibrated(scores), METRIC_OF[objective]
 
-    def fixed(sets: np.ndarray, fit: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        return sets[rows]
-
-    def thresholds(kind: str, rows: np.ndarray) -> float | list[float]:
+    def thresholds(name: str, rows: np.ndarray) -> float | list[float]:
         if objective == "exact_match":
             return exact_match_threshold(references[rows], probs[rows])
-        return fit_thresholds(references[rows], probs[rows], objective, 1.0 if kind == "one" else None)
+        shrinkage = 1.0 if name == "one threshold" else None
+        return fit_thresholds(references[rows], probs[rows], THRESHOLDS_OF.get(objective, objective), shrinkage)
 
-    def reached(kind: str, fit: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        return probs[rows] >= np.asarray(thresholds(kind, fit), dtype=probs.dtype)
+    def sets_of(name: str, fit: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        if name in fixed:
+            return fixed[name][rows]
+        return probs[rows] >= np.asarray(thresholds(name, fit), dtype=probs.dtype)
 
-    own = label_matrix(own_sets, references.shape[1])
-    rules: dict[tuple[str, str], Rule] = {}
-    if objective == "exact_match":
-        rules["best_sequence", ""] = partial(fixed, own)
-    if objective != "expected_f1":
-        rules["threshold", "one"] = partial(reached, "one")
-    if objective in ("micro_f1", "macro_f1"):
-        rules["threshold", "own"] = partial(reached, "own")
-    if objective in ("micro_f1", "macro_f1", "expected_f1"):
-        best = label_matrix(curve.expected_f1_sets(probs), references.shape[1])
-        rules["expected_f1", ""] = partial(fixed, best)
-    sign = -1 if metric.endswith("loss") else 1
-    named = {" ".join(key): rule for key, rule in rules.items()}
-    if len(references) > 1:
-        chosen, values = choose_rule(
-            named, lambda sets: sign * compute_metrics(references, sets)[metric], len(references)
-        )
+    def value(sets: np.ndarray) -> float:
+        found = compute_metrics(references, sets)[metric]
+        return -found if metric.endswith("loss") else found
+
+    fixed = {"own sets": label_matrix(own_sets, num_labels)}
+    if "expected F1" in RULES_OF[objective]:
+        fixed["expected F1"] = label_matrix(curve.expected_f1_sets(probs), num_labels)
+    every = np.arange(len(references))
+    rules: dict[str, Rule] = {name: partial(sets_of, name) for name in RULES_OF[objective]}
+    if len(every) > 1:
+        chosen, values = choose_rule(rules, value, len(every))
     else:  # nothing to cross-validate
-        chosen = next(iter(named))
-        values = {chosen: sign * compute_metrics(references, named[chosen](np.arange(1), np.arange(1)))[metric]}
-    set_decoding, kind = next(key for key in rules if " ".join(key) == chosen)
-    threshold = thresholds(kind, np.arange(len(references))) if set_decoding == "threshold" else 0.5
-    return Decision(set_decoding, threshold, curve.calibration), sign * values[chosen]
+        chosen = next(iter(rules))
+        values = {chosen: value(rules[chosen](every, every))}
+    # Fitted also where another decoding is better: the metrics of all decodings are reported.
+    of_threshold = [name for name in values if DECODING_OF[name] == "threshold"]
+    best = max(of_threshold, key=lambda name: values[name], default="one threshold")
+    decision = Decision(DECODING_OF[chosen], thresholds(best, every), curve.calibration)
+    return decision, abs(values[chosen])
 
 
 def exact_match_threshold(references: np.ndarray, scores: np.ndarray) -> float:

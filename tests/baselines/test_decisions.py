@@ -4,7 +4,7 @@ from sklearn.metrics import f1_score
 
 from sgm_hf.baselines.decisions import METRIC_OF, Decision, exact_match_threshold, fit_decision, sets_of_scores
 from sgm_hf.data.labels import label_matrix
-from sgm_hf.metrics import compute_metrics
+from sgm_hf.metrics import compute_metrics, fit_threshold
 from sgm_hf.training.prediction import LabelPredictions
 
 
@@ -62,6 +62,16 @@ def test_a_systems_own_sets_are_kept_where_they_are_best():
     assert decision.set_decoding == "best_sequence" and value == 0
     predictions = LabelPredictions(own, scores, own)
     assert decision.label_sets(predictions) is own
+
+
+def test_the_threshold_is_fitted_also_where_another_decoding_decides():
+    references, scores = make_scores()
+    own = [np.flatnonzero(row).tolist() for row in references]
+    fitted, _ = fit_decision(references, scores, own, "exact_match")
+    probs = fitted.calibrated(scores)
+    assert fitted.set_decoding == "best_sequence" and fitted.threshold == exact_match_threshold(references, probs)
+    fitted, _ = fit_decision(references, scores, own, "expected_f1")
+    assert fitted.set_decoding == "expected_f1" and fitted.threshold == fit_threshold(references, probs)
 
 
 def test_one_threshold_is_that_of_the_best_micro_f1():
