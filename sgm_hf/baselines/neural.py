@@ -41,7 +41,7 @@ from sgm_hf.modeling import SGMTokenizer
 from sgm_hf.modeling.encoders_sgm import position_limit
 from sgm_hf.training.arguments import SGMTrainingArguments
 from sgm_hf.training.checkpoints import has_complete_checkpoint
-from sgm_hf.training.machine import choose_precision
+from sgm_hf.training.machine import PRECISIONS, choose_precision
 from sgm_hf.training.prediction import LabelPredictions, generate_predictions
 from sgm_hf.training.progress import with_lines
 from sgm_hf.training.resuming import ResumableTrainer
@@ -81,6 +81,14 @@ class NeuralBaseline(Baseline):
     tokenizer_class: ClassVar[Any] = AutoTokenizer
 
     def __post_init__(self) -> None:
+        """Check the settings (ValueError)."""
+        for name, value in self.settings.items():
+            if isinstance(value, int) and value < 1 and name != "seed":
+                raise ValueError(f"{name} is {value}; it must be at least 1.")
+        if not 0.0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0.")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is {self.precision!r}; choose one of {', '.join(PRECISIONS)}.")
         self.model: Any = None
         self.tokenizer: Any = None
         self.datasets: tuple[Dataset, Dataset | None] | None = None  # encoded, of the last fit
@@ -213,6 +221,12 @@ class WordNetwork(NeuralBaseline):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.widths = tuple(self.widths)  # a list where they come from a file
+        if not self.widths or min(self.widths) < 1:
+            raise ValueError(
+                f"widths is {list(self.widths)}; give the words of one kind of filter or more, as [3, 4, 5]."
+            )
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout is {self.dropout}; it must be in [0, 1).")
 
     def make_tokenizer(self, texts: Sequence[str]) -> PreTrainedTokenizerBase:
         """A vocabulary of the training texts."""
@@ -319,18 +333,26 @@ class CNNRNN(WordNetwork):
         """That of the SGM models."""
         return SGMTrainer(model, args, train, validation, processing_class=self.tokenizer)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._last: tuple[PreTrainedModel, list[str], LabelPredictions] | None = None
+
     def _generate(self, texts: Sequence[str]) -> LabelPredictions:
-        """What beam search says of texts, of labels in the order of generation."""
-        shown = sys.stderr.isatty()
-        return generate_predictions(
-            self.model,
-            self._encode_texts(self.model, texts),
-            bf16=self._bf16(),
-            show_progress=shown,
-            show_lines=not shown,
-            description="Predicting",
-            num_beams=self.num_beams,
-        )
+        """What beam search says of texts, of labels in the order of generation; that of the last ones is kept."""
+        texts = list(texts)
+        if self._last is None or self._last[0] is not self.model or self._last[1] != texts:
+            shown = sys.stderr.isatty()
+            found = generate_predictions(
+                self.model,
+                self._encode_texts(self.model, texts),
+                bf16=self._bf16(),
+                show_progress=shown,
+                show_lines=not shown,
+                description="Predicting",
+                num_beams=self.num_beams,
+            )
+            self._last = self.model, texts, found
+        return self._last[2]
 
     def predict_scores(self, texts: Sequence[str]) -> np.ndarray:
         """The probability of each label to be generated for each text, float32 in [0, 1], (N, L)."""

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig
+from transformers import BertConfig, BertModel, BertTokenizer, RobertaConfig
 
 from sgm_hf.baselines import BASELINES, Baseline, Documents
 from sgm_hf.baselines.base import setting_names
@@ -132,6 +132,12 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(bert, monkeypatch, 
     expected = whole.model.state_dict()
     assert all(torch.equal(expected[name], weight) for name, weight in parts.model.state_dict().items())
 
+    again = make("cnn", bert, **settings)  # killed after the training, before anything was made of it
+    again.checkpoint_folder = parts.checkpoint_folder
+    again.fit(TRAIN, OTHERS)
+    assert len(calls) == 5
+    assert all(torch.equal(expected[name], weight) for name, weight in again.model.state_dict().items())
+
     with pytest.raises(ValueError, match="training data"):
         parts.fit(Documents(["other words", *TRAIN.texts[1:]], TRAIN.references), OTHERS)
 
@@ -153,6 +159,56 @@ def test_a_text_is_cut_where_the_encoder_has_no_more_positions(bert):
     baseline.fit(TRAIN)
     assert max(baseline.datasets[0]["length"]) == 16
     assert baseline.predict_scores(["cocoa " * 100]).shape == (1, 4)
+
+
+def test_without_an_encoder_a_small_bert_reads_pieces_of_the_training_texts(bert):
+    baseline = make("sequence_classification", bert, encoder_name_or_path=None, num_train_epochs=1)
+    baseline.fit(TRAIN)
+    assert baseline.model.config.vocab_size == len(baseline.tokenizer)
+    assert baseline.tokenizer("cocoa").tokens() == ["[CLS]", "cocoa", "[SEP]"]
+
+
+def test_a_pretrained_encoder_begins_with_its_weights_and_tokenizer(bert, tmp_path):
+    tokenizer = BertTokenizer().train_new_from_iterator(["grain, cocoa", "cocoa"], 60, show_progress=False)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    encoder = BertModel(BertConfig(**sizes, vocab_size=len(tokenizer)))
+    encoder.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    baseline = make("sequence_classification", bert, encoder_name_or_path=str(tmp_path), num_train_epochs=1)
+    baseline.fit(TRAIN)
+    assert baseline.tokenizer.get_vocab() == tokenizer.get_vocab()
+    model = baseline.make_model(TRAIN)
+    assert model.config.problem_type == "multi_label_classification" and model.config.num_labels == 4
+    for name, weight in encoder.state_dict().items():
+        assert torch.equal(model.state_dict()[f"bert.{name}"], weight), name
+
+
+@pytest.mark.parametrize("kind", [BertConfig, RobertaConfig])  # with another id of padding
+def test_padding_changes_no_score_of_an_encoder_without_a_tokenizer(kind, tmp_path):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = kind(**sizes, vocab_size=120, max_position_embeddings=40, initializer_range=0.5)
+    (tmp_path / "tiny.json").write_text(json.dumps(config.to_dict()))
+    baseline = make("sequence_classification", str(tmp_path / "tiny.json"), num_train_epochs=1)
+    baseline.fit(TRAIN)
+    assert baseline.model.config.pad_token_id == baseline.tokenizer.pad_token_id
+    together = baseline.predict_scores(TRAIN.texts)
+    alone = np.concatenate([baseline.predict_scores([text]) for text in TRAIN.texts])
+    np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dropout": 1.5}, "dropout is 1.5"),
+        ({"num_train_epochs": 0}, "num_train_epochs is 0"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+        ({"widths": [3, 0]}, "widths is"),
+        ({"precision": "fp8"}, "precision is 'fp8'"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused_before_training(bert, settings, message):
+    with pytest.raises(ValueError, match=message):
+        make("cnn", bert, **settings)
 
 
 def test_an_encoder_that_is_not_there_is_named(bert, tmp_path):
