@@ -5,6 +5,7 @@ of the models that they are compared with.
 """
 
 import sys
+import time
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -92,6 +93,7 @@ class NeuralBaseline(Baseline):
         self.model: Any = None
         self.tokenizer: Any = None
         self.datasets: tuple[Dataset, Dataset | None] | None = None  # encoded, of the last fit
+        self.preparation_seconds = 0.0  # what it took to make tokenizer and encoded documents
         self._reused: Baseline | None = None
 
     @abstractmethod
@@ -133,14 +135,17 @@ class NeuralBaseline(Baseline):
         """Train; see `Baseline.fit`."""
         reused: Any = self._reused
         self._reused = None  # another fit may be of other documents
+        start = time.perf_counter()
         self.tokenizer = self.make_tokenizer(train.texts) if reused is None else reused.tokenizer
         set_seed(self.seed)
         model = self.make_model(train)
         if reused is not None:
             self.datasets = reused.datasets
+            self.preparation_seconds = self.reused_seconds = reused.preparation_seconds
         else:
             encoded = None if validation is None else self._encode(model, validation)
             self.datasets = self._encode(model, train, training=True), encoded
+            self.preparation_seconds, self.reused_seconds = time.perf_counter() - start, 0.0
         with folder_or_temporary(self.checkpoint_folder) as folder:
             args = self._training_arguments(folder, validation is not None)
             trainer = self.make_trainer(model, args, *self.datasets)
@@ -250,7 +255,7 @@ class CNN(WordNetwork):
     """CNN (Kim 2014): convolutions, max-over-time pooling, and a sigmoid for each label; arguments as of its bases."""
 
     name: ClassVar[str] = "cnn"
-    grid: ClassVar[dict[str, tuple]] = {"dropout": (0.3, 0.5), "learning_rate": (5e-4, 1e-3)}
+    grid: ClassVar[dict[str, tuple]] = {"dropout": (0.3, 0.5), "learning_rate": (1e-3, 3e-3)}
 
     def make_model(self, train: Documents) -> PreTrainedModel:
         """A new network."""
@@ -272,7 +277,7 @@ class XMLCNN(CNN):
     """
 
     name: ClassVar[str] = "xml_cnn"
-    grid: ClassVar[dict[str, tuple]] = {"num_chunks": (2, 8), "learning_rate": (5e-4, 1e-3)}
+    grid: ClassVar[dict[str, tuple]] = {"num_chunks": (2, 8), "learning_rate": (1e-3, 3e-3)}
 
     widths: Sequence[int] = (2, 4, 8)
     feature_maps: int = 128
@@ -333,26 +338,18 @@ class CNNRNN(WordNetwork):
         """That of the SGM models."""
         return SGMTrainer(model, args, train, validation, processing_class=self.tokenizer)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._last: tuple[PreTrainedModel, list[str], LabelPredictions] | None = None
-
     def _generate(self, texts: Sequence[str]) -> LabelPredictions:
-        """What beam search says of texts, of labels in the order of generation; that of the last ones is kept."""
-        texts = list(texts)
-        if self._last is None or self._last[0] is not self.model or self._last[1] != texts:
-            shown = sys.stderr.isatty()
-            found = generate_predictions(
-                self.model,
-                self._encode_texts(self.model, texts),
-                bf16=self._bf16(),
-                show_progress=shown,
-                show_lines=not shown,
-                description="Predicting",
-                num_beams=self.num_beams,
-            )
-            self._last = self.model, texts, found
-        return self._last[2]
+        """What beam search says of texts, of labels in the order of generation."""
+        shown = sys.stderr.isatty()
+        return generate_predictions(
+            self.model,
+            self._encode_texts(self.model, texts),
+            bf16=self._bf16(),
+            show_progress=shown,
+            show_lines=not shown,
+            description="Predicting",
+            num_beams=self.num_beams,
+        )
 
     def predict_scores(self, texts: Sequence[str]) -> np.ndarray:
         """The probability of each label to be generated for each text, float32 in [0, 1], (N, L)."""
