@@ -47,6 +47,7 @@ class Baseline(ABC):
             goes on from the last one that is there. It is of one training: other settings need another folder. By
             default nothing is kept.
         reused_seconds: What `reuse` has spared `fit`.
+        bf16: Whether it multiplies in bfloat16 on this machine.
     """
 
     name: ClassVar[str]
@@ -59,6 +60,7 @@ class Baseline(ABC):
     checkpoint_folder: str | Path | None = None
     seed: int
     reused_seconds: float = 0.0
+    bf16: bool = False
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -180,14 +180,15 @@ class NeuralBaseline(Baseline):
         }
         return SGMTrainingArguments(**settings | self.training_settings())
 
-    def _bf16(self) -> bool:
-        """Whether to predict in bfloat16."""
+    @property
+    def bf16(self) -> bool:  # type: ignore[override]
+        """Whether `precision` comes to bfloat16 on the network's device."""
         return choose_precision(self.precision, self.model.device.type) == "bf16"
 
     def predict_scores(self, texts: Sequence[str]) -> np.ndarray:
         """The probability of each label for each text, float32, (N, L); 0 for a text without words."""
         dataset = self._encode_texts(self.model, texts)
-        return predict_scores(self.model, dataset, self.tokenizer, self._bf16())
+        return predict_scores(self.model, dataset, self.tokenizer, self.bf16)
 
     def save_weights(self, folder: Path) -> None:
         """Write network and tokenizer."""
@@ -344,7 +345,7 @@ class CNNRNN(WordNetwork):
         return generate_predictions(
             self.model,
             self._encode_texts(self.model, texts),
-            bf16=self._bf16(),
+            bf16=self.bf16,
             show_progress=shown,
             show_lines=not shown,
             description="Predicting",

@@ -170,7 +170,7 @@ def is_of_kind(value: Any, default: Any) -> bool:
     """Whether a value is of the type of a setting's default; without a default any is."""
     if default in (None, inspect.Parameter.empty) or isinstance(default, bool):
         return isinstance(value, bool) or not isinstance(default, bool)
-    kinds = (int, float) if isinstance(default, float) else type(default)
+    kinds = {float: (int, float), tuple: (list,)}.get(type(default), (type(default),))  # JSON has lists
     return isinstance(value, kinds) and not isinstance(value, bool)
 
 
@@ -519,7 +519,11 @@ def report(
             "objective": run_args.objective,
         },
         "settings": {key: value for key, value in given.items() if value is not None}
-        | {"seed": baseline.settings["seed"], "precision": "fp32", "bf16": False},
+        | {
+            "seed": baseline.settings["seed"],
+            "precision": "bf16" if baseline.bf16 else "fp32",
+            "bf16": baseline.bf16,
+        },
         "training": training,
         "machine": describe_machine(),
         "versions": package_versions() | {package: version(package) for package in LIBRARIES if is_installed(package)},

@@ -9,6 +9,7 @@ import pytest
 from test_train import metrics_of, read_lines, write_csv
 
 from sgm_hf.baselines import Baseline
+from sgm_hf.baselines.classification import ClassificationTrainer
 from sgm_hf.baselines.linear import BinaryRelevanceSVM
 from sgm_hf.cli.baseline import main
 from sgm_hf.programs import BaselineArguments, baseline, parse_baseline_arguments
@@ -252,6 +253,29 @@ def test_of_losses_the_least_is_best_and_of_settings_alike_the_first(tmp_path):
     (tmp_path / "tuning.json").write_text("{")
     with pytest.raises(ValueError, match="tuning.json is damaged"):
         Tuning(tmp_path, {"seed": 1})
+
+
+def test_a_network_that_was_killed_goes_on_from_its_last_epoch(files, tmp_path, monkeypatch):
+    folder, evaluated = tmp_path / "cnn", []
+    evaluate = ClassificationTrainer.evaluate
+
+    def killed_at_the_third(self, *arguments, **keywords):
+        evaluated.append(self.state.epoch)
+        if len(evaluated) == 3:
+            raise RuntimeError("killed")
+        return evaluate(self, *arguments, **keywords)
+
+    monkeypatch.setattr(ClassificationTrainer, "evaluate", killed_at_the_third)
+    grid = {"dropout": 0.1, "learning_rate": 0.02, "embedding_size": 12, "feature_maps": 8, "widths": [[2, 3]]}
+    command = ["cnn", *files, "--grid", json.dumps(grid | {"num_train_epochs": 5, "precision": "fp32"})]
+    with pytest.raises(RuntimeError, match="killed"):
+        main([*command, "--output_dir", str(folder)])
+    metrics = main([*command, "--output_dir", str(folder)])
+    assert evaluated == [1, 2, 3, 3, 4, 5]
+    assert metrics["test"]["micro_f1"] > 0.8
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["model"]["widths"] == [2, 3] and summary["settings"]["precision"] == "fp32"
+    assert not [path.name for path in folder.iterdir() if path.is_dir()]  # no checkpoint is left
 
 
 def test_the_example_is_the_command(monkeypatch, capsys):
