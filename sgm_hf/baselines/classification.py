@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
     ProgressCallback,
+    TrainerControl,
 )
 from transformers.trainer_utils import TrainOutput
 
@@ -70,6 +71,7 @@ class ClassificationTrainer(ResumableTrainer):
         processing_class: The tokenizer, saved with each checkpoint.
     """
 
+    control: TrainerControl
     threshold_dataset = None
 
     def __init__(
@@ -137,10 +139,12 @@ class ClassificationTrainer(ResumableTrainer):
         return grad_norm
 
     @flushed_denormals()
-    def train(self, resume_from_checkpoint: str | bool | None = None, **keywords: Any) -> TrainOutput:
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, trial: Any = None, **keywords: Any
+    ) -> TrainOutput:
         """Train, and end with the weights of the best evaluation; arguments and errors as of `SGMTrainer.train`."""
         self.trained_documents, self.evaluation_seconds = 0, 0.0
-        return super().train(resume_from_checkpoint, **keywords)
+        return super().train(resume_from_checkpoint, trial, **keywords)
 
     def evaluate(
         self,

@@ -13,7 +13,7 @@ Shapes: B documents, T words of size E, C feature maps of one width, M windows o
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -77,7 +77,7 @@ class TextConvolution(nn.Module):
         pad_token_id: int = 0,
     ):
         super().__init__()
-        self.embed_tokens = nn.Embedding(vocab_size, embedding_size, padding_idx=pad_token_id)
+        self.embed_tokens: nn.Module = nn.Embedding(vocab_size, embedding_size, padding_idx=pad_token_id)
         self.convolutions = nn.ModuleList(nn.Conv1d(embedding_size, feature_maps, width) for width in widths)
         self.num_chunks = num_chunks
         self.output_size = len(widths) * feature_maps * num_chunks
@@ -95,7 +95,7 @@ class TextConvolution(nn.Module):
         words = self.embed_tokens(input_ids) * mask[..., None]  # (B, T, E)
         words, lengths = words.mT, mask.sum(dim=1)  # (B, E, T), (B)
         features = []
-        for convolution in self.convolutions:
+        for convolution in cast(Sequence[nn.Conv1d], self.convolutions):
             (width,) = convolution.kernel_size
             filled = F.pad(words, (0, max(0, width - words.shape[2])))  # (B, E, T or width)
             windows = F.relu(convolution(filled))  # (B, C, M)
