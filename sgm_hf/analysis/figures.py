@@ -319,8 +319,8 @@ def plot_correlations(
         axis.spines[:].set_visible(False)
     for axis in panels.flat[len(hidden) :]:
         axis.set_axis_off()
-    scale = {"shrink": 0.7 / lines, "extend": "both", "aspect": 20}
-    figure.colorbar(image, ax=panels, label="phi coefficient (grey: with itself, or never predicted)", **scale)
+    label = "phi coefficient (grey: with itself, or never predicted)"
+    figure.colorbar(image, ax=panels, label=label, shrink=0.7 / lines, extend="both", aspect=20)
     figure.suptitle(title)
     save_figure(figure, path)
 

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sgm_hf.baselines import BASELINES
 from sgm_hf.data.labels import LABEL_ORDERS
+from sgm_hf.programs.baseline import parse_baseline_arguments, settings_to_try
 from sgm_hf.programs.finetuning import TRAINERS, Seq2SetArguments
 from sgm_hf.programs.options import parse_arguments, read_settings
 from sgm_hf.training import SGMTrainingArguments
@@ -329,21 +331,27 @@ def refuse_changes(runs: Iterable[Run]) -> None:
 
 
 def refuse_faulty_settings(runs: Iterable[Run]) -> None:
-    """Read the settings of the models as their programs will, so that a fault is found before anything is trained.
+    """Read all settings as their programs will, so that a fault is found before anything is trained.
 
     Raises:
+        ModuleNotFoundError: If a library that a baseline needs is missing.
         ValueError: If a program does not know a setting, or not its value.
     """
     seen = set()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "settings.json")
         for run in runs:
-            if run.program == "baseline" or (run.system, run.order) in seen:
+            if (run.system, run.order) in seen:
                 continue
             seen.add((run.system, run.order))
             path.write_text(json.dumps(run.program_settings), encoding="utf-8")
             try:
-                parse_arguments([str(path)], Seq2SetArguments if run.program == "finetune" else SGMTrainingArguments)
+                if run.program == "baseline":
+                    name, _, own = parse_baseline_arguments([run.settings["baseline"], str(path)], usage="")
+                    settings_to_try(BASELINES[name], own.grid)
+                else:
+                    kind = Seq2SetArguments if run.program == "finetune" else SGMTrainingArguments
+                    parse_arguments([str(path)], kind)
             except ValueError as error:
                 raise ValueError(f"system {run.system!r}: {str(error).replace(str(path), 'its part')}") from error
 
