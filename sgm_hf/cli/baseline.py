@@ -7,10 +7,11 @@
 NAME is one of
 {names}
 
-Settings are tried on the validation documents, the best is kept; tuning.json
-has all that were tried, so the same command goes on after a kill. Documents,
-splits and files of results are those of sgm-hf train. A JSON file after NAME
-gives options by name; options after it override it.
+Settings are tried on the validation documents, or on those of
+--threshold_split_size, and the best is kept; tuning.json has all that were
+tried, so the same command goes on after a kill. Documents, splits and files of
+results are those of sgm-hf train. A JSON file after NAME gives options by name;
+options after it override it.
 """
 
 import textwrap

@@ -1,4 +1,4 @@
-"""Tune a baseline on validation documents, evaluate it and predict: what `sgm-hf baseline` does."""
+"""Tune a baseline on held-out documents, evaluate it and predict: what `sgm-hf baseline` does."""
 
 import hashlib
 import inspect
@@ -17,11 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from datasets import Dataset, disable_progress_bars
 
-from sgm_hf.baselines import BASELINES, Baseline, Decision, Documents, fit_decision
+from sgm_hf.baselines import BASELINES, Baseline, Documents, fit_decision
 from sgm_hf.baselines.base import BASELINE_FILE
 from sgm_hf.baselines.decisions import METRIC_OF
-from sgm_hf.data.labels import label_matrix, label_sets_of, reference_matrix
-from sgm_hf.metrics import compute_metrics
+from sgm_hf.data.labels import label_sets_of, reference_matrix
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 from sgm_hf.programs.checks import check_hierarchy, check_ranges, check_source
 from sgm_hf.programs.ending import log_to_stderr
@@ -32,7 +31,7 @@ from sgm_hf.programs.settings import WORD_OPTIONS, DataArguments, ModelArguments
 from sgm_hf.programs.splits import arrange_splits, load_splits
 from sgm_hf.training.checkpoints import alone_in, is_unused, write_text_atomically
 from sgm_hf.training.machine import prepare_cpu
-from sgm_hf.training.prediction import LabelPredictions, metrics_of_decodings
+from sgm_hf.training.prediction import metrics_of_decodings
 from sgm_hf.training.progress import duration
 from sgm_hf.training.summary import describe_machine, package_versions, summary_text, write_summary
 
@@ -79,7 +78,7 @@ class Tried(NamedTuple):
 
     Args:
         settings: Keywords of the baseline's `__init__`.
-        value: The metric of the objective on validation documents.
+        value: The metric of the objective on held-out documents.
         metric: Its name.
         seconds: Of training.
     """
@@ -275,23 +274,6 @@ class Tuning:
         return best
 
 
-def decide(
-    baseline: Baseline, validation: Documents, threshold: Documents | None, objective: str
-) -> tuple[Decision, float]:
-    """The decision fitted on threshold documents, else on those of validation, and its value on those of validation.
-
-    On validation documents alone the value is that of a cross-validation.
-    """
-    scores, sets = baseline.scores_and_sets(validation.texts)
-    if threshold is None:
-        return fit_decision(validation.references, scores, sets, objective)
-    decision, _ = fit_decision(threshold.references, *baseline.scores_and_sets(threshold.texts), objective)
-    probs = decision.calibrated(scores)
-    chosen = decision.label_sets(LabelPredictions(sets, probs, decision.expected_f1_sets(probs)))
-    matrix = label_matrix(chosen, validation.references.shape[1])
-    return decision, compute_metrics(validation.references, matrix)[METRIC_OF[objective]]
-
-
 def tune(
     baseline_class: type[Baseline],
     settings: Sequence[dict[str, Any]],
@@ -299,12 +281,12 @@ def tune(
     names: Sequence[str],
     run_args: BaselineArguments,
 ) -> Tuning:
-    """Try settings on the validation documents; the best baseline is saved to the output folder.
+    """Try settings on held-out documents; the best baseline is saved to the output folder.
 
     Args:
         baseline_class: The class of the baseline.
         settings: Those to try.
-        documents: "train", "validation" and perhaps "threshold".
+        documents: To train on ("train"), and to choose by ("held_out").
         names: Of the labels.
         run_args: Seed, objective and output folder.
     """
@@ -361,9 +343,9 @@ def train_setting(
         baseline_class: The class of the baseline.
         setting: Keywords of it.
         last: The one that was trained before, of which parts may be reused.
-        documents: "train", "validation" and perhaps "threshold".
+        documents: To train on ("train"), and to choose by ("held_out").
         names: Of the labels.
-        run_args: Seed and objective.
+        run_args: Seed, objective and output folder.
 
     Returns:
         The baseline, and what it reached.
@@ -376,11 +358,11 @@ def train_setting(
     digest = hashlib.blake2b(json.dumps(setting, sort_keys=True).encode(), digest_size=8).hexdigest()
     baseline.checkpoint_folder = Path(str(run_args.output_dir), f"{CHECKPOINTS}{digest}")
     start = time.perf_counter()
-    baseline.fit(documents["train"], documents["validation"])
+    baseline.fit(documents["train"], documents["held_out"])
     seconds = time.perf_counter() - start + baseline.reused_seconds
-    objective = run_args.objective
-    baseline.decision, value = decide(baseline, documents["validation"], documents.get("threshold"), objective)
-    return baseline, Tried(setting, value, METRIC_OF[objective], round(seconds, 3))
+    found = baseline.scores_and_sets(documents["held_out"].texts)
+    baseline.decision, value = fit_decision(documents["held_out"].references, *found, run_args.objective)
+    return baseline, Tried(setting, value, METRIC_OF[run_args.objective], round(seconds, 3))
 
 
 # ---- the program ----
@@ -461,9 +443,11 @@ def run_baseline(name: str, data_args: DataArguments, run_args: BaselineArgument
         counts = None
         if baseline is None:
             names = splits["train"].features["labels"].feature.names
-            used = {split: documents_of(part, names, data_args) for split, part in splits.items() if split != "test"}
+            # As for our models, the validation documents only measure where there are others to fit on.
+            parts = {"train": splits["train"], "held_out": splits.get("threshold", splits["validation"])}
+            used = {part: documents_of(dataset, names, data_args) for part, dataset in parts.items()}
             # Decisions are about the known labels alone.
-            used = {split: Documents(texts, truth[:, : len(names)]) for split, (texts, truth) in used.items()}
+            used = {part: Documents(texts, truth[:, : len(names)]) for part, (texts, truth) in used.items()}
             counts = used["train"].references.sum(axis=0)
             training = describe_tuning(tune(baseline_class, settings, used, names, run_args), settings)
             baseline = baseline_class.load(folder)

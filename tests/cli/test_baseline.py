@@ -148,7 +148,7 @@ def test_a_search_that_was_killed_goes_on_to_the_same_result(run, files, tmp_pat
     [(["--split_seed", "1"], "train"), (["--seed", "1"], "seed"), (["--objective", "exact_match"], "objective")],
 )
 def test_settings_tried_on_other_documents_are_refused(run, files, change, name):
-    with pytest.raises(ValueError, match=rf"tuning.json has settings that were tried otherwise \({name}: "):
+    with pytest.raises(ValueError, match=rf"tuning.json has settings that were tried otherwise \(.*{name}: "):
         main(["br_svm", *files, *GRID, "--output_dir", str(run[0]), *change])
     assert Baseline.load(run[0]).settings["seed"] == 42
 
@@ -175,7 +175,20 @@ def test_every_baseline_of_words_runs_and_learns(name, files, tmp_path):
     options = ["--grid", '{"bigram_weight": 0, "min_df": 1, "cost": 10}', "--output_dir", str(tmp_path / "out")]
     metrics = main([name, *files, *options, "--threshold_split_size", "20"])
     assert metrics["test"]["micro_f1"] > 0.8
-    assert "threshold" in json.loads((tmp_path / "out" / "tuning.json").read_text())["made_with"]
+    assert "held_out" in json.loads((tmp_path / "out" / "tuning.json").read_text())["made_with"]
+
+
+def test_with_a_threshold_split_the_validation_documents_only_measure(files, tmp_path):
+    options = [*files, *GRID, "--threshold_split_size", "20"]
+    first = main(["br_svm", *options, "--output_dir", str(tmp_path / "first")])
+    assert len(read_lines(tmp_path / "first" / "predictions_validation.jsonl")) == 12
+    second = main(["br_svm", *options, "--output_dir", str(tmp_path / "second"), "--max_eval_samples", "5"])
+    assert first["test"]["micro_f1"] == second["test"]["micro_f1"]
+    tried = [json.loads((tmp_path / name / "tuning.json").read_text())["tried"] for name in ("first", "second")]
+    assert [one["value"] for one in tried[0]] == [one["value"] for one in tried[1]]
+    # Without it they do choose.
+    with pytest.raises(ValueError, match="held_out: "):
+        main(["br_svm", *options[:-2], "--output_dir", str(tmp_path / "first")])
 
 
 def test_unknown_labels_of_test_documents_count_as_missed(files, tmp_path):
