@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
@@ -361,8 +362,10 @@ def draw_correlations(evaluated: Evaluated, output: Path, most: int = 30) -> Non
     write_rows(rows, output / "correlations.csv")
     titled = {}
     for name, matrix in means.items():
-        distance = np.nanmean(np.abs(matrix - data)[np.triu_indices(len(order), 1)])
-        note = "" if name == "true labels" else f"\nmean distance to the true labels: {distance:.3f}"
+        distances = np.abs(matrix - data)[np.triu_indices(len(order), 1)]
+        note = ""
+        if name != "true labels" and not np.isnan(distances).all():
+            note = f"\nmean distance to the true labels: {np.nanmean(distances):.3f}"
         titled[f"{name}{note}"] = matrix[np.ix_(order, order)]
     title = f"{evaluated.title}: correlations of the {len(order)} most frequent labels"
     figures.plot_correlations(titled, names, output / "correlations", title)
@@ -414,7 +417,10 @@ def write_positions(evaluated: Evaluated, output: Path) -> None:
     systems: dict[str, list[float]] = {}
     for row in rows:
         systems.setdefault(full_name(row["system"], row["order"] or None), []).append(row["position_deviation"])
-    lines = [[name, str(len(values)), mean_and_deviation(values, 4)] for name, values in systems.items()]
+    lines = []
+    for name, values in systems.items():
+        known = [value for value in values if not math.isnan(value)]  # NaN: no predicted label was true
+        lines.append([name, str(len(values)), mean_and_deviation(known, 4) if known else "no label is right"])
     text = markdown_table(["System", "Seeds", "Mean deviation of a label's place"], lines)
     write_text_atomically(output / "positions.md", text + "\n")
 

@@ -253,5 +253,16 @@ def test_a_page_of_cases_has_the_texts_where_the_documents_are_at_hand(tmp_path)
     assert "text" not in (tmp_path / "report" / "cases.md").read_text()
 
 
+def test_systems_that_predict_nothing_are_reported_too(tmp_path):
+    write_runs(tmp_path / "runs")
+    for path in (tmp_path / "runs").glob("s*/*/predictions_test.jsonl"):
+        lines = [json.loads(line) | {"labels": [], "best_sequence": []} for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    report_study(tmp_path / "runs", tmp_path / "report", reports=["correlations", "positions"])
+    assert "| SGM+GE | 2 | no label is right |" in (tmp_path / "report" / "positions.md").read_text()
+    rows = read_rows(tmp_path / "report" / "correlations.csv")
+    assert {row["SGM+GE"] for row in rows} == {"nan"} and "nan" not in {row["BR"] for row in rows}
+
+
 def test_every_report_has_its_function():
     assert tuple(study_reports.DRAWN) == REPORTS
