@@ -242,6 +242,15 @@ def test_settings_of_the_studies_are_known_to_the_programs(name, tmp_path):
         studies.refuse_faulty_settings(runs)
 
 
+@pytest.mark.parametrize("corpus", ["reuters21578", "goemotions", "aapd", "generated"])
+def test_a_system_of_several_studies_of_the_sgm_paper_is_the_same_run(corpus, tmp_path):
+    found = {}
+    for name in ("sgm_global_embedding", "sgm_table_2", "sgm_lambda", "sgm_ablation"):
+        for system in ("SGM", "SGM+GE"):
+            run = make_study(tmp_path, read_study(name), corpus).run_of(system, None, 1)
+            assert found.setdefault(system, run) == run
+
+
 def test_the_systems_of_the_global_embedding_differ_in_nothing_else(tmp_path):
     study = make_study(tmp_path, read_study("sgm_global_embedding"), "reuters21578")
     found = []
