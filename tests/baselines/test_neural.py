@@ -161,11 +161,16 @@ def test_a_text_is_cut_where_the_encoder_has_no_more_positions(bert):
     assert baseline.predict_scores(["cocoa " * 100]).shape == (1, 4)
 
 
-def test_without_an_encoder_a_small_bert_reads_pieces_of_the_training_texts(bert):
+def test_without_an_encoder_a_small_one_reads_pieces_of_the_training_texts(bert, tmp_path):
     baseline = make("sequence_classification", bert, encoder_name_or_path=None, num_train_epochs=1)
     baseline.fit(TRAIN)
     assert baseline.model.config.vocab_size == len(baseline.tokenizer)
     assert baseline.tokenizer("cocoa").tokens() == ["[CLS]", "cocoa", "[SEP]"]
+    scores = baseline.predict_scores(TRAIN.texts)
+    alone = np.concatenate([baseline.predict_scores([text]) for text in TRAIN.texts])
+    np.testing.assert_allclose(scores, alone, rtol=1e-4, atol=1e-6)
+    baseline.save(tmp_path)
+    np.testing.assert_array_equal(Baseline.load(tmp_path).predict_scores(TRAIN.texts), scores)
 
 
 def test_a_pretrained_encoder_begins_with_its_weights_and_tokenizer(bert, tmp_path):
