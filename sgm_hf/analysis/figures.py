@@ -215,6 +215,43 @@ def plot_quality_by_minutes(rows: Rows, path: str | Path, title: str) -> None:
     save_figure(figure, path)
 
 
+def plot_differences(rows: Rows, path: str | Path, title: str) -> None:
+    """Draw the difference of each system to its reference with its interval, a panel for each metric.
+
+    Args:
+        rows: `name`, `metric`, `difference`, `low`, `high`, `p_holm`; a filled point has a `p_holm` below .05.
+        path: Path of the figure.
+        title: Title of the figure.
+    """
+    names, metrics = _values(rows, "name"), _values(rows, "metric")
+    figure, panels = pyplot.subplots(
+        1,
+        len(metrics),
+        figsize=(3.2 * len(metrics) + 1.5, 0.32 * len(names) + 1.7),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis, metric in zip(panels[0], metrics, strict=True):
+        axis.axvline(0, color="grey", linewidth=1)
+        for place, name in enumerate(names):
+            for row in _select(rows, name=name, metric=metric):
+                bar = [[row["difference"] - row["low"]], [row["high"] - row["difference"]]]
+                filled = {} if row["p_holm"] < 0.05 else {"markerfacecolor": "white"}
+                axis.errorbar(row["difference"], place, xerr=bar, marker="o", color="C0", capsize=2, **filled)
+        better = "lower" if metric.endswith("loss") else "higher"
+        axis.set_title(f"{metric.replace('_', ' ')} ({better} is better)", fontsize="small")
+        axis.xaxis.set_major_locator(MaxNLocator(4))
+        axis.tick_params(labelsize="small")
+        axis.grid(axis="x", alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    panels[0, 0].set_yticks(range(len(names)), names)
+    panels[0, 0].invert_yaxis()
+    figure.supxlabel("difference with 95 % interval (filled: p < .05, corrected for all metrics)", fontsize="small")
+    figure.suptitle(title, fontsize="medium")
+    save_figure(figure, path)
+
+
 def plot_mixture(rows: Rows, path: str | Path, title: str, gate: Rows = ()) -> None:
     """Draw Hamming loss and micro-F1 against λ of the fixed mixture (SGM, Figure 2).
 

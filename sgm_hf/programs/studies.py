@@ -422,7 +422,12 @@ def minutes_left(runs: Sequence[Run], minutes: Mapping[Path, float]) -> float | 
 
 def train_all(runs: Sequence[Run]) -> None:
     """Train what is not finished, and say before each how many are and about how long the rest takes."""
-    minutes = {run.folder: minutes_of(run) for run in runs if run.is_finished}
+    minutes = {}
+    for run in runs:
+        if run.is_finished:
+            training = read_summary(run).get("training", {})
+            # Of a baseline all settings that were tried.
+            minutes[run.folder] = training.get("tuning_seconds", training.get("seconds", 0.0)) / 60
     for run in runs:
         if run.folder in minutes:
             continue

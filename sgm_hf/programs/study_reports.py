@@ -39,6 +39,8 @@ METRICS = {
     "micro_f1": ("micro-F1", True),
     "macro_f1": ("macro-F1", True),
 }
+# Those of the table of differences and its figure.
+DIFFERENCES = ("micro_f1", "macro_f1", "hamming_loss", "zero_one_loss")
 SEARCHED = (
     *("method", "learning_rate", "num_samples", "baseline", "dropout_in_sampling", "likelihood_weight"),
     "num_train_epochs",
@@ -245,7 +247,9 @@ def differences(evaluated: Evaluated) -> list[Difference]:
 
 
 def write_differences(evaluated: Evaluated, output: Path) -> None:
-    """Write `differences.csv` and `.md`: each system minus its reference, with 95 % intervals."""
+    """Write `differences.csv`, `.md`, `.png` and `.svg`: each system minus its reference, with 95 % intervals."""
+    from sgm_hf.analysis import figures
+
     found = differences(evaluated)
     if not found:
         logger.warning("there are no differences to report: no reference has a finished run beside another system's.")
@@ -260,19 +264,28 @@ def write_differences(evaluated: Evaluated, output: Path) -> None:
     ]
     evaluated.write(rows, output / "differences.csv")
     write_text_atomically(output / "differences.md", differences_table(found, evaluated.documents_title) + "\n")
+    drawn = [
+        row | {"name": f"{full_name(row['system'], row['order'] or None)} - {row['reference']}"}
+        for row in rows
+        if row["metric"] in DIFFERENCES and row["set_decoding"] == evaluated.set_decoding
+    ]
+    figures.plot_differences(drawn, output / "differences", f"{evaluated.title}: differences to a reference")
 
 
 def differences_table(found: Sequence[Difference], title: str) -> str:
     """Differences in Markdown; those that are no chance after correction are in bold."""
-    shown = {"micro_f1": "micro-F1", "macro_f1": "macro-F1", "hamming_loss": "HL", "zero_one_loss": "0/1 loss"}
     has_orders = any(one.order for one in found)
     lines = []
     for one in found:
         by_metric = {row.metric: row for row in one.comparison.metrics}
         cells = [f"{one.system} - {one.reference}", f"{one.runs}, {one.reference_runs}"]
-        cells += [difference_cell(by_metric[metric]) for metric in shown]
+        cells += [difference_cell(by_metric[metric]) for metric in DIFFERENCES]
         lines.append([*([one.order] * has_orders), one.comparison.set_decoding, *cells])
-    titles = ["Labels in training"] * has_orders + ["Label sets", "System - reference", "Runs", *shown.values()]
+    titles = (
+        ["Labels in training"] * has_orders
+        + ["Label sets", "System - reference", "Runs"]
+        + [METRICS[metric][0] for metric in DIFFERENCES]
+    )
     first = found[0].comparison
     note = (
         f"{title}: {first.documents:,} documents. In brackets 95 % intervals of a paired bootstrap over documents and "

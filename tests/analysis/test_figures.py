@@ -150,3 +150,21 @@ def test_correlations_are_drawn_on_one_scale_without_the_diagonal(count, shape, 
     grid = drawn[0].axes[0].get_gridspec()
     assert (grid.nrows, grid.ncols) == shape
     assert [text.get_text() for text in drawn[0].axes[0].get_yticklabels()] == ["a", "b", "c"]
+
+
+def test_differences_are_drawn_with_their_intervals_and_filled_where_they_are_no_chance(drawn):
+    rows = [
+        {"name": name, "metric": metric, "difference": 0.02, "low": 0.01, "high": 0.05, "p_holm": p_holm}
+        for name, p_holm in (("SGM - BR", 0.01), ("CNN - BR", 0.2))
+        for metric in ("micro_f1", "hamming_loss")
+    ]
+    figures.plot_differences(rows, "path", "title")
+    left, right = drawn[0].axes
+    assert left.get_title() == "micro f1 (higher is better)"
+    assert right.get_title() == "hamming loss (lower is better)"
+    for place, container in enumerate(left.containers):
+        point, _, (bar,) = container.lines
+        assert (point.get_xdata()[0], point.get_ydata()[0]) == (0.02, place)
+        assert bar.get_segments()[0][:, 0] == pytest.approx([0.01, 0.05])
+        assert (point.get_markerfacecolor() == "white") == (place == 1)
+    assert [text.get_text() for text in left.get_yticklabels()] == ["SGM - BR", "CNN - BR"]

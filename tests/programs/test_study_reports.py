@@ -197,7 +197,7 @@ def test_places_are_compared_with_the_order_of_training(made):
 
 
 def test_every_figure_is_a_picture_and_a_drawing(made):
-    for name in ("lambda", "set_sizes", "correlations"):
+    for name in ("differences", "lambda", "set_sizes", "correlations"):
         for ending in ("png", "svg"):
             assert (made[0] / f"{name}.{ending}").stat().st_size > 1000
 
