@@ -173,12 +173,8 @@ class TfidfBaseline(Baseline):
         """Learn from features (N, F) and true labels (N, L)."""
 
     @abstractmethod
-    def matrix_scores(self, matrix: sparse.csr_matrix) -> np.ndarray:
-        """The scores of documents by their features (N, F), (N, L)."""
-
-    @abstractmethod
-    def matrix_sets(self, matrix: sparse.csr_matrix) -> np.ndarray:
-        """The system's own decision by the features (N, F), (N, L) bool."""
+    def decide(self, matrix: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+        """The scores of documents by their features (N, F), (N, L), and the system's own decision, (N, L) bool."""
 
     @abstractmethod
     def cells_per_document(self) -> int:
@@ -199,7 +195,7 @@ class TfidfBaseline(Baseline):
         """A score of each label for each text, float32 in [0, 1], (N, L)."""
         scores = np.empty((len(texts), self.num_labels), dtype=np.float32)
         for rows, matrix in self._parts(texts):
-            scores[rows] = self.matrix_scores(matrix)
+            scores[rows], _ = self.decide(matrix)
         return scores
 
     def scores_and_sets(self, texts: Sequence[str]) -> tuple[np.ndarray, list[list[int]]]:
@@ -207,9 +203,9 @@ class TfidfBaseline(Baseline):
         scores = np.empty((len(texts), self.num_labels), dtype=np.float32)
         sets = []
         for rows, matrix in self._parts(texts):
-            scores[rows] = self.matrix_scores(matrix)
+            scores[rows], chosen = self.decide(matrix)
             order = np.argsort(-scores[rows], axis=1, kind="stable")
-            kept = np.take_along_axis(self.matrix_sets(matrix), order, axis=1)
+            kept = np.take_along_axis(chosen, order, axis=1)
             sets += [row[is_kept].tolist() for row, is_kept in zip(order, kept, strict=True)]
         return scores, sets
 

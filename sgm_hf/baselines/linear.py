@@ -236,13 +236,10 @@ class BinaryRelevance(LinearBaseline):
         """The `decision_function` of each label, (N, L)."""
         return matrix @ self.model.weights + self.model.bias
 
-    def matrix_scores(self, matrix: sparse.csr_matrix) -> np.ndarray:
-        """The logistic function of the margins."""
-        return probabilities(self.margins(matrix))
-
-    def matrix_sets(self, matrix: sparse.csr_matrix) -> np.ndarray:
-        """The labels with a margin above 0."""
-        return self.margins(matrix) > 0
+    def decide(self, matrix: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+        """The logistic function of the margins, and the labels with a margin above 0."""
+        margins = self.margins(matrix)
+        return probabilities(margins), margins > 0
 
     def cells_per_document(self) -> int:
         """Margins."""
@@ -298,13 +295,10 @@ class ClassifierChain(SVMClassifiers, ChainBaseline):
     name = "cc"
     grid = {"bigram_weight": (0.0, 0.5), "min_df": (3,), "cost": (0.1, 0.3, 1.0, 2.0, 4.0)}
 
-    def matrix_scores(self, matrix: sparse.csr_matrix) -> np.ndarray:
-        """The logistic function of the margins along the path."""
-        return probabilities(follow_chain(self.chain, matrix))
-
-    def matrix_sets(self, matrix: sparse.csr_matrix) -> np.ndarray:
-        """The path."""
-        return follow_chain(self.chain, matrix) > 0
+    def decide(self, matrix: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+        """The logistic function of the margins along the path, and the path."""
+        margins = follow_chain(self.chain, matrix)
+        return probabilities(margins), margins > 0
 
     def cells_per_document(self) -> int:
         """Margins, and what a label adds to them."""
@@ -340,16 +334,13 @@ class ProbabilisticClassifierChain(LogisticClassifiers, ChainBaseline):
             raise ValueError(f"beam_width is {beam_width}; it must be at least 1.")
         self.beam_width = beam_width
 
-    def matrix_scores(self, matrix: sparse.csr_matrix) -> np.ndarray:
-        """The marginals of the sets found."""
+    def decide(self, matrix: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+        """The marginals of the sets found, and the most probable of these."""
         chosen, log_probs = beam_paths(self.chain, matrix, self.beam_width)
         share = np.exp(log_probs - log_probs[:, :1])  # (N, B), of the best, so that none underflows
         share /= share.sum(axis=1, keepdims=True)
-        return np.einsum("nb,nbl->nl", share, chosen).clip(0, 1)  # a sum of shares may round to above 1
-
-    def matrix_sets(self, matrix: sparse.csr_matrix) -> np.ndarray:
-        """The most probable set that is found."""
-        return beam_paths(self.chain, matrix, self.beam_width)[0][:, 0]
+        scores = np.einsum("nb,nbl->nl", share, chosen).clip(0, 1)  # a sum of shares may round to above 1
+        return scores, chosen[:, 0]
 
     def cells_per_document(self) -> int:
         """Margins of each hypothesis and its candidates."""
@@ -395,16 +386,12 @@ class EnsembleOfChains(SVMClassifiers):
         orders = [generator.permutation(truth.shape[1]) for _ in range(self.num_chains)]
         self.chains = [fit_chain(self.new_classifier, matrix, truth, order) for order in orders]
 
-    def matrix_scores(self, matrix: sparse.csr_matrix) -> np.ndarray:
-        """The share of the votes."""
+    def decide(self, matrix: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+        """The share of the votes, and the labels that at least half of the chains choose."""
         votes = np.zeros((matrix.shape[0], self.num_labels))
         for chain in self.chains:
             votes += follow_chain(chain, matrix) > 0
-        return votes / self.num_chains
-
-    def matrix_sets(self, matrix: sparse.csr_matrix) -> np.ndarray:
-        """The labels that at least half of the chains choose."""
-        return self.matrix_scores(matrix) >= 0.5
+        return votes / self.num_chains, 2 * votes >= self.num_chains
 
     def cells_per_document(self) -> int:
         """Margins, votes, and what a label adds to them."""
@@ -495,16 +482,13 @@ class LabelPowerset(SVMClassifiers):
         """The margin of each set, (N, S)."""
         return matrix @ self.model.weights + self.model.bias
 
-    def matrix_scores(self, matrix: sparse.csr_matrix) -> np.ndarray:
-        """The share of the seen sets with the label, weighted by the softmax of their margins."""
+    def decide(self, matrix: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+        """The share of the seen sets with each label, by the softmax of their margins, and the set of the greatest."""
         margins = self.margins(matrix)
         shares = np.exp(margins - margins.max(axis=1, keepdims=True))  # (N, S)
         shares /= shares.sum(axis=1, keepdims=True)
-        return (shares @ self.sets.astype(np.float64)).clip(0, 1)  # as above
-
-    def matrix_sets(self, matrix: sparse.csr_matrix) -> np.ndarray:
-        """The set of the greatest margin."""
-        return self.sets[self.margins(matrix).argmax(axis=1)]
+        scores = (shares @ self.sets.astype(np.float64)).clip(0, 1)  # a sum of shares may round to above 1
+        return scores, self.sets[margins.argmax(axis=1)]
 
     def cells_per_document(self) -> int:
         """Margins and shares of the sets."""

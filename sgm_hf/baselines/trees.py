@@ -64,6 +64,7 @@ class ProbabilisticLabelTree(TfidfBaseline):
             liblinear_c=float(self.cost),
             # In the dual, napkinXC's default, the outcome depends on threads and on what was trained before.
             liblinear_solver="L2R_LR",
+            liblinear_eps=0.01,  # liblinear's own for this solver
             seed=self.seed,
             threads=torch.get_num_threads(),
         )
@@ -81,19 +82,15 @@ class ProbabilisticLabelTree(TfidfBaseline):
         self.tree.fit(matrix, sparse.csr_matrix(truth, dtype=np.float32))
         self.tree.load()
 
-    def matrix_scores(self, matrix: sparse.csr_matrix) -> np.ndarray:
-        """The probabilities, (N, L)."""
+    def decide(self, matrix: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+        """The probabilities, and the labels of one from 0.5 on."""
         scores = np.zeros((matrix.shape[0], self.num_labels), dtype=np.float32)
         if matrix.shape[0]:
             found = self.tree.predict_proba(matrix, top_k=self.top_k or self.num_labels)
             for row, labels in zip(scores, found, strict=True):
                 for label, probability in labels:
                     row[label] = probability
-        return scores.clip(0, 1)
-
-    def matrix_sets(self, matrix: sparse.csr_matrix) -> np.ndarray:
-        """The labels of a probability from 0.5 on."""
-        return self.matrix_scores(matrix) >= 0.5
+        return scores.clip(0, 1), scores >= 0.5
 
     def cells_per_document(self) -> int:
         """Labels with their probabilities, as Python's objects."""

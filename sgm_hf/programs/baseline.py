@@ -305,7 +305,7 @@ def tune(
         if best is None or tried.is_better_than(best):
             last.save(folder)  # first: what is among those tried is also saved, if it is the best
         tuning.add(tried)
-        shutil.rmtree(last.checkpoint_folder, ignore_errors=True)
+        shutil.rmtree(checkpoint_folder(run_args, setting), ignore_errors=True)
         remaining = (time.perf_counter() - start) / number * (len(left) - number)
         logger.info(
             "setting %d of %d, %s: %s %.4f, %s; %s left",
@@ -319,7 +319,7 @@ def tune(
     ):  # the grid was another, or a kill came while it was saved
         last, _ = train_setting(baseline_class, best.settings, last, documents, names, run_args)
         last.save(folder)
-        shutil.rmtree(last.checkpoint_folder, ignore_errors=True)
+        shutil.rmtree(checkpoint_folder(run_args, best.settings), ignore_errors=True)
     return tuning
 
 
@@ -327,6 +327,12 @@ def is_saved(folder: Path, settings: Mapping[str, Any]) -> bool:
     """Whether a folder has a complete baseline of these settings."""
     path = folder / BASELINE_FILE
     return path.is_file() and settings.items() <= json.loads(path.read_text(encoding="utf-8"))["settings"].items()
+
+
+def checkpoint_folder(run_args: BaselineArguments, setting: Mapping[str, Any]) -> Path:
+    """Where a network that is trained with a setting keeps its checkpoints."""
+    digest = hashlib.blake2b(json.dumps(setting, sort_keys=True).encode(), digest_size=8)
+    return Path(str(run_args.output_dir), f"{CHECKPOINTS}{digest.hexdigest()}")
 
 
 def train_setting(
@@ -354,9 +360,7 @@ def train_setting(
     baseline.label_names = list(names)
     if last is not None:
         baseline.reuse(last)
-    # So that a kill costs an epoch of a network, not a training.
-    digest = hashlib.blake2b(json.dumps(setting, sort_keys=True).encode(), digest_size=8).hexdigest()
-    baseline.checkpoint_folder = Path(str(run_args.output_dir), f"{CHECKPOINTS}{digest}")
+    baseline.checkpoint_folder = checkpoint_folder(run_args, setting)  # a kill costs an epoch of a network at most
     start = time.perf_counter()
     baseline.fit(documents["train"], documents["held_out"])
     seconds = time.perf_counter() - start + baseline.reused_seconds

@@ -62,9 +62,9 @@ def test_binary_relevance_is_scikit_learns_one_vs_rest_bit_for_bit(baseline_clas
     train, validation = matrices(baseline)
     theirs = OneVsRestClassifier(classifier).fit(train, TRAIN.references.astype(int))
     np.testing.assert_array_equal(baseline.margins(validation), theirs.decision_function(validation))
-    np.testing.assert_array_equal(baseline.matrix_sets(validation), theirs.predict(validation).astype(bool))
+    np.testing.assert_array_equal(baseline.decide(validation)[1], theirs.predict(validation).astype(bool))
     if baseline_class is BinaryRelevanceLogistic:
-        np.testing.assert_allclose(baseline.matrix_scores(validation), theirs.predict_proba(validation), rtol=1e-12)
+        np.testing.assert_allclose(baseline.decide(validation)[0], theirs.predict_proba(validation), rtol=1e-12)
 
 
 def test_a_chain_is_scikit_learns_bit_for_bit_in_the_order_of_frequency():
@@ -77,7 +77,7 @@ def test_a_chain_is_scikit_learns_bit_for_bit_in_the_order_of_frequency():
     theirs.fit(train, TRAIN.references.astype(int))
     np.testing.assert_array_equal(baseline.chain.order, order)
     np.testing.assert_array_equal(follow_chain(baseline.chain, validation), theirs.decision_function(validation))
-    np.testing.assert_array_equal(baseline.matrix_sets(validation), theirs.predict(validation).astype(bool))
+    np.testing.assert_array_equal(baseline.decide(validation)[1], theirs.predict(validation).astype(bool))
 
 
 def test_equally_frequent_labels_stay_in_their_order():
@@ -92,7 +92,7 @@ def test_an_ensemble_is_the_mean_vote_of_scikit_learns_chains():
     assert len(set(map(tuple, orders))) == 4
     theirs = [TheirChain(LinearSVC(C=2.0, random_state=3), order=order) for order in orders]
     votes = [chain.fit(train, TRAIN.references.astype(int)).predict(validation) for chain in theirs]
-    np.testing.assert_array_equal(baseline.matrix_scores(validation), np.mean(votes, axis=0))
+    np.testing.assert_array_equal(baseline.decide(validation)[0], np.mean(votes, axis=0))
     assert [c.order.tolist() for c in fitted(EnsembleOfChains, num_chains=4).chains] == orders
     assert [c.order.tolist() for c in fitted(EnsembleOfChains, num_chains=4, seed=4).chains] != orders
 
@@ -105,7 +105,7 @@ def test_a_label_powerset_is_scikit_learns_one_vs_rest_over_the_seen_sets():
     theirs = OneVsRestClassifier(LinearSVC(C=2.0, random_state=3)).fit(train, classes)
     np.testing.assert_array_equal(baseline.margins(validation), theirs.decision_function(validation))
     first_with = [np.flatnonzero(classes == number)[0] for number in theirs.predict(validation)]
-    np.testing.assert_array_equal(baseline.matrix_sets(validation), TRAIN.references[first_with])
+    np.testing.assert_array_equal(baseline.decide(validation)[1], TRAIN.references[first_with])
 
 
 def test_a_label_powerset_never_predicts_a_set_that_it_has_not_seen(caplog):
@@ -132,7 +132,7 @@ def test_the_scores_of_a_label_powerset_are_shares_of_its_sets():
     for row in range(3):
         shares = np.exp(margins[row]) / np.exp(margins[row]).sum()
         expected = sum(share * own for share, own in zip(shares, baseline.sets, strict=True))
-        np.testing.assert_allclose(baseline.matrix_scores(validation)[row], expected)
+        np.testing.assert_allclose(baseline.decide(validation)[0][row], expected)
 
 
 def enumerated(chain, matrix) -> np.ndarray:
@@ -161,8 +161,8 @@ def test_the_beam_of_a_probabilistic_chain_equals_enumeration_on_three_labels():
     np.testing.assert_allclose(found, np.take_along_axis(log_probs, places, axis=1))
     assert (np.diff(found, axis=1) <= 0).all()
     sets = np.array(list(itertools.product((0, 1), repeat=3)))
-    np.testing.assert_allclose(baseline.matrix_scores(validation), np.exp(log_probs) @ sets)
-    np.testing.assert_array_equal(baseline.matrix_sets(validation), sets[log_probs.argmax(axis=1)].astype(bool))
+    np.testing.assert_allclose(baseline.decide(validation)[0], np.exp(log_probs) @ sets)
+    np.testing.assert_array_equal(baseline.decide(validation)[1], sets[log_probs.argmax(axis=1)].astype(bool))
     # A narrower one of 4 already holds the best of 8: none of its prefixes is ever dropped.
     best = beam_paths(baseline.chain, validation, 4)[0][:, 0]
     np.testing.assert_array_equal(best, sets[log_probs.argmax(axis=1)].astype(bool))

@@ -20,7 +20,8 @@ def fitted(train=TRAIN, **settings) -> ProbabilisticLabelTree:
 def test_it_is_napkinxcs_tree_bit_for_bit(tmp_path):
     baseline = fitted(max_leaves=2)
     train, validation = (baseline.features.transform(part.texts) for part in (TRAIN, VALIDATION))
-    theirs = PLT(str(tmp_path / "tree"), max_leaves=2, liblinear_c=10.0, liblinear_solver="L2R_LR", seed=3, threads=1)
+    solver = {"liblinear_solver": "L2R_LR", "liblinear_eps": 0.01, "liblinear_c": 10.0}
+    theirs = PLT(str(tmp_path / "tree"), max_leaves=2, seed=3, threads=1, **solver)
     theirs.fit(train, sparse.csr_matrix(TRAIN.references, dtype=np.float32))
     expected = np.zeros((30, 5), dtype=np.float32)
     for row, labels in enumerate(theirs.predict_proba(validation, top_k=5)):
