@@ -21,7 +21,7 @@ from sgm_hf.programs.baseline import parse_baseline_arguments, settings_to_try
 from sgm_hf.programs.finetuning import TRAINERS, Seq2SetArguments
 from sgm_hf.programs.options import parse_arguments, read_settings
 from sgm_hf.training import SGMTrainingArguments
-from sgm_hf.training.checkpoints import has_complete_checkpoint, write_text_atomically
+from sgm_hf.training.checkpoints import alone_in, has_complete_checkpoint, write_text_atomically
 from sgm_hf.training.interruption import run_to_its_end
 
 logger = logging.getLogger(__name__)
@@ -421,23 +421,45 @@ def minutes_left(runs: Sequence[Run], minutes: Mapping[Path, float]) -> float | 
 
 
 def train_all(runs: Sequence[Run]) -> None:
-    """Train what is not finished, and say before each how many are and about how long the rest takes."""
+    """Train what is not finished, and say before each how many are and about how long the rest takes.
+
+    Several processes can share a study: a run that another one is at, or whose first model it is at, is left to it.
+    """
     minutes = {}
     for run in runs:
         if run.is_finished:
             training = read_summary(run).get("training", {})
             # Of a baseline all settings that were tried.
             minutes[run.folder] = training.get("tuning_seconds", training.get("seconds", 0.0)) / 60
+    elsewhere = []
+    firsts = {str(run.folder): run for run in runs}
     for run in runs:
-        if run.folder in minutes:
+        if run.is_finished:
+            minutes.setdefault(run.folder, minutes_of(run))
+            continue
+        first = firsts.get(run.settings.get("model_name_or_path", ""))
+        if first is not None and not first.is_finished:
+            elsewhere.append(run.title)
             continue
         left = minutes_left(runs, minutes)
         rest = "" if left is None else f", about {left:.0f} min left"
         logger.info("%d of %d runs are finished%s; now %s", len(minutes), len(runs), rest, run.title)
         start = time.monotonic()
-        run_program(run)
-        minutes[run.folder] = (time.monotonic() - start) / 60
-    logger.info("all %d runs are finished", len(runs))
+        try:
+            with alone_in(run.folder.with_name(f"{run.folder.name}.running")):
+                run_program(run)
+        except FileExistsError:
+            elsewhere.append(run.title)
+        else:
+            minutes[run.folder] = (time.monotonic() - start) / 60
+    if elsewhere:
+        logger.warning(
+            "%d of %d runs are left to another process that is at them: %s. The same command says later whether all "
+            "are finished.",
+            *(len(elsewhere), len(runs), "; ".join(elsewhere)),
+        )
+    else:
+        logger.info("all %d runs are finished", len(runs))
 
 
 def train_study(

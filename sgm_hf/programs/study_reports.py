@@ -254,7 +254,7 @@ def write_differences(evaluated: Evaluated, output: Path) -> None:
     if not found:
         logger.warning("there are no differences to report: no reference has a finished run beside another system's.")
         return
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"order": one.order, "system": one.system, "reference": one.reference}
         | {"set_decoding": one.comparison.set_decoding, "runs": one.runs, "reference_runs": one.reference_runs}
         | {"metric": row.metric, "reference_value": row.a, "value": row.b, "difference": row.difference}

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -184,6 +186,23 @@ def test_progress_is_said_before_each_run(tmp_path, program, caplog):
     assert lines[0] == "0 of 3 runs are finished; now SGM+GE, seed 1"
     assert lines[1].startswith("1 of 3 runs are finished, about 0 min left; now BR")
     assert lines[-1] == "all 3 runs are finished"
+
+
+def test_a_run_that_another_process_is_at_is_left_to_it_with_those_that_go_on_from_it(tmp_path, program, caplog):
+    place = tmp_path / "runs" / "sgm_ge" / "seed_1.running"
+    place.mkdir(parents=True)
+    code = "import sys, filelock\nwith filelock.FileLock(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(place / "_lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        train_study(make_study(tmp_path), seeds=[1, 2])
+        other.stdin.close()
+    assert ran(program) == [("baseline", "br/seed_1"), ("train", "sgm_ge/seed_2"), ("finetune", "rl/seed_2")]
+    message = caplog.records[-1].message
+    assert message.startswith("2 of 5 runs are left to another process that is at them: SGM+GE, seed 1; RL, seed 1.")
+    train_study(make_study(tmp_path), seeds=[1, 2])
+    assert ran(program)[3:] == [("train", "sgm_ge/seed_1"), ("finetune", "rl/seed_1")]
+    assert not list((tmp_path / "runs").rglob("*.running"))
 
 
 def test_orders_make_a_run_each_and_settings_are_tried_from_the_first_seed(tmp_path, program):
