@@ -275,7 +275,8 @@ class CNNRNNForMultiLabelGeneration(SGMForMultiLabelGeneration):
     config_class = CNNRNNConfig
 
     def __init__(self, config: CNNRNNConfig):
-        SGMPreTrainedModel.__init__(self, config)  # not the parent's, which makes an encoder of another kind
+        # Not the parent's, which makes an encoder of another kind; what Transformers gives is not typed.
+        SGMPreTrainedModel.__init__(self, config)  # type: ignore[call-arg]
         self.encoder = ConvolutionalEncoder(config)
         self.decoder = SGMDecoder(config, self.encoder)
         self.lexical = None

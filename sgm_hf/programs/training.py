@@ -74,7 +74,8 @@ def build_trainer(
         model, tokenizer = load_checkpoint(checkpoint)
     images = reads_images(encoder) if model is None else model.encoder.main_input_name == "pixel_values"
     check_images(model_args, data_args, images)
-    if model is not None:
+    if checkpoint is not None:
+        assert model is not None  # which has just been loaded
         check_contradictions(model_args, model.config, checkpoint)
         if training_args.do_train:
             match_labels(model, tokenizer, data_args, model_args)

@@ -205,7 +205,7 @@ class SamplingTrainer(SGMTrainer):
         gold = Samples(targets[:, num_samples:], logits[:, num_samples:].log_softmax(dim=-1), samples.gold, None)
         return samples, gold.sequence_log_probs().squeeze(1)  # (B)
 
-    def _encode_once(self, model: nn.Module, texts: dict[str, torch.Tensor]) -> BaseModelOutput | None:
+    def _encode_once(self, model: nn.Module, texts: dict[str, Any]) -> BaseModelOutput | None:
         """What the encoder returns, for both sampling and scoring, or None where that must be made twice."""
         # Sharing is exact without dropout; a wrapper must see the forward pass whose gradients it gathers.
         if model is not self.model or self.args.dropout_in_sampling or self.is_fsdp_enabled:
@@ -215,7 +215,7 @@ class SamplingTrainer(SGMTrainer):
 
     @torch.no_grad()
     def _sample(
-        self, texts: dict[str, torch.Tensor], encoder_outputs: BaseModelOutput | None
+        self, texts: dict[str, Any], encoder_outputs: BaseModelOutput | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Sampled target sequences (B, S, n), and the labels of the greedy one (B, 1, L) where it is needed."""
         with self.accelerator.autocast():
