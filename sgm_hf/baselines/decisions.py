@@ -31,11 +31,11 @@ METRIC_OF = {
 }
 # What may decide, the simplest first: of rules alike the first is taken.
 RULES_OF = {
-    "micro_f1": ("one threshold", "own thresholds", "expected F1"),
-    "macro_f1": ("one threshold", "own thresholds", "expected F1"),
+    "micro_f1": ("own sets", "one threshold", "own thresholds", "expected F1"),
+    "macro_f1": ("own sets", "one threshold", "own thresholds", "expected F1"),
     "exact_match": ("own sets", "one threshold"),
-    "hamming": ("one threshold",),
-    "expected_f1": ("expected F1",),
+    "hamming": ("own sets", "one threshold"),
+    "expected_f1": ("own sets", "expected F1"),
 }
 DECODING_OF = {
     "own sets": "best_sequence",

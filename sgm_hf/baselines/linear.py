@@ -412,8 +412,8 @@ class LabelPowerset(SVMClassifiers):
     """A class for each label set of the training documents, and a linear SVM for each class against the rest.
 
     It never predicts a set that no training document has: a document of another set gets the seen one that fits best,
-    so its set is never right, its labels may be. The score of a label is the share of the seen sets that have it,
-    weighted by the softmax of their margins.
+    so its set is never right, its labels may be. The score of a label is the logistic function of the margin of the
+    best set with it less that of the best without it: at least 0.5 in the set predicted, at most that outside of it.
 
     Args:
         min_documents: Training documents that a set must have to be a class; those of rarer sets are left out (the
@@ -483,12 +483,16 @@ class LabelPowerset(SVMClassifiers):
         return matrix @ self.model.weights + self.model.bias
 
     def decide(self, matrix: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
-        """The share of the seen sets with each label, by the softmax of their margins, and the set of the greatest."""
+        """By how much the best set with each label is above the best one without, and the best of all."""
         margins = self.margins(matrix)
-        shares = np.exp(margins - margins.max(axis=1, keepdims=True))  # (N, S)
-        shares /= shares.sum(axis=1, keepdims=True)
-        scores = (shares @ self.sets.astype(np.float64)).clip(0, 1)  # a sum of shares may round to above 1
-        return scores, self.sets[margins.argmax(axis=1)]
+        difference = np.empty((len(margins), self.num_labels))
+        for label in range(self.num_labels):
+            has_label = self.sets[:, label]
+            best_with, best_without = (
+                margins[:, of_sets].max(axis=1, initial=-np.inf) for of_sets in (has_label, ~has_label)
+            )
+            difference[:, label] = best_with - best_without
+        return probabilities(difference), self.sets[margins.argmax(axis=1)]
 
     def cells_per_document(self) -> int:
         """Margins and shares of the sets."""

@@ -125,14 +125,17 @@ def test_a_label_powerset_never_predicts_a_set_that_it_has_not_seen(caplog):
             assert unseen and f"{unseen} of 30 validation documents have another set" in caplog.text
 
 
-def test_the_scores_of_a_label_powerset_are_shares_of_its_sets():
+def test_the_scores_of_a_label_powerset_compare_the_best_sets_with_and_without_a_label():
     baseline = fitted(LabelPowerset)
     _, validation = matrices(baseline)
-    margins = baseline.margins(validation)
-    for row in range(3):
-        shares = np.exp(margins[row]) / np.exp(margins[row]).sum()
-        expected = sum(share * own for share, own in zip(shares, baseline.sets, strict=True))
-        np.testing.assert_allclose(baseline.decide(validation)[0][row], expected)
+    margins, (scores, chosen) = baseline.margins(validation), baseline.decide(validation)
+    for row, label in itertools.product(range(30), range(5)):
+        best = {
+            has: max(m for m, own in zip(margins[row], baseline.sets, strict=True) if own[label] == has)
+            for has in (True, False)
+        }
+        assert scores[row, label] == pytest.approx(1 / (1 + np.exp(best[False] - best[True])))
+    np.testing.assert_array_equal(scores > 0.5, chosen)
 
 
 def enumerated(chain, matrix) -> np.ndarray:
