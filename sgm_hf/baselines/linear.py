@@ -265,7 +265,7 @@ class BinaryRelevanceLogistic(LogisticClassifiers, BinaryRelevance):
     """Binary relevance with logistic regressions."""
 
     name = "br_logistic"
-    grid = {"bigram_weight": (0.0, 0.5), "min_df": (3,), "cost": (1.0, 3.0, 10.0, 30.0, 100.0)}
+    grid = {"bigram_weight": (0.0, 0.5), "min_df": (3,), "cost": (3.0, 10.0, 30.0, 100.0, 300.0)}
 
 
 class ChainBaseline(LinearBaseline):
@@ -318,7 +318,7 @@ class ProbabilisticClassifierChain(LogisticClassifiers, ChainBaseline):
     """
 
     name = "pcc"
-    grid = {"bigram_weight": (0.0, 0.5), "min_df": (3,), "cost": (1.0, 3.0, 10.0, 30.0, 100.0)}
+    grid = {"bigram_weight": (0.0, 0.5), "min_df": (3,), "cost": (3.0, 10.0, 30.0, 100.0, 300.0)}
 
     def __init__(
         self,

@@ -36,7 +36,7 @@ class ProbabilisticLabelTree(TfidfBaseline):
     """
 
     name = "plt"
-    grid = {"bigram_weight": (0.0, 0.5), "min_df": (3,), "max_leaves": (20, 100), "cost": (1.0, 10.0, 30.0)}
+    grid = {"bigram_weight": (0.0, 0.5), "min_df": (3,), "max_leaves": (20, 100), "cost": (10.0, 30.0, 100.0, 300.0)}
 
     def __init__(
         self,
