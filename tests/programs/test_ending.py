@@ -13,6 +13,10 @@ from sgm_hf.programs import run_main
 ROOT = Path(__file__).parents[2]
 PROGRAMS = {
     "run_sgm": (["--train_file", "{missing}.csv", "--output_dir", "{out}"], "{missing}.csv does not exist"),
+    "run_baseline": (
+        ["br_svm", "--train_file", "{missing}.csv", "--output_dir", "{out}"],
+        "{missing}.csv does not exist",
+    ),
     "run_seq2set": (["--train_file", "x.csv", "--output_dir", "{out}"], "give --model_name_or_path"),
     "run_study": (["train", "{missing}.json", "--output_dir", "{out}"], "{missing}.json does not exist"),
     "app": (["{missing}", "--examples", "{missing}.jsonl"], "{missing}.jsonl"),
@@ -23,6 +27,7 @@ PROGRAMS = {
 # What the line begins with, where it is the command that the program is.
 NAMES = {
     "run_sgm": "sgm-hf train",
+    "run_baseline": "sgm-hf baseline",
     "run_seq2set": "sgm-hf finetune",
     "run_study": "sgm-hf study",
     "app": "sgm-hf app",
