@@ -45,6 +45,7 @@ class TfidfFeatures:
     Args:
         bigram_weight: Weight of pairs beside the words; 0 leaves them out.
         min_df: Training documents that a feature must be in.
+        sublinear_tf: Whether a word counts 1 + log tf, not tf.
 
     Attributes:
         keys: Of each feature a word's id, or of a pair first * 2**32 + second, ascending, (F) int64.
@@ -57,12 +58,12 @@ class TfidfFeatures:
     tokenizer: SGMTokenizer
     seconds: float = 0.0
 
-    def __init__(self, bigram_weight: float = 0.0, min_df: int = 1):
+    def __init__(self, bigram_weight: float = 0.0, min_df: int = 1, sublinear_tf: bool = True):
         if not 0 <= bigram_weight < float("inf"):
             raise ValueError(f"bigram_weight is {bigram_weight}; give a finite number from 0 on.")
         if min_df < 1:
             raise ValueError(f"min_df is {min_df}; a feature must be in at least 1 document.")
-        self.bigram_weight, self.min_df = bigram_weight, min_df
+        self.bigram_weight, self.min_df, self.sublinear_tf = bigram_weight, min_df, sublinear_tf
         self._fitted: tuple[str, int, sparse.csr_matrix] | None = None
 
     def fit_transform(self, texts: Sequence[str], max_features: int = MAX_WEIGHTS) -> sparse.csr_matrix:
@@ -126,10 +127,11 @@ class TfidfFeatures:
         rows, keys = self._occurrences(ids)
         places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
         seen = self.keys[places] == keys
-        counts = (np.ones(int(seen.sum())), (rows[seen], places[seen]))
-        matrix = sparse.coo_matrix(counts, shape=(len(ids), len(self.keys))).tocsr()
+        found = (np.ones(int(seen.sum())), (rows[seen], places[seen]))
+        matrix = sparse.coo_matrix(found, shape=(len(ids), len(self.keys))).tocsr()
         # In the order of scikit-learn's operations, so that the numbers have the same bits.
-        values = (np.log(matrix.data) + 1) * self.idf[matrix.indices]
+        counts = np.log(matrix.data) + 1 if self.sublinear_tf else matrix.data
+        values = counts * self.idf[matrix.indices]
         values[self.keys[matrix.indices] >= 2**32] *= self.bigram_weight
         rows = np.repeat(np.arange(len(ids)), np.diff(matrix.indptr))
         lengths = np.sqrt(np.bincount(rows, weights=values * values, minlength=len(ids)))  # (n)
@@ -155,14 +157,24 @@ class TfidfBaseline(Baseline):
         cost: C of liblinear's classifiers: what errors cost against the L2 penalty.
         bigram_weight: Weight of pairs of neighbouring words beside the words; 0 leaves them out.
         min_df: Training documents that a word or pair must be in.
+        sublinear_tf: Whether a word counts 1 + log tf, not tf.
         seed: Of all that is random.
     """
 
-    def __init__(self, *, cost: float = 1.0, bigram_weight: float = 0.0, min_df: int = 1, seed: int = 0):
+    def __init__(
+        self,
+        *,
+        cost: float = 1.0,
+        bigram_weight: float = 0.0,
+        min_df: int = 1,
+        sublinear_tf: bool = True,
+        seed: int = 0,
+    ):
         if not 0 < cost < float("inf"):
             raise ValueError(f"cost is {cost}; give a finite number above 0.")
         self.cost, self.bigram_weight, self.min_df, self.seed = cost, bigram_weight, min_df, seed
-        self.features = TfidfFeatures(bigram_weight, min_df)
+        self.sublinear_tf = sublinear_tf
+        self.features = TfidfFeatures(bigram_weight, min_df, sublinear_tf)
 
     def num_columns(self, truth: np.ndarray) -> int:
         """How many weights there are for each feature, given the true labels (N, L): one for each label."""
@@ -187,7 +199,7 @@ class TfidfBaseline(Baseline):
 
     def reuse(self, other: Baseline) -> None:
         """Take over the features, if both make the same."""
-        names = ("bigram_weight", "min_df")
+        names = ("bigram_weight", "min_df", "sublinear_tf")
         if isinstance(other, TfidfBaseline) and all(getattr(other, n) == getattr(self, n) for n in names):
             self.features, self.reused_seconds = other.features, other.features.seconds
 

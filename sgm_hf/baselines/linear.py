@@ -326,10 +326,11 @@ class ProbabilisticClassifierChain(LogisticClassifiers, ChainBaseline):
         cost: float = 10.0,
         bigram_weight: float = 0.0,
         min_df: int = 1,
+        sublinear_tf: bool = True,
         beam_width: int = 10,
         seed: int = 0,
     ):
-        super().__init__(cost=cost, bigram_weight=bigram_weight, min_df=min_df, seed=seed)
+        super().__init__(cost=cost, bigram_weight=bigram_weight, min_df=min_df, sublinear_tf=sublinear_tf, seed=seed)
         if beam_width < 1:
             raise ValueError(f"beam_width is {beam_width}; it must be at least 1.")
         self.beam_width = beam_width
@@ -368,10 +369,11 @@ class EnsembleOfChains(SVMClassifiers):
         cost: float = 1.0,
         bigram_weight: float = 0.0,
         min_df: int = 1,
+        sublinear_tf: bool = True,
         num_chains: int = 10,
         seed: int = 0,
     ):
-        super().__init__(cost=cost, bigram_weight=bigram_weight, min_df=min_df, seed=seed)
+        super().__init__(cost=cost, bigram_weight=bigram_weight, min_df=min_df, sublinear_tf=sublinear_tf, seed=seed)
         if num_chains < 1:
             raise ValueError(f"num_chains is {num_chains}; it must be at least 1.")
         self.num_chains = num_chains
@@ -432,10 +434,11 @@ class LabelPowerset(SVMClassifiers):
         cost: float = 1.0,
         bigram_weight: float = 0.0,
         min_df: int = 1,
+        sublinear_tf: bool = True,
         min_documents: int = 1,
         seed: int = 0,
     ):
-        super().__init__(cost=cost, bigram_weight=bigram_weight, min_df=min_df, seed=seed)
+        super().__init__(cost=cost, bigram_weight=bigram_weight, min_df=min_df, sublinear_tf=sublinear_tf, seed=seed)
         if min_documents < 1:
             raise ValueError(f"min_documents is {min_documents}; a set has at least 1.")
         self.min_documents = min_documents

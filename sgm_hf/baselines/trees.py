@@ -44,12 +44,13 @@ class ProbabilisticLabelTree(TfidfBaseline):
         cost: float = 10.0,
         bigram_weight: float = 0.0,
         min_df: int = 1,
+        sublinear_tf: bool = True,
         max_leaves: int = 100,
         top_k: int = 0,
         ensemble: int = 1,
         seed: int = 0,
     ):
-        super().__init__(cost=cost, bigram_weight=bigram_weight, min_df=min_df, seed=seed)
+        super().__init__(cost=cost, bigram_weight=bigram_weight, min_df=min_df, sublinear_tf=sublinear_tf, seed=seed)
         for name, value, least in (("max_leaves", max_leaves, 2), ("top_k", top_k, 0), ("ensemble", ensemble, 1)):
             if value < least:
                 raise ValueError(f"{name} is {value}; it must be at least {least}.")

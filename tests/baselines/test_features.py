@@ -20,23 +20,24 @@ def names_of(features: TfidfFeatures) -> list[str]:
     return [words[k] if k < 2**32 else f"{words[k >> 32]} {words[k & 2**32 - 1]}" for k in features.keys.tolist()]
 
 
-def vectorizer(tokenizer: SGMTokenizer, ngrams: int, min_df: int) -> TfidfVectorizer:
+def vectorizer(tokenizer: SGMTokenizer, ngrams: int, min_df: int, sublinear_tf: bool) -> TfidfVectorizer:
     return TfidfVectorizer(
         tokenizer=tokenizer.tokenize,
         token_pattern=None,
         lowercase=False,
         ngram_range=(1, ngrams),
         min_df=min_df,
-        sublinear_tf=True,
+        sublinear_tf=sublinear_tf,
     )
 
 
 @pytest.mark.parametrize("min_df", [1, 3])
 @pytest.mark.parametrize("bigram_weight", [0.0, 1.0])
-def test_words_and_pairs_are_scikit_learns(bigram_weight, min_df):
-    features = TfidfFeatures(bigram_weight, min_df)
+@pytest.mark.parametrize("sublinear_tf", [True, False])
+def test_words_and_pairs_are_scikit_learns(bigram_weight, min_df, sublinear_tf):
+    features = TfidfFeatures(bigram_weight, min_df, sublinear_tf)
     ours = features.fit_transform(TRAIN), features.transform(TRAIN), features.transform(TEST[:20])
-    theirs = vectorizer(features.tokenizer, 2 if bigram_weight else 1, min_df)
+    theirs = vectorizer(features.tokenizer, 2 if bigram_weight else 1, min_df, sublinear_tf)
     expected = theirs.fit_transform(TRAIN), theirs.transform(TRAIN), theirs.transform(TEST[:20])
     names = names_of(features)
     assert sorted(names) == sorted(theirs.vocabulary_)

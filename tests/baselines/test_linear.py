@@ -32,7 +32,7 @@ CLASSES = (
     ProbabilisticClassifierChain,
     EnsembleOfChains,
 )
-SETTINGS = {"cost": 2.0, "bigram_weight": 0.5, "min_df": 2, "seed": 3}
+SETTINGS = {"cost": 2.0, "bigram_weight": 0.5, "min_df": 2, "sublinear_tf": False, "seed": 3}
 
 
 def fitted(baseline_class, train=TRAIN, **settings):

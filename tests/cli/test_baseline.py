@@ -85,7 +85,7 @@ def test_the_best_setting_is_kept_and_loads_as_it_was_measured(run):
     assert all(one["metric"] == "micro_f1" and one["seconds"] > 0 for one in tried)
     loaded = Baseline.load(folder)
     best = max(tried, key=lambda one: one["value"])
-    assert loaded.settings == {**best["settings"], "seed": 42}
+    assert loaded.settings == {**best["settings"], "sublinear_tf": True, "seed": 42}
     lines = read_lines(folder / "predictions_test.jsonl")
     with open(json.loads((folder / "summary.json").read_text())["settings"]["test_file"], newline="") as file:
         texts = [row["text"] for row in csv.DictReader(file)]
