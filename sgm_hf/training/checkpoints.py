@@ -39,8 +39,8 @@ NEEDED = (
 
 
 def write_text_atomically(path: str | Path, text: str) -> None:
-    """Write a file so that it holds either its old or its new content, never a part."""
-    temporary = Path(path).with_name(f"_{Path(path).name}.part")
+    """Write a file so that it holds either its old or its new content, never a part, also if several processes do."""
+    temporary = Path(path).with_name(f"_{Path(path).name}.{os.getpid()}.part")
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

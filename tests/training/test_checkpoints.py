@@ -218,6 +218,21 @@ def test_the_record_lists_every_file_but_the_state(tmp_path):
     assert set(record["files"]) == set(FILES) - {"trainer_state.json"}
 
 
+def test_two_processes_that_write_one_file_at_once_both_succeed(tmp_path, monkeypatch):
+    path, replace, own = tmp_path / "study.json", os.replace, os.getpid()
+
+    def other_process_first(source, target):
+        monkeypatch.setattr(os, "replace", replace)
+        monkeypatch.setattr(os, "getpid", lambda: own + 1)
+        write_text_atomically(path, "theirs")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", other_process_first)
+    write_text_atomically(path, "ours")
+    assert path.read_text() == "ours"
+    assert [file.name for file in tmp_path.iterdir()] == ["study.json"]
+
+
 def test_a_write_reaches_the_disk_before_it_replaces_the_old_file(tmp_path, monkeypatch):
     path, events = tmp_path / "results.json", []
     write_text_atomically(path, "old")
