@@ -211,7 +211,11 @@ class SamplingTrainer(SGMTrainer):
         if model is not self.model or self.args.dropout_in_sampling or self.is_fsdp_enabled:
             return None
         with self.accelerator.autocast():
-            return self.model.encode(**texts)
+            return self._encode(texts)
+
+    def _encode(self, texts: dict[str, Any]) -> BaseModelOutput:
+        """What the encoder returns; a lexical branch beside the decoder has no say in sequences, and does not run."""
+        return self.model.encode(**texts, run_lexical_branch=self.model.config.lexical_in_decoder)
 
     @torch.no_grad()
     def _sample(
@@ -221,7 +225,7 @@ class SamplingTrainer(SGMTrainer):
         with self.accelerator.autocast():
             source: dict[str, Any] = texts  # all that FSDP can use: only the whole model has its weights
             if not self.is_fsdp_enabled:
-                encoded = self.model.encode(**texts) if encoder_outputs is None else encoder_outputs
+                encoded = self._encode(texts) if encoder_outputs is None else encoder_outputs
                 mask = {name: tensor for name, tensor in texts.items() if name == "attention_mask"}  # images have none
                 source = {"encoder_outputs": encoded, **mask}
             settings = {"do_sample": True, "top_k": 0, "top_p": 1.0, "temperature": self.args.temperature}
