@@ -3,11 +3,12 @@
 Shapes: N documents, L labels.
 """
 
+import hashlib
 import importlib
 import inspect
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -192,6 +193,16 @@ class Baseline(ABC):
 def setting_names(baseline_class: type[Baseline]) -> list[str]:
     """The keywords of a baseline's `__init__`."""
     return [name for name in inspect.signature(baseline_class).parameters]
+
+
+def digest_texts(texts: Iterable[str]) -> "hashlib.blake2b":
+    """The digest of texts in their order, to which more may be added."""
+    digest = hashlib.blake2b(digest_size=16)
+    for text in texts:
+        encoded = text.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "little"))
+        digest.update(encoded)
+    return digest
 
 
 def check_documents(documents: Documents, title: str) -> None:

@@ -9,7 +9,6 @@ Memory is bounded by the words of the documents and `MOST_PAIRS`: pairs are numb
 Shapes: N documents, F features, L labels.
 """
 
-import hashlib
 import logging
 import time
 from abc import abstractmethod
@@ -20,7 +19,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 from scipy import sparse
 
-from sgm_hf.baselines.base import Baseline, Documents
+from sgm_hf.baselines.base import Baseline, Documents, digest_texts
 from sgm_hf.data.encoding import TextEncoder
 from sgm_hf.modeling import SGMTokenizer
 
@@ -237,12 +236,7 @@ def _blocks(documents: Sequence) -> Iterator[Sequence]:
 
 def hash_texts(texts: Iterable[str]) -> str:
     """A hash of texts in their order, in hexadecimal."""
-    digest = hashlib.blake2b(digest_size=16)
-    for text in texts:
-        encoded = text.encode("utf-8", "surrogatepass")
-        digest.update(len(encoded).to_bytes(8, "little"))
-        digest.update(encoded)
-    return digest.hexdigest()
+    return digest_texts(texts).hexdigest()
 
 
 def count_documents(blocks: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

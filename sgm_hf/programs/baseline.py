@@ -18,7 +18,7 @@ import numpy as np
 from datasets import Dataset, disable_progress_bars
 
 from sgm_hf.baselines import BASELINES, Baseline, Documents, fit_decision
-from sgm_hf.baselines.base import BASELINE_FILE
+from sgm_hf.baselines.base import BASELINE_FILE, digest_texts
 from sgm_hf.baselines.decisions import METRIC_OF
 from sgm_hf.data.labels import label_sets_of, reference_matrix
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
@@ -211,11 +211,7 @@ def documents_of(dataset: Dataset, names: Sequence[str], data_args: DataArgument
 
 def hash_documents(documents: Documents) -> str:
     """A hash of texts and labels in their order, in hexadecimal."""
-    digest = hashlib.blake2b(digest_size=16)
-    for text in documents.texts:
-        encoded = text.encode("utf-8", "surrogatepass")
-        digest.update(len(encoded).to_bytes(8, "little"))
-        digest.update(encoded)
+    digest = digest_texts(documents.texts)
     digest.update(str(documents.references.shape).encode())
     digest.update(np.packbits(documents.references, axis=1).tobytes())
     return digest.hexdigest()
