@@ -134,12 +134,14 @@ def fit_decision(
     probs, metric = curve.calibrated(scores), METRIC_OF[objective]
 
     def thresholds(name: str, rows: np.ndarray) -> float | list[float]:
+        """What a rule with thresholds fits to some documents."""
         if objective == "exact_match":
             return exact_match_threshold(references[rows], probs[rows])
         shrinkage = 1.0 if name == "one threshold" else None
         return fit_thresholds(references[rows], probs[rows], THRESHOLDS_OF.get(objective, objective), shrinkage)
 
     def sets_of(name: str, fit: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """What a rule that was fitted to some documents chooses for others."""
         if name in fixed:
             return fixed[name][rows]
         return probs[rows] >= np.asarray(thresholds(name, fit), dtype=probs.dtype)

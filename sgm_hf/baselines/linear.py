@@ -50,6 +50,10 @@ class Linear(NamedTuple):
     weights: np.ndarray
     bias: np.ndarray
 
+    def margins(self, matrix: sparse.csr_matrix) -> np.ndarray:
+        """The `decision_function` of each for features (N, F), (N, K)."""
+        return matrix @ self.weights + self.bias
+
 
 class Chain(NamedTuple):
     """L linear classifiers, each of which sees the labels before it.
@@ -232,13 +236,9 @@ class BinaryRelevance(LinearBaseline):
         """Fit one classifier after the other."""
         self.model = fit_linear(self.new_classifier, matrix, truth)
 
-    def margins(self, matrix: sparse.csr_matrix) -> np.ndarray:
-        """The `decision_function` of each label, (N, L)."""
-        return matrix @ self.model.weights + self.model.bias
-
     def decide(self, matrix: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
         """The logistic function of the margins, and the labels with a margin above 0."""
-        margins = self.margins(matrix)
+        margins = self.model.margins(matrix)  # (N, L)
         return probabilities(margins), margins > 0
 
     def cells_per_document(self) -> int:
@@ -481,13 +481,9 @@ class LabelPowerset(SVMClassifiers):
         is_class[np.arange(len(used)), class_of[used]] = True
         self.model = fit_linear(self.new_classifier, matrix, is_class)
 
-    def margins(self, matrix: sparse.csr_matrix) -> np.ndarray:
-        """The margin of each set, (N, S)."""
-        return matrix @ self.model.weights + self.model.bias
-
     def decide(self, matrix: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
         """By how much the best set with each label is above the best one without, and the best of all."""
-        margins = self.margins(matrix)
+        margins = self.model.margins(matrix)  # (N, S)
         difference = np.empty((len(margins), self.num_labels))
         for label in range(self.num_labels):
             has_label = self.sets[:, label]

@@ -61,7 +61,7 @@ def test_binary_relevance_is_scikit_learns_one_vs_rest_bit_for_bit(baseline_clas
     baseline = fitted(baseline_class)
     train, validation = matrices(baseline)
     theirs = OneVsRestClassifier(classifier).fit(train, TRAIN.references.astype(int))
-    np.testing.assert_array_equal(baseline.margins(validation), theirs.decision_function(validation))
+    np.testing.assert_array_equal(baseline.model.margins(validation), theirs.decision_function(validation))
     np.testing.assert_array_equal(baseline.decide(validation)[1], theirs.predict(validation).astype(bool))
     if baseline_class is BinaryRelevanceLogistic:
         np.testing.assert_allclose(baseline.decide(validation)[0], theirs.predict_proba(validation), rtol=1e-12)
@@ -103,7 +103,7 @@ def test_a_label_powerset_is_scikit_learns_one_vs_rest_over_the_seen_sets():
     _, classes = np.unique(np.packbits(TRAIN.references, axis=1), axis=0, return_inverse=True)
     classes = classes.reshape(-1)
     theirs = OneVsRestClassifier(LinearSVC(C=2.0, random_state=3)).fit(train, classes)
-    np.testing.assert_array_equal(baseline.margins(validation), theirs.decision_function(validation))
+    np.testing.assert_array_equal(baseline.model.margins(validation), theirs.decision_function(validation))
     first_with = [np.flatnonzero(classes == number)[0] for number in theirs.predict(validation)]
     np.testing.assert_array_equal(baseline.decide(validation)[1], TRAIN.references[first_with])
 
@@ -128,7 +128,7 @@ def test_a_label_powerset_never_predicts_a_set_that_it_has_not_seen(caplog):
 def test_the_scores_of_a_label_powerset_compare_the_best_sets_with_and_without_a_label():
     baseline = fitted(LabelPowerset)
     _, validation = matrices(baseline)
-    margins, (scores, chosen) = baseline.margins(validation), baseline.decide(validation)
+    margins, (scores, chosen) = baseline.model.margins(validation), baseline.decide(validation)
     for row, label in itertools.product(range(30), range(5)):
         best = {
             has: max(m for m, own in zip(margins[row], baseline.sets, strict=True) if own[label] == has)
