@@ -13,6 +13,7 @@ import logging
 import time
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,7 @@ class TfidfFeatures:
         self.keys, self.idf = content["keys"], content["idf"]
 
 
+@dataclass(eq=False, kw_only=True)
 class TfidfBaseline(Baseline):
     """A baseline that learns from TF-IDF features.
 
@@ -160,20 +162,16 @@ class TfidfBaseline(Baseline):
         seed: Of all that is random.
     """
 
-    def __init__(
-        self,
-        *,
-        cost: float = 1.0,
-        bigram_weight: float = 0.0,
-        min_df: int = 1,
-        sublinear_tf: bool = True,
-        seed: int = 0,
-    ):
-        if not 0 < cost < float("inf"):
-            raise ValueError(f"cost is {cost}; give a finite number above 0.")
-        self.cost, self.bigram_weight, self.min_df, self.seed = cost, bigram_weight, min_df, seed
-        self.sublinear_tf = sublinear_tf
-        self.features = TfidfFeatures(bigram_weight, min_df, sublinear_tf)
+    cost: float = 1.0
+    bigram_weight: float = 0.0
+    min_df: int = 1
+    sublinear_tf: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.cost < float("inf"):
+            raise ValueError(f"cost is {self.cost}; give a finite number above 0.")
+        self.features = TfidfFeatures(self.bigram_weight, self.min_df, self.sublinear_tf)
 
     def num_columns(self, truth: np.ndarray) -> int:
         """How many weights there are for each feature, given the true labels (N, L): one for each label."""

@@ -16,6 +16,7 @@ import logging
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -305,6 +306,7 @@ class ClassifierChain(SVMClassifiers, ChainBaseline):
         return 2 * self.num_labels
 
 
+@dataclass(eq=False, kw_only=True)
 class ProbabilisticClassifierChain(LogisticClassifiers, ChainBaseline):
     """A chain of logistic regressions and a beam search for the most probable label set.
 
@@ -320,20 +322,13 @@ class ProbabilisticClassifierChain(LogisticClassifiers, ChainBaseline):
     name = "pcc"
     grid = {"bigram_weight": (0.0, 0.5), "min_df": (3,), "cost": (3.0, 10.0, 30.0, 100.0, 300.0)}
 
-    def __init__(
-        self,
-        *,
-        cost: float = 10.0,
-        bigram_weight: float = 0.0,
-        min_df: int = 1,
-        sublinear_tf: bool = True,
-        beam_width: int = 10,
-        seed: int = 0,
-    ):
-        super().__init__(cost=cost, bigram_weight=bigram_weight, min_df=min_df, sublinear_tf=sublinear_tf, seed=seed)
-        if beam_width < 1:
-            raise ValueError(f"beam_width is {beam_width}; it must be at least 1.")
-        self.beam_width = beam_width
+    cost: float = 10.0
+    beam_width: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.beam_width < 1:
+            raise ValueError(f"beam_width is {self.beam_width}; it must be at least 1.")
 
     def decide(self, matrix: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
         """The marginals of the sets found, and the most probable of these."""
@@ -348,6 +343,7 @@ class ProbabilisticClassifierChain(LogisticClassifiers, ChainBaseline):
         return 3 * self.beam_width * self.num_labels
 
 
+@dataclass(eq=False, kw_only=True)
 class EnsembleOfChains(SVMClassifiers):
     """Chains of linear SVMs in random orders that vote (Read et al. 2011, section 4).
 
@@ -361,22 +357,14 @@ class EnsembleOfChains(SVMClassifiers):
 
     name = "ecc"
     grid = {"bigram_weight": (0.0, 0.5), "min_df": (3,), "cost": (0.3, 1.0, 2.0)}
-    chains: list[Chain]
 
-    def __init__(
-        self,
-        *,
-        cost: float = 1.0,
-        bigram_weight: float = 0.0,
-        min_df: int = 1,
-        sublinear_tf: bool = True,
-        num_chains: int = 10,
-        seed: int = 0,
-    ):
-        super().__init__(cost=cost, bigram_weight=bigram_weight, min_df=min_df, sublinear_tf=sublinear_tf, seed=seed)
-        if num_chains < 1:
-            raise ValueError(f"num_chains is {num_chains}; it must be at least 1.")
-        self.num_chains = num_chains
+    num_chains: int = 10
+    chains: list[Chain] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_chains < 1:
+            raise ValueError(f"num_chains is {self.num_chains}; it must be at least 1.")
 
     def num_columns(self, truth: np.ndarray) -> int:
         """A weight for each label of each chain."""
@@ -410,6 +398,7 @@ class EnsembleOfChains(SVMClassifiers):
         ]
 
 
+@dataclass(eq=False, kw_only=True)
 class LabelPowerset(SVMClassifiers):
     """A class for each label set of the training documents, and a linear SVM for each class against the rest.
 
@@ -425,23 +414,15 @@ class LabelPowerset(SVMClassifiers):
 
     name = "lp"
     grid = {"bigram_weight": (0.0, 0.5), "min_df": (3,), "cost": (0.3, 1.0, 2.0)}
-    model: Linear
-    sets: np.ndarray  # (S, L) bool
 
-    def __init__(
-        self,
-        *,
-        cost: float = 1.0,
-        bigram_weight: float = 0.0,
-        min_df: int = 1,
-        sublinear_tf: bool = True,
-        min_documents: int = 1,
-        seed: int = 0,
-    ):
-        super().__init__(cost=cost, bigram_weight=bigram_weight, min_df=min_df, sublinear_tf=sublinear_tf, seed=seed)
-        if min_documents < 1:
-            raise ValueError(f"min_documents is {min_documents}; a set has at least 1.")
-        self.min_documents = min_documents
+    min_documents: int = 1
+    model: Linear = field(init=False, repr=False)
+    sets: np.ndarray = field(init=False, repr=False)  # (S, L) bool
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.min_documents < 1:
+            raise ValueError(f"min_documents is {self.min_documents}; a set has at least 1.")
 
     def fit_documents(self, train: Documents, validation: Documents | None) -> None:
         """Learn from the training documents; says how many validation documents have a set that is no class."""

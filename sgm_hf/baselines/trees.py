@@ -10,6 +10,7 @@ FastXML.
 
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from sgm_hf.baselines.features import TfidfBaseline
 TREE_FOLDER = "plt"
 
 
+@dataclass(eq=False, kw_only=True)
 class ProbabilisticLabelTree(TfidfBaseline):
     """napkinXC's `PLT` on TF-IDF features. The score of a label is its probability.
 
@@ -38,23 +40,17 @@ class ProbabilisticLabelTree(TfidfBaseline):
     name = "plt"
     grid = {"bigram_weight": (0.0, 0.5), "min_df": (3,), "max_leaves": (20, 100), "cost": (10.0, 30.0, 100.0, 300.0)}
 
-    def __init__(
-        self,
-        *,
-        cost: float = 10.0,
-        bigram_weight: float = 0.0,
-        min_df: int = 1,
-        sublinear_tf: bool = True,
-        max_leaves: int = 100,
-        top_k: int = 0,
-        ensemble: int = 1,
-        seed: int = 0,
-    ):
-        super().__init__(cost=cost, bigram_weight=bigram_weight, min_df=min_df, sublinear_tf=sublinear_tf, seed=seed)
-        for name, value, least in (("max_leaves", max_leaves, 2), ("top_k", top_k, 0), ("ensemble", ensemble, 1)):
+    cost: float = 10.0
+    max_leaves: int = 100
+    top_k: int = 0
+    ensemble: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, least in (("max_leaves", 2), ("top_k", 0), ("ensemble", 1)):
+            value = getattr(self, name)
             if value < least:
                 raise ValueError(f"{name} is {value}; it must be at least {least}.")
-        self.max_leaves, self.top_k, self.ensemble = max_leaves, top_k, ensemble
 
     def new_tree(self, folder: Path) -> PLT:
         """A tree whose files are in a folder."""
