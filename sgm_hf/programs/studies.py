@@ -11,11 +11,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sgm_hf.baselines import BASELINES
+from sgm_hf.baselines.base import BASELINE_FILE
 from sgm_hf.data.labels import LABEL_ORDERS
 from sgm_hf.programs.baseline import parse_baseline_arguments, settings_to_try
 from sgm_hf.programs.finetuning import TRAINERS, Seq2SetArguments
@@ -56,6 +57,8 @@ class Run:
         program: "train", "finetune" or "baseline".
         settings: Of that program; for "baseline" its `baseline` is the name of the baseline.
         folder: Its output folder; settings and log are files beside it.
+        after: Folder of the run that has to be finished before: that whose model it goes on from, or that on which
+            its baseline was tuned.
     """
 
     system: str
@@ -64,6 +67,7 @@ class Run:
     program: str
     settings: dict[str, Any]
     folder: Path
+    after: Path | None = None
 
     @property
     def title(self) -> str:
@@ -84,7 +88,14 @@ class Run:
     def program_settings(self) -> dict[str, Any]:
         """What the file of its settings has."""
         own = self.settings | {"output_dir": str(self.folder)}
-        return {name: value for name, value in own.items() if (self.program, name) != ("baseline", "baseline")}
+        if self.program != "baseline":
+            return own
+        own.pop("baseline")
+        if self.after is not None and (self.after / BASELINE_FILE).is_file():
+            tuned = json.loads((self.after / BASELINE_FILE).read_text(encoding="utf-8"))["settings"]
+            # Each value in a list of its own: a list is a grid's way of naming several.
+            own["grid"] = {name: [value] for name, value in tuned.items() if name != "seed"}
+        return own
 
 
 @dataclass
@@ -108,6 +119,10 @@ class Study:
         """The name of the corpus; None for the user's files."""
         return self.dataset_name or self.config.get("common", {}).get("dataset_name")
 
+    def seeds_of(self, system: str) -> Sequence[int]:
+        """The seeds of a system: its own, else those of the study."""
+        return self.config["systems"][system].get("seeds", self.config.get("seeds", [1, 2, 3]))
+
     @property
     def orders(self) -> Sequence[str | None]:
         """The orders of the labels that are compared; one None where none are."""
@@ -126,14 +141,18 @@ class Study:
             settings["dataset_name"] = self.corpus
         if self.data_dir is not None:
             settings["data_dir"] = str(self.data_dir)
+        after = None
         if base is not None:
-            settings["model_name_or_path"] = str(self.folder_of(base, order, seed))
+            after = self.folder_of(base, order, seed)
+            settings["model_name_or_path"] = str(after)
+        elif kind == "baseline" and seed != self.seeds_of(system)[0]:
+            after = self.folder_of(system, order, self.seeds_of(system)[0])  # tuned once: a seed is no setting
         elif order is not None and kind == "train":
             settings["label_order"] = order
         if kind != "baseline":
             settings |= {"do_train": True, "do_eval": True, "do_predict": True}
         program = "finetune" if "method" in own else "baseline" if kind == "baseline" else "train"
-        return Run(system, order, seed, program, settings, self.folder_of(system, order, seed))
+        return Run(system, order, seed, program, settings, self.folder_of(system, order, seed), after)
 
     def folder_of(self, system: str, order: str | None, seed: int) -> Path:
         """The folder of a run."""
@@ -150,7 +169,8 @@ class Study:
         Args:
             systems: Those to run, and those that they go on from; default all.
             orders: Of the labels; default those of the file.
-            seeds: Default those of the file; a system that has seeds of its own keeps to those among them.
+            seeds: Default those of the file; a system that has seeds of its own keeps to those among them. A baseline
+                is tuned with its first seed, whether that is among them or not.
 
         Raises:
             ValueError: If there is no such system, or the study does not compare orders.
@@ -167,7 +187,9 @@ class Study:
         for seed in seeds or self.config.get("seeds", [1, 2, 3]):
             for order in orders or self.orders:
                 found += [self.run_of(name, order, seed) for name in named if seed in known[name].get("seeds", [seed])]
-        return list({run.folder: run for run in found}.values())
+        tuned = [self.run_of(r.system, r.order, self.seeds_of(r.system)[0]) for r in found if r.program == "baseline"]
+        folders = {run.folder for run in found}
+        return list({run.folder: run for run in [r for r in tuned if r.folder not in folders] + found}.values())
 
     def finished_runs(self) -> list[Run]:
         """The finished runs of all systems with any seed and order: in the order of the systems, then of the seeds."""
@@ -188,7 +210,7 @@ class Study:
             run = self.run_of(tried["system"], order, self.config.get("seeds", [1, 2, 3])[0])
             folder = self.output_dir / "search" / folder_name(f"{order or ''} {number}")
             settings = run.settings | settings | {"do_predict": False}
-            found.append(Run(run.system, order, run.seed, run.program, settings, folder))
+            found.append(replace(run, settings=settings, folder=folder))
         return found
 
 
@@ -298,7 +320,7 @@ def changes_of(run: Run) -> list[str]:
     """The settings of a finished run that are others now, as "name: then → now"."""
     then = json.loads(run.settings_file.read_text(encoding="utf-8"))
     now = json.loads(json.dumps(run.program_settings))
-    record = run.folder / "baseline.json"
+    record = run.folder / BASELINE_FILE
     if run.program == "baseline" and record.exists():
         then["baseline"] = json.loads(record.read_text(encoding="utf-8"))["baseline"]
         now["baseline"] = run.settings["baseline"]
@@ -403,6 +425,8 @@ def read_summary(run: Run) -> dict[str, Any]:
 def minutes_left(runs: Sequence[Run], minutes: Mapping[Path, float]) -> float | None:
     """About how long the unfinished runs take: as long as finished ones of their system, else of all systems.
 
+    The run that tunes a baseline is longer than the others of its system, and does not count for them.
+
     Args:
         runs: All runs.
         minutes: Minutes by the folder of each finished run.
@@ -412,18 +436,19 @@ def minutes_left(runs: Sequence[Run], minutes: Mapping[Path, float]) -> float | 
     """
     if not minutes:
         return None
-    by_system: dict[str, list[float]] = {}
+    by_kind: dict[tuple[str, bool], list[float]] = {}
     for run in runs:
         if run.folder in minutes:
-            by_system.setdefault(run.system, []).append(minutes[run.folder])
+            by_kind.setdefault((run.system, run.after is None), []).append(minutes[run.folder])
     mean = statistics.mean(minutes.values())
-    return sum(statistics.mean(by_system.get(r.system, [mean])) for r in runs if r.folder not in minutes)
+    left = [run for run in runs if run.folder not in minutes]
+    return sum(statistics.mean(by_kind.get((run.system, run.after is None), [mean])) for run in left)
 
 
 def train_all(runs: Sequence[Run]) -> None:
     """Train what is not finished, and say before each how many are and about how long the rest takes.
 
-    Several processes can share a study: a run that another one is at, or whose first model it is at, is left to it.
+    Several processes can share a study: a run that another one is at, or that comes after such a one, is left to it.
     """
     minutes = {}
     for run in runs:
@@ -432,12 +457,12 @@ def train_all(runs: Sequence[Run]) -> None:
             # Of a baseline all settings that were tried.
             minutes[run.folder] = training.get("tuning_seconds", training.get("seconds", 0.0)) / 60
     elsewhere = []
-    firsts = {str(run.folder): run for run in runs}
+    firsts = {run.folder: run for run in runs}
     for run in runs:
         if run.is_finished:
             minutes.setdefault(run.folder, minutes_of(run))
             continue
-        first = firsts.get(run.settings.get("model_name_or_path", ""))
+        first = firsts.get(run.after)
         if first is not None and not first.is_finished:
             elsewhere.append(run.title)
             continue

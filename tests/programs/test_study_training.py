@@ -4,7 +4,9 @@ import sys
 
 import pytest
 
+from sgm_hf.baselines import BASELINES
 from sgm_hf.programs import studies
+from sgm_hf.programs.baseline import settings_to_try
 from sgm_hf.programs.options import parse_arguments
 from sgm_hf.programs.studies import Study, read_study, search_settings, study_names, train_study
 from sgm_hf.training import SGMTrainingArguments
@@ -40,7 +42,7 @@ def program(monkeypatch):
         if (program.end or (lambda _: None))(settings):
             return 1
         folder = studies.Path(settings["output_dir"])
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "summary.json").write_text(json.dumps({"training": {"seconds": 120.0}}))
         return 0
 
@@ -112,6 +114,37 @@ def test_systems_and_seeds_can_be_chosen_and_come_with_what_they_go_on_from(tmp_
         train_study(make_study(tmp_path), systems=["SGM"])
     with pytest.raises(ValueError, match="does not compare label orders"):
         train_study(make_study(tmp_path), orders=["shuffled"])
+
+
+def test_a_baseline_is_tuned_with_its_first_seed_alone(tmp_path, program):
+    def end(settings):
+        if "/cnn/" in settings["output_dir"]:
+            grids.append((settings["seed"], settings.get("grid")))
+            chosen = {"dropout": 0.3, "filter_sizes": [3, 4], "encoder_name_or_path": None, "seed": settings["seed"]}
+            folder = studies.Path(settings["output_dir"])
+            folder.mkdir(parents=True)
+            (folder / "baseline.json").write_text(json.dumps({"baseline": "cnn", "settings": chosen}))
+
+    grids = []
+    program.end = end
+    config = {"systems": {"CNN": {"baseline": "cnn"}, "LP": {"baseline": "lp", "seeds": [2]}}, "seeds": [1, 2]}
+    study = make_study(tmp_path, config)
+    train_study(study, systems=["CNN"], seeds=[2])
+    chosen = {"dropout": [0.3], "filter_sizes": [[3, 4]], "encoder_name_or_path": [None]}
+    assert grids == [(1, None), (2, chosen)]
+    assert study.run_of("LP", None, 2).after is None
+    # Tuned anew with another outcome, the other seeds are no longer of the same settings.
+    record = study.folder_of("CNN", None, 1) / "baseline.json"
+    record.write_text(record.read_text().replace("0.3", "0.5"))
+    with pytest.raises(ValueError, match="CNN, seed 2 is finished .*grid: "):
+        train_study(study)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_the_settings_of_a_tuned_baseline_are_a_grid_of_one(name):
+    settings = json.loads(json.dumps(BASELINES[name]().settings))
+    del settings["seed"]
+    assert len(settings_to_try(BASELINES[name], {key: [value] for key, value in settings.items()})) == 1
 
 
 def test_a_finished_run_with_other_settings_is_refused_and_named(tmp_path, program):
