@@ -28,6 +28,7 @@ from typing import Any
 
 from sgm_hf.data.lines import read_json_lines
 from sgm_hf.metrics.calibration import SCORE_METRICS
+from sgm_hf.metrics.ranking import RANKING_METRICS
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 from sgm_hf.programs.studies import STUDY_FILE, load_study
 from sgm_hf.tables import markdown_table, mean_and_deviation, write_csv
@@ -57,6 +58,7 @@ COLUMNS = (
     # What further is empty in older rows: the system's name in a study, whose name is `config` then; the decoding that
     # the run was set to; the command; a hash of ids and true labels of the documents; minutes of all settings tried.
     *("system", "chosen_decoding", "command", "data_hash", "tuning_minutes"),
+    *RANKING_METRICS,  # of the label scores, as SCORE_METRICS
 )
 # What tells one row from another.
 KEY = (*("config", "system", "data", "data_hash", "split", "set_decoding", "precision", "seed"), *METRICS)
@@ -104,7 +106,7 @@ def rows_of_run(run: Path, config: str, system: str = "", command: Sequence[str]
             else "",
         }
         | {name: round(metrics[f"{decoding}_{name}"], 5) for name in METRICS}
-        | {name: round(metrics[name], 5) for name in SCORE_METRICS if name in metrics}
+        | {name: round(metrics[name], 5) for name in (*SCORE_METRICS, *RANKING_METRICS) if name in metrics}
         for split, metrics in summary["metrics"].items()
         for decoding in SET_DECODINGS
     ]

@@ -62,6 +62,7 @@ CODE_FILES = (
 MEMBER_SETTINGS = (
     "embedding_size",
     "encoder",
+    "encoder_bidirectional",
     "encoder_cell",
     "encoder_config",
     "encoder_hidden_size",
@@ -117,9 +118,11 @@ class SGMConfig(PreTrainedConfig):
             the same with dilated convolutions over its states (Lin et al. 2018, §4.1), "hierarchical", with an LSTM
             over sentences (Lin et al. 2018, §6.3), or "pretrained", any encoder of Transformers, which
             `encoder_config` describes.
+        encoder_bidirectional: Whether an encoder over word embeddings reads a text in both directions; if not, forward
+            alone, with as many units as both together.
         encoder_cell: Recurrent cell of an encoder over word embeddings: "lstm" (eq. 2-3) or "gru".
         encoder_config: Configuration of a pre-trained encoder; `vocab_size` and `pad_token_id` are then its.
-        encoder_hidden_size: Size of one direction of the encoder; a word's state has twice this size.
+        encoder_hidden_size: Size of one of two directions of the encoder; a word's state has twice this size.
         encoder_layers: Number of layers of the encoder.
         encoder_max_length: Words after which the encoder stops reading; the lexical branch reads all that the
             tokenizer leaves. Default: none.
@@ -202,6 +205,7 @@ class SGMConfig(PreTrainedConfig):
     vocab_size: int = 30000
     embedding_size: int = 256
     encoder: Literal["recurrent", "self_attentive", "semantic_units", "hierarchical", "pretrained"] = "recurrent"
+    encoder_bidirectional: bool = True
     encoder_cell: Literal["lstm", "gru"] = "lstm"
     encoder_config: dict[str, Any] | PreTrainedConfig | None = None
     encoder_hidden_size: int = 256

@@ -145,8 +145,8 @@ def word_mask(
     return mask
 
 
-class SGMBidirectionalLSTM(GradientCheckpointingLayer):
-    """One bidirectional LSTM layer over padded texts (Yang et al. 2018, eq. 2-3).
+class SGMLSTMLayer(GradientCheckpointingLayer):
+    """One LSTM layer over padded texts, in both directions (Yang et al. 2018, eq. 2-3) or forward alone.
 
     The backward direction runs forward over each text reversed within its own length, so padding comes last for it as
     well and never changes a result. This equals a packed `nn.LSTM` and runs many times faster on a CPU.
@@ -155,31 +155,34 @@ class SGMBidirectionalLSTM(GradientCheckpointingLayer):
     kind = "lstm"  # a part of the names of the weights
     rnn_class: type[nn.LSTM] | type[nn.GRU] = nn.LSTM
 
-    def __init__(self, input_size: int, hidden_size: int):
+    def __init__(self, input_size: int, output_size: int, is_bidirectional: bool):
         super().__init__()
-        self.output_size = 2 * hidden_size
-        for direction in ("forward", "backward"):
-            self.add_module(f"{direction}_{self.kind}", self.rnn_class(input_size, hidden_size, batch_first=True))
+        self.output_size, self.is_bidirectional = output_size, is_bidirectional
+        directions = ("forward", "backward") if is_bidirectional else ("forward",)
+        for direction in directions:
+            rnn = self.rnn_class(input_size, output_size // len(directions), batch_first=True)
+            self.add_module(f"{direction}_{self.kind}", rnn)
 
     def forward(self, inputs: torch.Tensor, reversal: torch.Tensor) -> torch.Tensor:
-        """Runs both directions.
+        """Runs its directions.
 
         Args:
             inputs: Padded on the right, (B, T, input_size).
             reversal: Result of [`reversal_index`], (B * T).
 
         Returns:
-            Forward and backward states, (B, T, 2 * hidden_size); those of padding have no meaning.
+            Forward states, then backward states if there are, (B, T, H); those of padding have no meaning.
         """
         if inputs.numel() == 0:  # no text, or texts without a word, which nn.LSTM refuses
-            return inputs.new_zeros(*inputs.shape[:2], self.output_size)  # (B, T, 2 * hidden_size)
-        forward_rnn, backward_rnn = (getattr(self, f"{name}_{self.kind}") for name in ("forward", "backward"))
-        ahead, _ = forward_rnn(inputs)  # (B, T, hidden_size)
-        behind, _ = backward_rnn(reorder_words(inputs, reversal))  # (B, T, hidden_size)
-        return torch.cat([ahead, reorder_words(behind, reversal)], dim=-1)  # (B, T, 2 * hidden_size)
+            return inputs.new_zeros(*inputs.shape[:2], self.output_size)  # (B, T, H)
+        ahead, _ = getattr(self, f"forward_{self.kind}")(inputs)  # (B, T, H / 2), or (B, T, H)
+        if not self.is_bidirectional:
+            return ahead
+        behind, _ = getattr(self, f"backward_{self.kind}")(reorder_words(inputs, reversal))  # (B, T, H / 2)
+        return torch.cat([ahead, reorder_words(behind, reversal)], dim=-1)  # (B, T, H)
 
 
-class SGMBidirectionalGRU(SGMBidirectionalLSTM):
+class SGMGRULayer(SGMLSTMLayer):
     """The same of gated recurrent units (Cho et al. 2014, "Learning Phrase Representations", §2.3)."""
 
     kind = "gru"
@@ -187,7 +190,7 @@ class SGMBidirectionalGRU(SGMBidirectionalLSTM):
 
 
 # The kinds of `SGMConfig.encoder_cell`.
-LAYERS: dict[str, type[SGMBidirectionalLSTM]] = {"lstm": SGMBidirectionalLSTM, "gru": SGMBidirectionalGRU}
+LAYERS: dict[str, type[SGMLSTMLayer]] = {"lstm": SGMLSTMLayer, "gru": SGMGRULayer}
 
 
 def reversal_index(lengths: torch.Tensor, num_words: int) -> torch.Tensor:
@@ -213,7 +216,7 @@ def reorder_words(states: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
 
 class SGMRecurrentEncoder(SGMEncoder):
-    """Word embeddings and a bidirectional LSTM (Yang et al. 2018, eq. 2-3) or GRU."""
+    """Word embeddings and a bidirectional LSTM (Yang et al. 2018, eq. 2-3) or GRU, or one that runs forward alone."""
 
     states_are_words = True
 
@@ -222,8 +225,9 @@ class SGMRecurrentEncoder(SGMEncoder):
         self.output_size = self.summary_size = 2 * config.encoder_hidden_size
         self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id)
         sizes = [config.embedding_size] + [self.output_size] * (config.encoder_layers - 1)
+        self.is_bidirectional = config.encoder_bidirectional
         layer_class = LAYERS[config.encoder_cell]
-        self.layers = nn.ModuleList(layer_class(size, config.encoder_hidden_size) for size in sizes)
+        self.layers = nn.ModuleList(layer_class(size, self.output_size, self.is_bidirectional) for size in sizes)
         self.dropout = SGMDropout(config.dropout)
         self.word_dropout = config.word_dropout
 
@@ -269,15 +273,17 @@ class SGMRecurrentEncoder(SGMEncoder):
 
     def output(self, states: torch.Tensor, mask: torch.Tensor) -> SGMEncoderOutput:
         """Completes the states of words (B, T, H) with mask (B, T)."""
-        return SGMEncoderOutput(last_hidden_state=states, mask=mask, summary=final_states(states, mask))
+        summary = final_states(states, mask, self.is_bidirectional)  # (B, H)
+        return SGMEncoderOutput(last_hidden_state=states, mask=mask, summary=summary)
 
 
-def final_states(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def final_states(states: torch.Tensor, mask: torch.Tensor, is_bidirectional: bool = True) -> torch.Tensor:
     """The forward state at each text's last word beside the backward state at its first.
 
     Args:
         states: Forward half, then backward half, (B, T, H).
         mask: True for words, (B, T) bool.
+        is_bidirectional: Whether there is a backward half; if not, all of a state is forward.
 
     Returns:
         (B, H); zero for a text without words.
@@ -285,10 +291,10 @@ def final_states(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     num_documents, num_words, size = states.shape
     if num_words == 0:
         return states.new_zeros(num_documents, size)  # (B, H)
-    half = size // 2
+    half = size // 2 if is_bidirectional else size
     num_own = mask.sum(dim=1)  # (B)
     rows = torch.arange(num_documents, device=states.device)  # (B)
-    last = states[rows, (num_own - 1).clamp(min=0), :half]  # (B, H / 2)
+    last = states[rows, (num_own - 1).clamp(min=0), :half]  # (B, half)
     final = torch.cat([last, states[:, 0, half:]], dim=-1)  # (B, H)
     return final.masked_fill(num_own[:, None] == 0, 0.0)  # (B, H)
 

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 STUDIES = Path(__file__).parents[1] / "studies"
 STUDY_FILE = "study.json"
 REPORTS = (
-    *("table", "differences", "lambda", "set_sizes", "correlations", "cases", "positions"),
+    *("table", "ranking", "differences", "lambda", "set_sizes", "correlations", "cases", "positions"),
     *("without_top_labels", "by_frequency", "climb"),
 )
 # Settings of all systems, and of those of a kind: new models, models that go on from another system's, baselines.
@@ -134,9 +134,11 @@ class Study:
         base = own.get("after")
         kind = "after" if base else "baseline" if "baseline" in own else "train"
         settings: dict[str, Any] = {}
-        for part in (self.config, self.config.get("corpora", {}).get(self.corpus, {})):
+        of_corpus = self.config.get("corpora", {}).get(self.corpus, {})
+        for part in (self.config, of_corpus):
             settings |= part.get("common", {}) | part.get(kind, {})
-        settings |= {name: value for name, value in own.items() if name not in OF_SYSTEM} | {"seed": seed}
+        settings |= {name: value for name, value in own.items() if name not in OF_SYSTEM}
+        settings |= of_corpus.get("systems", {}).get(system, {}) | {"seed": seed}
         if self.corpus is not None:
             settings["dataset_name"] = self.corpus
         if self.data_dir is not None:
@@ -277,6 +279,12 @@ def faults_of(config: dict[str, Any]) -> Iterator[str]:
         other = folders.setdefault(folder_name(name), name)
         if not folder_name(name) or other != name or folder_name(name) == "search":
             yield f"system {name!r} has no folder of its own; change its name, of which letters and digits count"
+    for corpus, part in config.get("corpora", {}).items():
+        for name in part.get("systems", {}):
+            if name not in systems:
+                yield f"corpus {corpus!r} has settings of {name!r}, which is no system"
+            elif not part["systems"][name].keys().isdisjoint({*OF_SYSTEM, "baseline", "method"}):
+                yield f"corpus {corpus!r} changes what the system {name!r} is; it may only change its settings"
     for part in ("reference", "shown"):
         named = config.get(part, [])
         for name in [named] if isinstance(named, str) else named:

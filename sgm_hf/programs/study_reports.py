@@ -19,6 +19,8 @@ from sgm_hf.data.lines import read_json_lines
 from sgm_hf.datasets_scripts import load as load_corpus
 from sgm_hf.datasets_scripts.generated import default_process
 from sgm_hf.metrics import compute_metrics, mean_position_deviation, metrics_by_set_size
+from sgm_hf.metrics.calibration import SCORE_METRICS
+from sgm_hf.metrics.ranking import RANKING_METRICS
 from sgm_hf.programs.finetuning import Seq2SetArguments
 from sgm_hf.programs.studies import Run, Study, full_name, load_study, minutes_of, read_summary
 from sgm_hf.programs.study_cases import cases_page, cases_table, chosen_rows, texts_of
@@ -38,6 +40,17 @@ METRICS = {
     "micro_recall": ("R", True),
     "micro_f1": ("micro-F1", True),
     "macro_f1": ("macro-F1", True),
+}
+# The same of the scores of all labels.
+SCORE_TITLES = {
+    "precision_at_1": ("P@1", True),
+    "precision_at_3": ("P@3", True),
+    "ndcg_at_3": ("nDCG@3", True),
+    "ndcg_at_5": ("nDCG@5", True),
+    "r_precision": ("R-precision", True),
+    "lrap": ("LRAP", True),
+    "macro_ap": ("macro AP", True),
+    "ece": ("ECE", False),
 }
 # Those of the table of differences and its figure.
 DIFFERENCES = ("micro_f1", "macro_f1", "hamming_loss", "zero_one_loss")
@@ -212,6 +225,36 @@ def write_table(evaluated: Evaluated, output: Path) -> str:
     text = table(rows)
     write_text_atomically(output / "table.md", text + "\n")
     return text
+
+
+def write_ranking(evaluated: Evaluated, output: Path) -> None:
+    """Write `ranking.csv` and `ranking.md`: how well scores rank labels, as each run has measured it."""
+    rows, names = [], (*RANKING_METRICS, *SCORE_METRICS)
+    for run in evaluated.runs:
+        measured = read_summary(run)["metrics"][evaluated.split]
+        if measured.keys() >= set(names):  # else it is of an older version
+            rows.append(evaluated.identity(run) | {name: measured[name] for name in names})
+    if not rows:
+        logger.warning("no run has measured how its scores rank the labels.")
+        return
+    evaluated.write(rows, output / "ranking.csv")
+    systems: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        systems.setdefault(full_name(row["system"], row["order"] or None), []).append(row)
+    means = {
+        name: {metric: statistics.mean(row[metric] for row in own) for metric in SCORE_TITLES}
+        for name, own in systems.items()
+    }
+    lines = []
+    for name, own in systems.items():
+        cells = []
+        for metric, (_, more_is_better) in SCORE_TITLES.items():
+            cell = mean_and_deviation([row[metric] for row in own], 3)
+            best = (max if more_is_better else min)(mean[metric] for mean in means.values())
+            cells.append(f"**{cell}**" if means[name][metric] == best and len(means) > 1 else cell)
+        lines.append([name, str(len(own)), *cells])
+    titles = ["System", "Seeds", *(title for title, _ in SCORE_TITLES.values())]
+    write_text_atomically(output / "ranking.md", markdown_table(titles, lines) + "\n")
 
 
 # ---- differences ----
@@ -559,6 +602,7 @@ def search_table(rows: Sequence[dict[str, Any]]) -> str:
 
 DRAWN: dict[str, Callable[[Evaluated, Path], Any]] = {
     "table": write_table,
+    "ranking": write_ranking,
     "differences": write_differences,
     "lambda": draw_lambda,
     "set_sizes": draw_set_sizes,

@@ -15,12 +15,13 @@ def encode(model, input_ids: list[int]) -> np.ndarray:
 
 
 def word_states(config, encoder, input_ids: list[int]) -> np.ndarray:
-    """States h of the words of one text, (T, H_e), by PyTorch's own bidirectional layers."""
-    sizes = {"num_layers": config.encoder_layers, "bidirectional": True, "batch_first": True}
-    cell = config.encoder_cell
-    rnn = {"lstm": nn.LSTM, "gru": nn.GRU}[cell](config.embedding_size, config.encoder_hidden_size, **sizes).double()
+    """States h of the words of one text, (T, H_e), by PyTorch's own layers."""
+    both, cell = config.encoder_bidirectional, config.encoder_cell
+    options = {"num_layers": config.encoder_layers, "bidirectional": both, "batch_first": True}
+    size = config.encoder_hidden_size if both else 2 * config.encoder_hidden_size
+    rnn = {"lstm": nn.LSTM, "gru": nn.GRU}[cell](config.embedding_size, size, **options).double()
     for number, layer in enumerate(encoder.layers):
-        for direction, ending in (("forward", ""), ("backward", "_reverse")):
+        for direction, ending in (("forward", ""), ("backward", "_reverse"))[: 1 + both]:
             for name, parameter in getattr(layer, f"{direction}_{cell}").named_parameters():
                 getattr(rnn, name.replace("_l0", f"_l{number}{ending}")).data.copy_(parameter)
     with torch.no_grad():
@@ -182,7 +183,7 @@ class Reference:
         """o_t + I_t of each step, (n, L + 1), and α_t, (n, T) (eq. 7-10)."""
         config, half, y = self.config, self.states.shape[1] // 2, None
         final = np.concatenate([self.states[-1, :half], self.states[0, half:]])
-        if config.encoder == "hierarchical":  # the last sentence has read all
+        if config.encoder == "hierarchical" or not config.encoder_bidirectional:
             final = self.states[-1]
         h = np.split(np.tanh(self.linear("initial_hidden", final)), config.decoder_layers)
         c = np.split(self.linear("initial_cell", final), config.decoder_layers) if config.cell == "lstm" else h[:]

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, hamming_loss, matthews_corrcoef
 
+from sgm_hf.metrics import compute_ranking_metrics, compute_score_metrics
 from sgm_hf.programs import study_reports
 from sgm_hf.programs.studies import REPORTS, Study, write_record
 from sgm_hf.programs.study_cases import chosen_rows
@@ -22,7 +23,7 @@ CONFIG = {
     "reference": "BR",
     "shown": ["BR", "SGM+GE"],
     "set_decodings": ["labels", "best_sequence"],
-    "reports": ["table", "differences", "lambda", "set_sizes", "correlations", "cases", "positions"],
+    "reports": ["table", "ranking", "differences", "lambda", "set_sizes", "correlations", "cases", "positions"],
 }
 MODELS = {
     "SGM": {"label_feedback": "previous_label", "mixture_lambda": 0.5},
@@ -56,6 +57,9 @@ def write_runs(folder, config=CONFIG):
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (run.folder / "predictions_test.jsonl").write_text(text)
         summary = {"training": {"seconds": 90.0 * run.seed}, "model": MODELS.get(run.system, {"baseline": "br_svm"})}
+        scores = np.random.default_rng(len(predicted)).random(truth.shape) * 2 + truth
+        measured = compute_ranking_metrics(truth, scores) | compute_score_metrics(truth, scores / 3)
+        summary["metrics"] = {"test": measured if (run.system, run.seed) != ("SGM", 2) else {}}  # an older run
         (run.folder / "summary.json").write_text(json.dumps(summary))
         if run.program == "baseline":
             record = {"baseline": "br_svm", "label_names": sorted(LABELS)}
@@ -106,6 +110,26 @@ def test_the_best_mean_of_each_metric_and_decoding_is_bold(made):
             means[row[1]] = np.mean(scores)
         assert [row[1] for row in own if row[column].startswith("**")] == [max(means, key=means.get)]
     assert {row[2] for row in cells[2:] if row[1] == "SGM"} == {"2"}
+
+
+def test_the_ranking_is_what_the_runs_have_measured_with_the_best_mean_in_bold(made):
+    report = made[0]
+    rows = read_rows(report / "ranking.csv")
+    assert [(row["system"], row["seed"]) for row in rows] == [
+        *[("BR", "1"), ("SGM", "1")],  # the second run of SGM has not measured it
+        *[(system, seed) for system in ("SGM, λ = 0.5", "SGM+GE") for seed in "12"],
+    ]
+    summary = json.loads((report.parent / "runs" / "sgm_ge" / "seed_2" / "summary.json").read_text())
+    measured = summary["metrics"]["test"]
+    assert {name: float(rows[-1][name]) for name in measured} == pytest.approx(measured, rel=1e-5)
+    cells = [line.split("|")[1:-1] for line in (report / "ranking.md").read_text().splitlines()]
+    for metric, title, best in (("lrap", " LRAP ", max), ("ece", " ECE ", min)):
+        means = {}
+        for row in rows:
+            means.setdefault(row["system"], []).append(float(row[metric]))
+        means = {system: np.mean(values) for system, values in means.items()}
+        column = cells[0].index(title)
+        assert [row[0].strip() for row in cells[2:] if "**" in row[column]] == [best(means, key=means.get)]
 
 
 def test_differences_are_those_of_the_means_to_the_reference_of_each_system(made):

@@ -73,6 +73,9 @@ def test_a_system_has_the_settings_of_all_of_its_kind_of_its_corpus_and_its_own(
     run = study.run_of("BR", None, 2)
     assert run.settings == common | {"baseline": "br_svm", "max_length": 9}
     assert "baseline" not in run.program_settings
+    config = CONFIG | {"corpora": {"generated": {"systems": {"SGM+GE": {"preset": "balanced"}}}}}
+    assert make_study(tmp_path, config).run_of("SGM+GE", None, 2).settings["preset"] == "balanced"
+    assert make_study(tmp_path, config, "aapd").run_of("SGM+GE", None, 2).settings["preset"] == "fast"
     other = make_study(tmp_path, corpus="aapd").run_of("SGM+GE", None, 2)
     assert other.settings["num_train_epochs"] == 3 and "max_train_samples" not in other.settings
 
@@ -268,6 +271,11 @@ def test_orders_make_a_run_each_and_settings_are_tried_from_the_first_seed(tmp_p
         ('{"systems": {"a b": {}, "a+b": {}}}', r"'a\+b' has no folder of its own"),
         ('{"systems": {"λ": {}}}', "'λ' has no folder of its own"),
         ('{"systems": {"a": {"reference": "b"}}}', "reference 'b' of system 'a'"),
+        ('{"systems": {"a": {}}, "corpora": {"c": {"systems": {"b": {}}}}}', "corpus 'c' has settings of 'b'"),
+        (
+            '{"systems": {"a": {}}, "corpora": {"c": {"systems": {"a": {"after": "a"}}}}}',
+            "changes what the system 'a' is",
+        ),
         ('{"systems": {"a": {}}, "shown": ["b"]}', "shown 'b'"),
         ('{"systems": {"a": {}}, "reports": ["pie"]}', "no report 'pie'"),
         ('{"systems": {"a": {}}, "search": [{"system": "a"}]}', "search tries"),
