@@ -319,7 +319,9 @@ def plot_set_sizes(rows: Rows, path: str | Path, title: str) -> None:
         axis.grid(axis="y", alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     handles = panels[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=min(len(systems), 5), frameon=False)
+    legend = figure.legend(*handles, loc="outside lower center", ncols=min(len(systems), 5), frameon=False)
+    if len(_values(rows, "seed")) > 1:
+        legend.set_title("mean of the seeds; bars from the lowest to the highest")
     figure.suptitle(title)
     save_figure(figure, path)
 
