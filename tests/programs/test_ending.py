@@ -19,6 +19,7 @@ PROGRAMS = {
     ),
     "run_seq2set": (["--train_file", "x.csv", "--output_dir", "{out}"], "give --model_name_or_path"),
     "run_study": (["train", "{missing}.json", "--output_dir", "{out}"], "{missing}.json does not exist"),
+    "cross_dataset": (["{missing}.json", "--output_dir", "{out}"], "{missing}.json"),
     "app": (["{missing}", "--examples", "{missing}.jsonl"], "{missing}.jsonl"),
     "make_space": (["{missing}", "{used}"], "{used} is in use"),
     "demo": None,
