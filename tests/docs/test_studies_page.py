@@ -7,7 +7,12 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 @pytest.mark.parametrize(
     ("title", "study"),
-    [("Reuters-21578", "ge_reuters21578"), ("GoEmotions", "ge_goemotions"), ("generated", "ge_generated")],
+    [
+        ("Reuters-21578", "ge_reuters21578"),
+        ("GoEmotions", "ge_goemotions"),
+        ("AAPD", "ge_aapd"),
+        ("generated", "ge_generated"),
+    ],
 )
 def test_the_table_of_the_global_embedding_has_the_rows_of_its_studies(title, study):
     page = (DOCS / "studies.md").read_text(encoding="utf-8").splitlines()
