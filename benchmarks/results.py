@@ -10,7 +10,8 @@
 finished runs are all taken. Each run gives one row per split and set decoding in results.csv; rows that are
 there are not added again. `commit` is the one that is checked out then. `table` prints the table of the runs
 that are of no study. `tables` writes it between the marks `<!-- results -->` and `<!-- end of results -->` of
-README.md and docs/*.md, and that of a study between `<!-- results NAME -->` and the same end.
+README.md and docs/*.md, and that of a study between `<!-- results NAME -->`, or of a study's runs on one corpus
+between `<!-- results NAME CORPUS -->`, and the same end.
 """
 
 import argparse
@@ -36,7 +37,7 @@ from sgm_hf.training.checkpoints import write_text_atomically
 
 RESULTS = Path(__file__).with_name("results.csv")
 ROOT = Path(__file__).parents[1]
-BLOCK = re.compile(r"(<!-- results ?(\w*) -->\n)(.*?)(<!-- end of results -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- results ?(\w*) ?(\w*) -->\n)(.*?)(<!-- end of results -->)", re.DOTALL)
 METRICS = (
     "micro_f1",
     "micro_precision",
@@ -186,14 +187,23 @@ def table() -> str:
     return markdown_table(columns, lines)
 
 
-def study_table(config: str) -> str:
+def study_table(config: str, corpus: str = "") -> str:
     """The mean results of a study over the seeds: one line per corpus, precision, label sets and system.
 
     Label sets are those that a system was set to ("its own"), and the most probable sequences, of sequence models. The
-    best mean of each corpus and kind of label sets is in bold. Where there are test documents, only these are shown.
+    best micro-F1 stands first; the best mean of each corpus and kind of label sets is in bold. Where there are test
+    documents, only these are shown.
+
+    Args:
+        config: The name of the study.
+        corpus: The only one that is shown; default all.
     """
     groups: dict[tuple[str, ...], list[dict]] = {}
-    rows = [row for row in read_rows() if row["config"] == config and row["system"]]
+    rows = [
+        row
+        for row in read_rows()
+        if row["config"] == config and row["system"] and (not corpus or row["data"] == corpus)
+    ]
     tested = {row["data"] for row in rows if row["split"] == "test"}
     for row in rows:
         if row["split"] == "test" or row["data"] not in tested:
@@ -207,7 +217,7 @@ def study_table(config: str) -> str:
         for key, runs in groups.items()
     }
     lines = []
-    for key in sorted(groups, key=lambda key: (key[0], key[1], key[4] != "its own")):
+    for key in sorted(groups, key=lambda key: (key[0], key[1], key[4] != "its own", -means[key]["micro_f1"])):
         data, split, precision, system, sets = key
         runs = groups[key]
         cells = []
@@ -226,7 +236,12 @@ def study_table(config: str) -> str:
 
 def with_tables(text: str) -> str:
     """A page with the tables between its marks as they are made from results.csv now."""
-    return BLOCK.sub(lambda found: f"{found[1]}{study_table(found[2]) if found[2] else table()}\n{found[4]}", text)
+
+    def block(found: re.Match[str]) -> str:
+        start, study, corpus, _, end = found.groups()
+        return f"{start}{study_table(study, corpus) if study else table()}\n{end}"
+
+    return BLOCK.sub(block, text)
 
 
 def pages() -> list[Path]:

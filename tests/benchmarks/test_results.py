@@ -109,13 +109,18 @@ def test_a_study_gives_a_row_of_each_run_and_its_table_the_best_mean_in_bold(res
     assert rows[3]["command"] == ("sgm-hf study train own_study --systems SGM --seeds 2 --dataset_name generated")
     lines = results.study_table("own_study").splitlines()
     assert [line.split(" | ")[2:7] for line in lines[2:4]] == [
-        ["its own", "SGM", "bf16", "2", "0.600 ± 0.141"],
         ["its own", "SGM+GE", "bf16", "1", "**0.650**"],
+        ["its own", "SGM", "bf16", "2", "0.600 ± 0.141"],
     ]
     assert [line.split(" | ")[2] for line in lines[4:]] == ["best_sequence"] * 2
     assert results.table().count("\n") == 1  # what is of a study is in that table alone
     page = "a\n<!-- results own_study -->\nold\n<!-- end of results -->\nb\n"
     assert results.with_tables(page) == page.replace("old", "\n".join(lines))
+    corpus = rows[0]["data"]
+    assert results.study_table("own_study", corpus).splitlines() == lines
+    page = f"<!-- results own_study {corpus} -->\nold\n<!-- end of results -->\n<!-- results own_study other -->\n"
+    page += "old\n<!-- end of results -->\n"
+    assert results.with_tables(page) == page.replace("old", "\n".join(lines), 1).replace("old", "\n".join(lines[:2]))
 
 
 def test_the_pages_have_the_tables_of_the_rows_that_are_kept(results):
