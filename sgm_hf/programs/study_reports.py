@@ -82,7 +82,7 @@ class Evaluated:
             raise FileNotFoundError(f"{study.output_dir} holds no finished run; run sgm-hf study train first.")
         has_test = any((run.folder / "predictions_test.jsonl").exists() for run in self.runs)
         self.split = "test" if has_test else "validation"
-        self.matrices: dict[tuple[Path, str], np.ndarray] = {}
+        self.packed: dict[tuple[Path, str], np.ndarray] = {}
 
     @property
     def documents_title(self) -> str:
@@ -151,7 +151,7 @@ class Evaluated:
             ValueError: If they are not of the same documents as those of the first run.
         """
         key = (run.folder, set_decoding or self.set_decoding)
-        if key not in self.matrices:
+        if key not in self.packed:
             path = self.predictions_file(run)
             _, predicted = studies.read_predictions(path, self.label_names, key[1])
             if self.documents_of(run) != self.documents:
@@ -159,8 +159,8 @@ class Evaluated:
                     f"{path} and {self.predictions_file(self.runs[0])} are not of the same documents and true labels; "
                     "train all systems on the same data."
                 )
-            self.matrices[key] = predicted
-        return self.matrices[key]
+            self.packed[key] = np.packbits(predicted, axis=1)  # (N, L / 8): a study has dozens of these
+        return np.unpackbits(self.packed[key], axis=1, count=len(self.label_names)).view(np.bool_)
 
     def identity(self, run: Run) -> dict[str, Any]:
         """The columns that identify a run; "order" is empty where the study compares none."""
