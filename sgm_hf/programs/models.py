@@ -1,5 +1,6 @@
 """The model and tokenizer of a run: those of a checkpoint, or new ones for the training documents."""
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -22,6 +23,7 @@ from transformers import (
 )
 
 from sgm_hf.data.encoding import special_tokens_around
+from sgm_hf.baselines.base import BASELINE_FILE
 from sgm_hf.data.hierarchy import parents_of_labels, read_label_hierarchy, with_ancestors
 from sgm_hf.data.labels import label_sets_of, order_label_names, read_label_texts
 from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration, SGMTokenizer
@@ -44,7 +46,14 @@ def check_model_name(name: str) -> None:
 
     Raises:
         FileNotFoundError: If the name is that of a folder in an existing one, and of no model of the Hub that is here.
+        ValueError: If the folder has a baseline.
     """
+    if (Path(name) / BASELINE_FILE).is_file():
+        baseline = json.loads((Path(name) / BASELINE_FILE).read_text(encoding="utf-8")).get("baseline", "NAME")
+        raise ValueError(
+            f"{name} has the baseline {baseline}, not a model; it labels a file by sgm-hf baseline {baseline} "
+            f"--do_train false --do_eval false --test_file FILE --output_dir {name}."
+        )
     folder = Path(name).parent
     if Path(name).is_dir() or str(folder) == "." or not folder.is_dir():
         return

@@ -16,6 +16,12 @@ def test_a_missing_checkpoint_is_named(tmp_path):
         load_checkpoint(str(tmp_path / "nowhere"))
 
 
+def test_a_baseline_is_no_checkpoint_and_the_error_says_what_it_is(tmp_path):
+    (tmp_path / "baseline.json").write_text('{"baseline": "cc"}')
+    with pytest.raises(ValueError, match="has the baseline cc, not a model; it labels a file by sgm-hf baseline cc"):
+        load_checkpoint(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     "tokenizer",
     [
