@@ -22,8 +22,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from sgm_hf.data.encoding import special_tokens_around
 from sgm_hf.baselines.base import BASELINE_FILE
+from sgm_hf.data.encoding import special_tokens_around
 from sgm_hf.data.hierarchy import parents_of_labels, read_label_hierarchy, with_ancestors
 from sgm_hf.data.labels import label_sets_of, order_label_names, read_label_texts
 from sgm_hf.modeling import SGMConfig, SGMForMultiLabelGeneration, SGMTokenizer
