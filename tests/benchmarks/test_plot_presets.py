@@ -47,3 +47,8 @@ def test_a_cell_that_is_no_number_is_named(rows_csv):
     rows_csv.write_text(",".join(COLUMNS) + "\n")
     with pytest.raises(ValueError, match="presets.csv has no row"):
         plot_presets.read_rows(rows_csv)
+
+
+def test_the_page_has_the_table_of_the_rows_that_are_kept():
+    page = plot_presets.PRESETS_CSV.parents[1] / "docs" / "sizes.md"
+    assert plot_presets.table(plot_presets.read_rows(plot_presets.PRESETS_CSV)) in page.read_text(encoding="utf-8")
