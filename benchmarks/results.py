@@ -196,7 +196,7 @@ def study_table(config: str, corpus: str = "") -> str:
 
     Args:
         config: The name of the study.
-        corpus: The only one that is shown; default all.
+        corpus: The only one that is shown, without columns for it and its split; default all.
     """
     groups: dict[tuple[str, ...], list[dict]] = {}
     rows = [
@@ -229,8 +229,10 @@ def study_table(config: str, corpus: str = "") -> str:
             best = min(others) if name.endswith("loss") else max(others)
             cells.append(f"**{cell}**" if len(others) > 1 and means[key][name] == best else cell)
         minutes = statistics.mean(float(run["training_minutes"]) for run in runs)
-        lines.append([data, split, sets, system, precision, str(len(runs)), *cells, f"{minutes:.1f}"])
-    titles = ["Corpus", "Split", "Label sets", "System", "Precision", "Seeds", "micro-F1", "P", "R", "macro-F1"]
+        line = [sets, system, precision, str(len(runs)), *cells, f"{minutes:.1f}"]
+        lines.append(line if corpus else [data, split, *line])
+    titles = ["Label sets", "System", "Precision", "Seeds", "micro-F1", "P", "R", "macro-F1"]
+    titles = titles if corpus else ["Corpus", "Split", *titles]
     return markdown_table([*titles, "Hamming loss", "0/1 loss", "Minutes"], lines)
 
 

@@ -117,10 +117,12 @@ def test_a_study_gives_a_row_of_each_run_and_its_table_the_best_mean_in_bold(res
     page = "a\n<!-- results own_study -->\nold\n<!-- end of results -->\nb\n"
     assert results.with_tables(page) == page.replace("old", "\n".join(lines))
     corpus = rows[0]["data"]
-    assert results.study_table("own_study", corpus).splitlines() == lines
+    of_corpus = results.study_table("own_study", corpus).splitlines()
+    assert of_corpus[2:] == [f"| {' | '.join(line.split(' | ')[2:])}" for line in lines[2:]]
     page = f"<!-- results own_study {corpus} -->\nold\n<!-- end of results -->\n<!-- results own_study other -->\n"
     page += "old\n<!-- end of results -->\n"
-    assert results.with_tables(page) == page.replace("old", "\n".join(lines), 1).replace("old", "\n".join(lines[:2]))
+    page_now = page.replace("old", "\n".join(of_corpus), 1).replace("old", "\n".join(of_corpus[:2]))
+    assert results.with_tables(page) == page_now
 
 
 def test_the_pages_have_the_tables_of_the_rows_that_are_kept(results):
