@@ -195,6 +195,22 @@ def compare_predictions(
     )[0]
 
 
+def enough_resamples(num_comparisons: int) -> int:
+    """Repetitions with which a clear difference can still be told when its p-value is corrected.
+
+    The smallest p-value of R repetitions is 2 / (R + 1), and Holm multiplies it by the number of differences: of 2,000
+    no difference of 8 systems to a ninth would ever be below .05.
+
+    Args:
+        num_comparisons: How many comparisons, of all `METRICS`, are corrected together.
+
+    Examples:
+        >>> enough_resamples(1), enough_resamples(20)
+        (2000, 11200)
+    """
+    return max(2000, 80 * num_comparisons * len(METRICS))
+
+
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """The comparisons with p-values that are corrected for all their metrics together.
 

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> None:
         default="labels",
         help="Label sets to compare. Default: labels, those that each run has chosen.",
     )
-    parser.add_argument("--resamples", type=int, metavar="NUMBER", default=2000, help="Default: 2000.")
+    parser.add_argument("--resamples", type=int, metavar="NUMBER", help="Default: 2000, and more of many systems.")
     parser.add_argument("--seed", type=int, metavar="NUMBER", default=0, help="Of the resamples. Default: 0.")
     parser.add_argument(
         "--show", type=int, metavar="NUMBER", default=10, help="Documents that differ most to print. Default: 10."

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from sgm_hf.analysis.comparison import Comparison, DocumentDifference, compare_predictions, corrected
+from sgm_hf.analysis.comparison import Comparison, DocumentDifference, compare_predictions, corrected, enough_resamples
 from sgm_hf.tables import csv_text
 from sgm_hf.training.checkpoints import write_text_atomically
 
@@ -24,7 +24,7 @@ FORMATS = (".json", ".csv")
 def compare_systems(
     systems: Sequence[Sequence[str | Path]],
     set_decoding: str = "labels",
-    resamples: int = 2000,
+    resamples: int | None = None,
     seed: int = 0,
     show: int = 10,
     num_labels: int | None = None,
@@ -35,7 +35,7 @@ def compare_systems(
     Args:
         systems: The prediction files of each system, one per run.
         set_decoding: As `compare_predictions` takes it, like all that follow.
-        resamples: Repetitions of the bootstrap.
+        resamples: Repetitions of the bootstrap; default 2,000, and more of many systems.
         seed: Seed of the draws.
         show: How many documents to list.
         num_labels: Number of labels.
@@ -51,6 +51,7 @@ def compare_systems(
     if output is not None and Path(output).suffix not in FORMATS:
         raise ValueError(f"--output is {output}; its ending must be {' or '.join(FORMATS)}, which says the format.")
     first, *others = systems
+    resamples = enough_resamples(len(others)) if resamples is None else resamples
     comparisons = corrected(
         [compare_predictions(first, other, set_decoding, resamples, seed, show, num_labels) for other in others]
     )

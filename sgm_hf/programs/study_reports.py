@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sgm_hf.analysis import studies
-from sgm_hf.analysis.comparison import Comparison, MetricDifference, compare_predictions, corrected
+from sgm_hf.analysis.comparison import Comparison, MetricDifference, compare_predictions, corrected, enough_resamples
 from sgm_hf.data.labels import LABEL_ORDERS
 from sgm_hf.data.lines import read_json_lines
 from sgm_hf.datasets_scripts import load as load_corpus
@@ -277,14 +277,18 @@ def differences(evaluated: Evaluated) -> list[Difference]:
     files: dict[tuple[str, str], list[Path]] = {}
     for run in evaluated.runs:
         files.setdefault((run.order or "", run.system), []).append(evaluated.predictions_file(run))
+    pairs = []
+    for (order, system), own in files.items():
+        reference = config["systems"][system].get("reference", config.get("reference"))
+        others = files.get((order, reference), [])
+        if others and reference != system:
+            pairs.append((order, system, reference, own, others))
+    resamples = enough_resamples(len(pairs) * len(evaluated.set_decodings))
     found = []
     for decoding in evaluated.set_decodings:
-        for (order, system), own in files.items():
-            reference = config["systems"][system].get("reference", config.get("reference"))
-            others = files.get((order, reference), [])
-            if others and reference != system:
-                compared = compare_predictions(others, own, decoding, num_labels=len(evaluated.label_names))
-                found.append(Difference(order, system, reference, len(own), len(others), compared))
+        for order, system, reference, own, others in pairs:
+            compared = compare_predictions(others, own, decoding, resamples, num_labels=len(evaluated.label_names))
+            found.append(Difference(order, system, reference, len(own), len(others), compared))
     comparisons = corrected([difference.comparison for difference in found])
     return [one._replace(comparison=comparison) for one, comparison in zip(found, comparisons, strict=True)]
 

@@ -13,6 +13,7 @@ from sgm_hf.analysis.comparison import (
     LabelSets,
     compare_predictions,
     corrected,
+    enough_resamples,
     holm_p_values,
     p_values,
     resampled_differences,
@@ -195,6 +196,16 @@ def test_several_comparisons_are_corrected_together(tmp_path):
     found = [row.p_holm for comparison in together for row in comparison.metrics]
     assert found == holm_p_values([row.p_value for comparison in separate for row in comparison.metrics])
     assert {comparison.corrected_for for comparison in together} == {14}
+
+
+@pytest.mark.parametrize("number", [1, 4, 20])
+def test_a_clear_difference_is_found_among_many_comparisons(number, tmp_path):
+    gold, noisy, _ = random_sets(2, num_documents=200)
+    best, other = write_runs(tmp_path, [gold, gold, noisy])
+    clear = compare_predictions(best, other, resamples=enough_resamples(number))
+    equal = compare_predictions(best, best, resamples=enough_resamples(number))
+    found = corrected([clear, *[equal] * (number - 1)])[0]
+    assert all(row.p_holm < 0.05 for row in found.metrics)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
