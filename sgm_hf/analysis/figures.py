@@ -18,6 +18,12 @@ from sgm_hf.metrics import expected_calibration_error
 
 Rows = Sequence[Mapping[str, Any]]
 MARKERS = "osD^v"  # one per objective
+METRIC_TITLES = {
+    "micro_f1": "micro-F1 (higher is better)",
+    "macro_f1": "macro-F1 (higher is better)",
+    "hamming_loss": "Hamming loss (lower is better)",
+    "zero_one_loss": "0/1 loss (lower is better)",
+}
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
@@ -239,8 +245,7 @@ def plot_differences(rows: Rows, path: str | Path, title: str) -> None:
                 bar = [[row["difference"] - row["low"]], [row["high"] - row["difference"]]]
                 filled = {} if row["p_holm"] < 0.05 else {"markerfacecolor": "white"}
                 axis.errorbar(row["difference"], place, xerr=bar, marker="o", color="C0", capsize=2, **filled)
-        better = "lower" if metric.endswith("loss") else "higher"
-        axis.set_title(f"{metric.replace('_', ' ')} ({better} is better)", fontsize="small")
+        axis.set_title(METRIC_TITLES.get(metric, metric), fontsize="small")
         axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.tick_params(labelsize="small")
         axis.grid(axis="x", alpha=0.3)
@@ -263,7 +268,7 @@ def plot_mixture(rows: Rows, path: str | Path, title: str, gate: Rows = ()) -> N
         title: Title of the figure.
         gate: The same metrics of the runs with the adaptive gate, whose mean is a line across.
     """
-    metrics = {"hamming_loss": "Hamming loss (lower is better)", "micro_f1": "micro-F1 (higher is better)"}
+    metrics = {name: METRIC_TITLES[name] for name in ("hamming_loss", "micro_f1")}
     figure, panels = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     places = sorted(_values(rows, "mixture_lambda"))
     for axis, (metric, name) in zip(panels, metrics.items(), strict=True):
@@ -296,7 +301,7 @@ def plot_set_sizes(rows: Rows, path: str | Path, title: str) -> None:
         path: Path of the figure.
         title: Title of the figure.
     """
-    metrics = {"hamming_loss": "Hamming loss (lower is better)", "micro_f1": "micro-F1 (higher is better)"}
+    metrics = {name: METRIC_TITLES[name] for name in ("hamming_loss", "micro_f1")}
     systems, sizes = _values(rows, "system"), sorted(_values(rows, "size"))
     documents = {row["size"]: row["documents"] for row in rows}
     names = [f"{size}{' or more' if size == sizes[-1] else ''}\n({documents[size]:,})" for size in sizes]

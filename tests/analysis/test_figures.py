@@ -160,8 +160,8 @@ def test_differences_are_drawn_with_their_intervals_and_filled_where_they_are_no
     ]
     figures.plot_differences(rows, "path", "title")
     left, right = drawn[0].axes
-    assert left.get_title() == "micro f1 (higher is better)"
-    assert right.get_title() == "hamming loss (lower is better)"
+    assert left.get_title() == "micro-F1 (higher is better)"
+    assert right.get_title() == "Hamming loss (lower is better)"
     for place, container in enumerate(left.containers):
         point, _, (bar,) = container.lines
         assert (point.get_xdata()[0], point.get_ydata()[0]) == (0.02, place)
