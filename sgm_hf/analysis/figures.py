@@ -350,6 +350,8 @@ def plot_correlations(
     figure, panels = pyplot.subplots(
         lines, columns, figsize=((side + 0.3) * columns + 2.2, (side + 0.5) * lines + 1.6), layout="constrained"
     )
+    # Long names of labels would reach beyond the lower edge.
+    figure.set_layout_engine("constrained", rect=(0, 0.02, 1, 0.98))
     panels = np.reshape(panels, (lines, columns))
     colours = pyplot.get_cmap("RdBu_r").with_extremes(bad="0.85")
     for number, (axis, (name, matrix)) in enumerate(zip(panels.flat, hidden.items(), strict=False)):
@@ -365,7 +367,7 @@ def plot_correlations(
         axis.set_axis_off()
     label = "phi coefficient (grey: with itself, or never predicted)"
     figure.colorbar(image, ax=panels, label=label, shrink=0.7 / lines, extend="both", aspect=20)
-    figure.suptitle(title)
+    figure.suptitle(f"{title}\n")  # an empty line: titles of two lines would touch it
     save_figure(figure, path)
 
 
