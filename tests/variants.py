@@ -11,12 +11,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "decoder_layers": 2,
     },
     "GRU": {"encoder_cell": "gru", "cell": "gru", "encoder_layers": 2, "decoder_layers": 2},
-    "one direction": {"encoder_bidirectional": False, "encoder_layers": 2},
     "self-attention": {"encoder": "self_attentive"},
     "self-attention, GRU in one direction": {
         "encoder": "self_attentive",
         "encoder_bidirectional": False,
         "encoder_cell": "gru",
+        "encoder_layers": 2,
     },
     "label attention": {"label_attention": True},
     "label attention alone": {"attention": "none", "label_attention": True},

@@ -18,7 +18,7 @@ ENDS = {"encoder": "hierarchical", "sentence_end_ids": [5, 18, 19, 22]}
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_bidirectional_layer_equals_packed_sequences(cell):
     torch.manual_seed(0)
-    layer = LAYERS[cell](5, 4)
+    layer = LAYERS[cell](5, 8, is_bidirectional=True)
     oracle = {"lstm": nn.LSTM, "gru": nn.GRU}[cell](5, 4, batch_first=True, bidirectional=True)
     for direction, ending in (("forward", ""), ("backward", "_reverse")):
         for name, parameter in getattr(layer, f"{direction}_{cell}").named_parameters():
