@@ -465,7 +465,7 @@ def train_all(runs: Sequence[Run]) -> None:
             # Of a baseline all settings that were tried.
             minutes[run.folder] = training.get("tuning_seconds", training.get("seconds", 0.0)) / 60
     elsewhere = []
-    firsts = {run.folder: run for run in runs}
+    firsts: dict[Path | None, Run] = {run.folder: run for run in runs}
     for run in runs:
         if run.is_finished:
             minutes.setdefault(run.folder, minutes_of(run))
