@@ -119,9 +119,14 @@ class Study:
         """The name of the corpus; None for the user's files."""
         return self.dataset_name or self.config.get("common", {}).get("dataset_name")
 
+    @property
+    def seeds(self) -> Sequence[int]:
+        """The seeds of the systems that have none of their own."""
+        return self.config.get("seeds", [1, 2, 3])
+
     def seeds_of(self, system: str) -> Sequence[int]:
         """The seeds of a system: its own, else those of the study."""
-        return self.config["systems"][system].get("seeds", self.config.get("seeds", [1, 2, 3]))
+        return self.config["systems"][system].get("seeds", self.seeds)
 
     @property
     def orders(self) -> Sequence[str | None]:
@@ -186,7 +191,7 @@ class Study:
         needed = {known[name].get("after") for name in systems or ()} | set(systems or known)
         named = sorted((name for name in known if name in needed), key=lambda name: "after" in known[name])
         found = []
-        for seed in seeds or self.config.get("seeds", [1, 2, 3]):
+        for seed in seeds or self.seeds:
             for order in orders or self.orders:
                 found += [self.run_of(name, order, seed) for name in named if seed in known[name].get("seeds", [seed])]
         tuned = [self.run_of(r.system, r.order, self.seeds_of(r.system)[0]) for r in found if r.program == "baseline"]
@@ -209,7 +214,7 @@ class Study:
         found = []
         for number, tried in enumerate(self.config.get("search", [])):
             settings = {name: value for name, value in tried.items() if name != "system"}
-            run = self.run_of(tried["system"], order, self.config.get("seeds", [1, 2, 3])[0])
+            run = self.run_of(tried["system"], order, self.seeds[0])
             folder = self.output_dir / "search" / folder_name(f"{order or ''} {number}")
             settings = run.settings | settings | {"do_predict": False}
             found.append(replace(run, settings=settings, folder=folder))
@@ -522,7 +527,7 @@ def search_settings(study: Study, orders: Sequence[str] | None = None) -> None:
     """
     if not study.config.get("search"):
         raise ValueError("the study has no 'search': there are no settings to try.")
-    seed = study.config.get("seeds", [1, 2, 3])[:1]
+    seed = study.seeds[:1]
     tried = [run for order in orders or study.orders for run in study.search_runs(order)]
     bases = list(dict.fromkeys(study.config["systems"][run.system]["after"] for run in tried))
     runs = study.runs(bases, orders, seed) + tried
