@@ -91,7 +91,9 @@ def test_it_trains_evaluates_saves_and_predicts(processor, encoded, tmp_path):
     test = make_images(8, seed=1)
     inputs = ViTImageProcessorPil.from_pretrained(tmp_path)(images=list(test["image"]), return_tensors="pt")
     predicted = loaded.generate(**inputs)
-    assert torch.equal(predicted, trainer.model.eval().generate(**inputs)) and len({*map(tuple, predicted.tolist())}) > 3
+    assert (
+        torch.equal(predicted, trainer.model.eval().generate(**inputs)) and len({*map(tuple, predicted.tolist())}) > 3
+    )
     assert torch.equal(loaded.generate(inputs["pixel_values"]), predicted)
 
 
@@ -127,4 +129,6 @@ def test_a_table_of_paths_and_a_data_set_of_images_are_read_alike(tmp_path):
     assert set(read.column_names) == set(given.column_names) == {"id", "image", "labels"}
     for loaded in (read, given):
         assert loaded["labels"][:] == images["labels"][:]
-        assert all(np.array_equal(*map(np.asarray, pair)) for pair in zip(loaded["image"], images["image"], strict=True))
+        assert all(
+            np.array_equal(*map(np.asarray, pair)) for pair in zip(loaded["image"], images["image"], strict=True)
+        )
