@@ -424,10 +424,10 @@ class SequenceClassification(NeuralBaseline):
         # before they add to the states, and the mean of all states is classified, not one of them.
         return ModernBertConfig(
             vocab_size=self.vocab_size,
-            hidden_size=256,
-            num_hidden_layers=4,
+            hidden_size=128,
+            num_hidden_layers=2,
             num_attention_heads=4,
-            intermediate_size=512,
+            intermediate_size=256,
             classifier_pooling="mean",
             **{f"{part}_dropout": 0.1 for part in ("embedding", "mlp", "attention", "classifier")},
             bos_token_id=None,
