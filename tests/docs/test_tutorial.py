@@ -20,7 +20,7 @@ def run(command: str) -> None:
     """Run a command of the tutorial in this process; the page, which serves until it is ended, is left out."""
     words = shlex.split(command.replace("\\\n", " "))
     assert words[0] == "sgm-hf"
-    if "runs/threshold" in words:
+    if "runs/exact" in words:
         words += ["--num_train_epochs", "1"]  # what it prints is not shown
     if words[1] != "app":
         importlib.import_module(f"sgm_hf.cli.{words[1]}").main(words[2:])

@@ -26,10 +26,16 @@ def run_two_processes(script, folder):
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
-def test_two_processes_train_and_predict_as_one_process_that_accumulates_two_batches(tmp_path):
-    run = run_two_processes("two_processes.py", tmp_path / "two")
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """What two processes found: one start of both for several tests."""
+    folder = tmp_path_factory.mktemp("two")
+    run = run_two_processes("two_processes.py", folder)
     assert run.returncode == 0, run.stderr[-20000:]
-    two = torch.load(tmp_path / "two" / "result.pt")
+    return torch.load(folder / "result.pt")
+
+
+def test_two_processes_train_and_predict_as_one_process_that_accumulates_two_batches(two, tmp_path):
     one = train_and_predict(str(tmp_path / "one"), accumulation=2)
     assert (one["processes"], two["processes"]) == (1, 2)
     assert torch.equal(*two["weights_of_all"])
@@ -47,18 +53,14 @@ def test_two_processes_train_and_predict_as_one_process_that_accumulates_two_bat
     assert two["divergence"][0].startswith("update 5: the loss is inf")
 
 
-def test_two_processes_begin_with_the_same_word_vectors(tmp_path):
-    run = run_two_processes("two_processes_vectors.py", tmp_path / "result.pt")
-    assert run.returncode == 0, run.stderr[-20000:]
-    first, second = torch.load(tmp_path / "result.pt")
+def test_two_processes_begin_with_the_same_word_vectors(two):
+    first, second = two["vectors"]
     assert torch.equal(first, second)
     assert first[1:].abs().sum(1).min() > 0
 
 
-def test_two_processes_have_one_branch_one_choice_of_folds_and_one_calibration(tmp_path):
-    run = run_two_processes("two_processes_branch.py", tmp_path)
-    assert run.returncode == 0, run.stderr[-20000:]
-    first, second = torch.load(tmp_path / "result.pt")
+def test_two_processes_have_one_branch_one_choice_of_folds_and_one_calibration(two):
+    first, second = two["branch"]
     assert first == second
     settings = LexicalSettings(cost=1.0, bigram_weight=0.5, max_bigrams=20, seed=42)
     alone = fit_lexical_branch(make_documents(61), NUM_WORDS, NUM_LABELS, settings)

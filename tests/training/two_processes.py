@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from accelerate.utils import gather_object
 from tiny_training import NUM_LABELS, make_decided_model, make_documents, make_model, make_pretrained_model
+from two_processes_branch import train_with_branch
+from two_processes_vectors import gather_vectors
 
 from sgm_hf.training import SamplingArguments, SelfCriticalTrainer, SGMTrainer, SGMTrainingArguments
 
@@ -170,6 +172,8 @@ def train_and_predict(folder: str, accumulation: int) -> dict:
 if __name__ == "__main__":
     result = train_and_predict(sys.argv[1], accumulation=1)
     result["divergence"] = diverge(f"{sys.argv[1]}/divergence")
+    result["branch"] = train_with_branch(f"{sys.argv[1]}/branch")
+    result["vectors"] = gather_vectors()
     if torch.distributed.get_rank() == 0:
         torch.save(result, Path(sys.argv[1], "result.pt"))
     # A process that exits with the group still up can be aborted by the group's threads.

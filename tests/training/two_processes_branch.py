@@ -1,18 +1,16 @@
-"""Run by test_distributed.py in each of two processes: train with a lexical branch, calibrate, and compare the two."""
+"""Used by two_processes.py in each of two processes: train with a lexical branch, calibrate, and compare the two."""
 
-import sys
-from pathlib import Path
+from typing import Any
 
-import torch
 from accelerate.utils import gather_object
 from tiny_training import make_documents, make_model
 
 from sgm_hf.training import SGMTrainer, SGMTrainingArguments
 
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
+def train_with_branch(folder: str) -> list[dict[str, Any]]:
+    """What each process has of the branch, its folds and the calibration."""
     arguments = SGMTrainingArguments(
-        str(folder),
+        folder,
         num_train_epochs=1,
         per_device_train_batch_size=8,
         lexical_cost=1.0,
@@ -36,7 +34,4 @@ if __name__ == "__main__":
         "thresholds": settings.label_threshold,
         "calibration": settings.label_calibration,
     }
-    both = gather_object([mine])
-    if trainer.is_world_process_zero():
-        torch.save(both, folder / "result.pt")
-    torch.distributed.destroy_process_group()
+    return gather_object([mine])
