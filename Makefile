@@ -9,9 +9,11 @@ INSTALLED := .venv/.installed
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
 
-# Offline; two processes of one thread each, since the tests' models are too small to share. A file's tests stay together.
+# Offline; two processes of one thread each, since the tests' models are too small to share. A file's tests stay together;
+# files are not ordered by their number of tests, which would put long ones of few tests last, on one process alone.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 $(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 $(BIN)/python -m pytest -q --numprocesses 2 \
+	    --dist loadfile --no-loadscope-reorder
 
 # mypy sees the installed names (sgm_hf.modeling, not modeling) in a built copy.
 quality: $(INSTALLED)

@@ -159,11 +159,11 @@ def test_a_study_killed_in_a_training_ends_with_the_weights_of_one_never_killed(
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (run / "summary.json").exists()
+    monkeypatch.setattr(studies, "run_to_its_end", run_here)
     main([*options, str(tmp_path / "killed")])
     assert read_json(run.with_suffix(".json"))["resume_from_checkpoint"] == "true"
     assert len(read_json(run, "summary.json")["history"]) == 10
 
-    monkeypatch.setattr(studies, "run_to_its_end", run_here)
     main([*options, str(tmp_path / "whole")])
     whole = tmp_path / "whole" / "self_critical_frequency" / "seed_1" / "model.safetensors"
     assert (run / "model.safetensors").read_bytes() == whole.read_bytes()
