@@ -32,7 +32,7 @@ from sgm_hf.metrics.calibration import SCORE_METRICS
 from sgm_hf.metrics.ranking import RANKING_METRICS
 from sgm_hf.modeling.label_sets_sgm import SET_DECODINGS
 from sgm_hf.programs.studies import STUDY_FILE, load_study
-from sgm_hf.tables import markdown_table, mean_and_deviation, write_csv
+from sgm_hf.tables import cells_of_groups, markdown_table, mean_and_deviation, write_csv
 from sgm_hf.training.checkpoints import write_text_atomically
 
 RESULTS = Path(__file__).with_name("results.csv")
@@ -212,24 +212,15 @@ def study_table(config: str, corpus: str = "") -> str:
                 groups.setdefault((*place, "its own"), []).append(row)
             if row["set_decoding"] == "best_sequence" and not row["command"].startswith("sgm-hf baseline"):
                 groups.setdefault((*place, "best_sequence"), []).append(row)
-    means = {
-        key: {name: statistics.mean(float(row[name]) for row in runs) for name in SHOWN}
-        for key, runs in groups.items()
-    }
+    columns = {name: (not name.endswith("loss"), 4 if name == "hamming_loss" else 3) for name in SHOWN}
+    cells = cells_of_groups(groups, columns, kind=lambda key: (key[0], key[1], key[4]))
+    best_first = {key: -statistics.mean(float(run["micro_f1"]) for run in runs) for key, runs in groups.items()}
     lines = []
-    for key in sorted(groups, key=lambda key: (key[0], key[1], key[4] != "its own", -means[key]["micro_f1"])):
+    for key in sorted(groups, key=lambda key: (key[0], key[1], key[4] != "its own", best_first[key])):
         data, split, precision, system, sets = key
         runs = groups[key]
-        cells = []
-        for name in SHOWN:
-            cell = mean_and_deviation([float(run[name]) for run in runs], 4 if name == "hamming_loss" else 3)
-            others = [
-                mean[name] for other, mean in means.items() if (other[0], other[1], other[4]) == (data, split, sets)
-            ]
-            best = min(others) if name.endswith("loss") else max(others)
-            cells.append(f"**{cell}**" if len(others) > 1 and means[key][name] == best else cell)
         minutes = statistics.mean(float(run["training_minutes"]) for run in runs)
-        line = [sets, system, precision, str(len(runs)), *cells, f"{minutes:.1f}"]
+        line = [sets, system, precision, str(len(runs)), *cells[key], f"{minutes:.1f}"]
         lines.append(line if corpus else [data, split, *line])
     titles = ["Label sets", "System", "Precision", "Seeds", "micro-F1", "P", "R", "macro-F1"]
     titles = titles if corpus else ["Corpus", "Split", *titles]

@@ -3,7 +3,7 @@
 import csv
 import io
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,36 @@ def mean_and_deviation(values: Sequence[float], decimals: int) -> str:
     """The mean, and the standard deviation if there are several values, for the cell of a table."""
     mean = f"{statistics.mean(values):.{decimals}f}"
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{decimals}f}"
+
+
+def cells_of_groups(
+    groups: Mapping[Any, Sequence[Mapping[str, Any]]],
+    metrics: Mapping[str, tuple[bool, int]],
+    kind: Callable[[Any], Any] = lambda key: None,
+) -> dict[Any, list[str]]:
+    """The cells of a table with a line per group of rows: their means, with the best of each column in bold.
+
+    Args:
+        groups: The rows of each line, by a key of the line.
+        metrics: Of each column, by the entry of a row: whether more is better, and the decimals.
+        kind: What lines that are compared have in common, from their key; default: all are. One alone has no best.
+
+    Returns:
+        A cell for each metric, by the key of the line.
+    """
+    means = {
+        key: {name: statistics.mean(float(row[name]) for row in rows) for name in metrics}
+        for key, rows in groups.items()
+    }
+    lines: dict[Any, list[str]] = {}
+    for key, rows in groups.items():
+        compared = [mean for other, mean in means.items() if kind(other) == kind(key)]
+        lines[key] = []
+        for name, (more_is_better, decimals) in metrics.items():
+            cell = mean_and_deviation([float(row[name]) for row in rows], decimals)
+            best = (max if more_is_better else min)(mean[name] for mean in compared)
+            lines[key].append(f"**{cell}**" if len(compared) > 1 and means[key][name] == best else cell)
+    return lines
 
 
 def span(values: Sequence[float]) -> str:

@@ -2,7 +2,7 @@ import csv
 
 import pytest
 
-from sgm_hf.tables import markdown_table, span, write_csv
+from sgm_hf.tables import cells_of_groups, markdown_table, span, write_csv
 
 
 def test_a_markdown_table_has_a_line_per_row_and_shows_what_looks_like_a_column_border():
@@ -32,3 +32,17 @@ def test_columns_without_rows_give_the_header_alone(tmp_path):
 def test_many_numbers_are_shown_by_their_ends_and_their_middle():
     assert span([0.5, 0.125, 0.75]) == "0.125 to 0.75, median 0.5 (3)"
     assert span([0.3125]) == "0.312 to 0.312, median 0.312 (1)"
+
+
+def test_the_best_mean_among_lines_of_a_kind_is_in_bold():
+    groups = {
+        ("a", "one"): [{"f1": 0.5, "loss": 0.2}, {"f1": 0.7, "loss": 0.4}],
+        ("a", "two"): [{"f1": "0.6", "loss": "0.5"}],  # as read from CSV; an equal mean is as good
+        ("b", "alone"): [{"f1": 0.1, "loss": 0.9}],
+    }
+    cells = cells_of_groups(groups, {"f1": (True, 2), "loss": (False, 1)}, kind=lambda key: key[0])
+    assert cells == {
+        ("a", "one"): ["**0.60 ± 0.14**", "**0.3 ± 0.1**"],
+        ("a", "two"): ["**0.60**", "0.5"],
+        ("b", "alone"): ["0.10", "0.9"],
+    }

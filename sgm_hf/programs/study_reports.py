@@ -24,7 +24,7 @@ from sgm_hf.metrics.ranking import RANKING_METRICS
 from sgm_hf.programs.finetuning import Seq2SetArguments
 from sgm_hf.programs.studies import Run, Study, full_name, load_study, minutes_of, read_summary
 from sgm_hf.programs.study_cases import cases_page, cases_table, chosen_rows, texts_of
-from sgm_hf.tables import markdown_table, mean_and_deviation, write_csv
+from sgm_hf.tables import cells_of_groups, markdown_table, mean_and_deviation, write_csv
 from sgm_hf.training.checkpoints import write_text_atomically
 
 # The numbers of the CSV files have six significant digits.
@@ -196,26 +196,28 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["set_decoding"], row["order"], row["system"]), []).append(row)
-    means = {key: {m: statistics.mean(row[m] for row in group) for m in METRICS} for key, group in groups.items()}
+    columns = {name: (better, 4 if name == "hamming_loss" else 3) for name, (_, better) in METRICS.items()}
+    cells_of = cells_of_groups(groups, columns, kind=lambda key: key[0])
     decodings = list(dict.fromkeys(row["set_decoding"] for row in rows))
     has_orders = any(row["order"] for row in rows)
     lines = []
     for (decoding, order, system), group in groups.items():
-        cells = [system, str(len(group))]
-        for metric, (_, more_is_better) in METRICS.items():
-            cell = mean_and_deviation([row[metric] for row in group], 4 if metric == "hamming_loss" else 3)
-            best = (max if more_is_better else min)(mean[metric] for key, mean in means.items() if key[0] == decoding)
-            own, ordered = means[decoding, order, system][metric], means.get((decoding, "frequency", system))
-            if own == best and len(means) > len(decodings):
-                cell = f"**{cell}**"
-            if order == "shuffled" and ordered is not None:
-                harm = studies.degradation(metric, ordered[metric], own)
-                cell += f" ({abs(harm):.1%} {'worse' if harm > 0 else 'better'})"
-            cells.append(cell)
+        cells = cells_of[decoding, order, system]
+        ordered = groups.get((decoding, "frequency", system))
+        if order == "shuffled" and ordered is not None:
+            cells = [cell + harm(metric, ordered, group) for cell, metric in zip(cells, METRICS, strict=True)]
+        cells = [system, str(len(group)), *cells]
         minutes = statistics.mean(row["minutes"] for row in group)
         lines.append([*([order] * has_orders), *([decoding] * (len(decodings) > 1)), *cells, f"{minutes:.1f}"])
     titles = ["Labels in training"] * has_orders + ["Label sets"] * (len(decodings) > 1) + ["System", "Seeds"]
     return markdown_table([*titles, *(title for title, _ in METRICS.values()), "Minutes"], lines)
+
+
+def harm(metric: str, ordered: Sequence[dict[str, Any]], shuffled: Sequence[dict[str, Any]]) -> str:
+    """By how much the mean of runs with shuffled labels is worse than that of runs with ordered ones, for a cell."""
+    before, after = (statistics.mean(row[metric] for row in rows) for rows in (ordered, shuffled))
+    worse = studies.degradation(metric, before, after)
+    return f" ({abs(worse):.1%} {'worse' if worse > 0 else 'better'})"
 
 
 def write_table(evaluated: Evaluated, output: Path) -> str:
@@ -241,18 +243,8 @@ def write_ranking(evaluated: Evaluated, output: Path) -> None:
     systems: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         systems.setdefault(full_name(row["system"], row["order"] or None), []).append(row)
-    means = {
-        name: {metric: statistics.mean(row[metric] for row in own) for metric in SCORE_TITLES}
-        for name, own in systems.items()
-    }
-    lines = []
-    for name, own in systems.items():
-        cells = []
-        for metric, (_, more_is_better) in SCORE_TITLES.items():
-            cell = mean_and_deviation([row[metric] for row in own], 3)
-            best = (max if more_is_better else min)(mean[metric] for mean in means.values())
-            cells.append(f"**{cell}**" if means[name][metric] == best and len(means) > 1 else cell)
-        lines.append([name, str(len(own)), *cells])
+    cells = cells_of_groups(systems, {name: (better, 3) for name, (_, better) in SCORE_TITLES.items()})
+    lines = [[name, str(len(own)), *cells[name]] for name, own in systems.items()]
     titles = ["System", "Seeds", *(title for title, _ in SCORE_TITLES.values())]
     write_text_atomically(output / "ranking.md", markdown_table(titles, lines) + "\n")
 

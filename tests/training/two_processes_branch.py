@@ -7,6 +7,7 @@ from tiny_training import make_documents, make_model
 
 from sgm_hf.training import SGMTrainer, SGMTrainingArguments
 
+
 def train_with_branch(folder: str) -> list[dict[str, Any]]:
     """What each process has of the branch, its folds and the calibration."""
     arguments = SGMTrainingArguments(
