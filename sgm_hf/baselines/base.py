@@ -48,6 +48,7 @@ class Baseline(ABC):
             goes on from the last one that is there. It is of one training: other settings need another folder. By
             default nothing is kept.
         reused_seconds: What `reuse` has spared `fit`.
+        best_epoch: The one that `fit` has kept, of a baseline that is trained in epochs with validation documents.
         bf16: Whether it multiplies in bfloat16 on this machine.
     """
 
@@ -61,6 +62,7 @@ class Baseline(ABC):
     checkpoint_folder: str | Path | None = None
     seed: int
     reused_seconds: float = 0.0
+    best_epoch: float | None = None
     bf16: bool = False
 
     @property

@@ -46,6 +46,7 @@ from sgm_hf.training.machine import PRECISIONS, choose_precision
 from sgm_hf.training.prediction import LabelPredictions, generate_predictions
 from sgm_hf.training.progress import with_lines
 from sgm_hf.training.resuming import ResumableTrainer
+from sgm_hf.training.summary import best_epoch
 from sgm_hf.training.trainer import SGMTrainer
 
 # Special tokens that a configuration names by id.
@@ -150,6 +151,7 @@ class NeuralBaseline(Baseline):
             args = self._training_arguments(folder, validation is not None)
             trainer = self.make_trainer(model, args, *self.datasets)
             trainer.train(resume_from_checkpoint=has_complete_checkpoint(folder))
+        self.best_epoch = best_epoch(trainer.state)
         self.model = model.eval()
 
     def _encode(self, model: PreTrainedModel, documents: Documents, training: bool = False) -> Dataset:

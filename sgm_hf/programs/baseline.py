@@ -81,12 +81,14 @@ class Tried(NamedTuple):
         value: The metric of the objective on held-out documents.
         metric: Its name.
         seconds: Of training.
+        best_epoch: The one that was kept, of a network.
     """
 
     settings: dict[str, Any]
     value: float
     metric: str
     seconds: float
+    best_epoch: float | None = None
 
     def is_better_than(self, other: "Tried") -> bool:
         """Whether its value is better by the same metric."""
@@ -362,7 +364,7 @@ def train_setting(
     seconds = time.perf_counter() - start + baseline.reused_seconds
     found = baseline.scores_and_sets(documents["held_out"].texts)
     baseline.decision, value = fit_decision(documents["held_out"].references, *found, run_args.objective)
-    return baseline, Tried(setting, value, METRIC_OF[run_args.objective], round(seconds, 3))
+    return baseline, Tried(setting, value, METRIC_OF[run_args.objective], round(seconds, 3), baseline.best_epoch)
 
 
 # ---- the program ----
@@ -470,7 +472,7 @@ def describe_tuning(tuning: Tuning, settings: Sequence[Mapping[str, Any]]) -> di
         "seconds": best.seconds,
         "tuning_seconds": round(sum(tried.seconds for tried in tuning.tried), 3),
         "settings_tried": len(tuning.tried),
-        "best_epoch": None,
+        "best_epoch": best.best_epoch,
         "best_metric": best.value,
     }
 

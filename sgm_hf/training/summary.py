@@ -107,16 +107,13 @@ def describe_training(
     """
     if not metrics:
         return {}
-    best = next(
-        (record for record in epoch_history(state.log_history) if record["step"] == state.best_global_step), {}
-    )
     return {
         "seconds": metrics["train_runtime"],
         "evaluation_seconds": metrics["train_evaluation_seconds"],
         "documents_per_second": metrics["train_documents_per_second"],
         "updates": state.global_step,
         "epochs": state.epoch,
-        "best_epoch": best.get("epoch"),
+        "best_epoch": best_epoch(state),
         "best_metric": state.best_metric,
         "loss": metrics["train_loss"],
         **({"resumed": list(resumptions)} if resumptions else {}),
@@ -149,6 +146,12 @@ def cpu_model() -> str:
 def package_versions() -> dict[str, str]:
     """The versions of this package and of those it rests on."""
     return {package: version(package) for package in PACKAGES}
+
+
+def best_epoch(state: TrainerState) -> float | None:
+    """The epoch of the best evaluation of a training, None where there was none."""
+    history = epoch_history(state.log_history)
+    return next((record["epoch"] for record in history if record["step"] == state.best_global_step), None)
 
 
 def epoch_history(log_history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -107,6 +107,7 @@ def test_the_epoch_of_the_best_validation_f1_is_kept(bert, monkeypatch):
     scores = baseline.predict_scores(OTHERS.texts)
     found = compute_metrics(OTHERS.references, scores >= np.float32(fit_threshold(OTHERS.references, scores)))
     assert found["micro_f1"] == max(values) > min(values)
+    assert baseline.best_epoch == values.index(max(values)) + 1
 
 
 def test_an_interrupted_training_goes_on_to_the_same_weights(bert, monkeypatch, tmp_path):

@@ -288,6 +288,7 @@ def test_a_network_that_was_killed_goes_on_from_its_last_epoch(files, tmp_path, 
     assert metrics["test"]["micro_f1"] > 0.8
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["model"]["widths"] == [2, 3] and summary["settings"]["precision"] == "fp32"
+    assert 1 <= summary["training"]["best_epoch"] <= 5
     assert not [path.name for path in folder.iterdir() if path.is_dir()]  # no checkpoint is left
 
 
