@@ -3,6 +3,7 @@
 import signal
 
 import pytest
+import torch
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -11,6 +12,13 @@ def ctrl_c():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
+def subnormal_numbers():
+    """Numbers near 0 as the processor has them at its start: the programs set it to flush them, for the whole process."""
+    yield
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture
