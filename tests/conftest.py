@@ -16,7 +16,7 @@ def ctrl_c():
 
 @pytest.fixture(autouse=True)
 def subnormal_numbers():
-    """Numbers near 0 as the processor has them at its start: the programs set it to flush them, for the whole process."""
+    """Numbers near 0 are as they are at first: programs set the processor to flush them, for the whole process."""
     yield
     torch.set_flush_denormal(False)
 

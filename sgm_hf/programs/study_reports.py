@@ -229,13 +229,20 @@ def write_table(evaluated: Evaluated, output: Path) -> str:
     return text
 
 
+def ranking_rows(evaluated: Evaluated) -> list[dict[str, Any]]:
+    """How well the scores of each run rank labels, as the run has measured it; not of runs of older versions."""
+    names = (*RANKING_METRICS, *SCORE_METRICS)
+    measured = [(run, read_summary(run)["metrics"][evaluated.split]) for run in evaluated.runs]
+    return [
+        evaluated.identity(run) | {name: metrics[name] for name in names}
+        for run, metrics in measured
+        if metrics.keys() >= set(names)
+    ]
+
+
 def write_ranking(evaluated: Evaluated, output: Path) -> None:
-    """Write `ranking.csv` and `ranking.md`: how well scores rank labels, as each run has measured it."""
-    rows, names = [], (*RANKING_METRICS, *SCORE_METRICS)
-    for run in evaluated.runs:
-        measured = read_summary(run)["metrics"][evaluated.split]
-        if measured.keys() >= set(names):  # else it is of an older version
-            rows.append(evaluated.identity(run) | {name: measured[name] for name in names})
+    """Write `ranking.csv` and `ranking.md`: how well scores rank labels."""
+    rows = ranking_rows(evaluated)
     if not rows:
         logger.warning("no run has measured how its scores rank the labels.")
         return
