@@ -169,7 +169,10 @@ def test_eight_documents_are_learned_by_heart(variant):
     model.train()
     for _ in range(150):
         optimizer.zero_grad()
-        model(input_ids=texts, labels=labels).loss.backward()
+        loss = model(input_ids=texts, labels=labels).loss
+        if loss < 0.04:  # there is no dropout: the same as of the model in use
+            break
+        loss.backward()
         optimizer.step()
     model.eval()
     assert model(input_ids=texts, labels=labels).loss < 0.05
