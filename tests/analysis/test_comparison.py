@@ -208,8 +208,7 @@ def test_a_clear_difference_is_found_among_many_comparisons(number, tmp_path):
     assert all(row.p_holm < 0.05 for row in found.metrics)
 
 
-# Without subnormal numbers: a test before this one in the process may have had the processor flush them.
-@given(st.lists(st.floats(0, 1, allow_subnormal=False), min_size=1, max_size=8))
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_rejects_what_its_sequence_of_steps_rejects(values):
     adjusted = holm_p_values(values)
     for level in (0.01, 0.05, 0.5):

@@ -128,19 +128,16 @@ def test_denormals_are_flushed_while_the_trainer_works_and_then_as_before(argume
 
     monkeypatch.setattr(machine, "keep_freed_memory", lambda: pytest.fail("the allocator is the program's"))
     torch.set_flush_denormal(before)
-    try:
-        trainer = SGMTrainer(make_model(), arguments(), make_documents(10), make_documents(5), callbacks=[Watch()])
+    trainer = SGMTrainer(make_model(), arguments(), make_documents(10), make_documents(5), callbacks=[Watch()])
+    assert flushes_denormals() == before
+    for work in (trainer.train, trainer.evaluate, lambda: trainer.predict(make_documents(5))):
+        work()
         assert flushes_denormals() == before
-        for work in (trainer.train, trainer.evaluate, lambda: trainer.predict(make_documents(5))):
-            work()
-            assert flushes_denormals() == before
-        assert len(Watch.seen) >= 5 and all(Watch.seen)
-        trainer.train_dataset = None
-        with pytest.raises(ValueError, match="no train_dataset"):
-            trainer.train()
-        assert flushes_denormals() == before
-    finally:
-        torch.set_flush_denormal(False)
+    assert len(Watch.seen) >= 5 and all(Watch.seen)
+    trainer.train_dataset = None
+    with pytest.raises(ValueError, match="no train_dataset"):
+        trainer.train()
+    assert flushes_denormals() == before
 
 
 def test_resuming_under_gradient_accumulation_gives_the_same_weights(arguments):
