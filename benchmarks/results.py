@@ -48,8 +48,12 @@ METRICS = (
     "hamming_loss",
     "zero_one_loss",
 )
-# Metrics of the table.
-SHOWN = ("micro_f1", "micro_precision", "micro_recall", "macro_f1", "hamming_loss", "zero_one_loss")
+# Metrics of the tables: whether more is better, and the decimals.
+SHOWN = {
+    **dict.fromkeys(("micro_f1", "micro_precision", "micro_recall", "macro_f1"), (True, 3)),
+    "hamming_loss": (False, 4),
+    "zero_one_loss": (False, 3),
+}
 COLUMNS = (
     *("date", "commit", "config", "data", "split", "documents", "set_decoding", "label_threshold"),
     *("precision", "seed"),
@@ -179,8 +183,9 @@ def table() -> str:
     columns += ["Hamming loss", "0/1 loss", "Minutes"]
     lines = []
     for (config, precision, split, set_decoding), runs in groups.items():
-        decimals = {name: 4 if name == "hamming_loss" else 3 for name in SHOWN}
-        figures = [mean_and_deviation([float(run[name]) for run in runs], decimals[name]) for name in SHOWN]
+        figures = [
+            mean_and_deviation([float(run[name]) for run in runs], decimals) for name, (_, decimals) in SHOWN.items()
+        ]
         minutes = statistics.mean(float(run["training_minutes"]) for run in runs)
         cells = [f"`{Path(config).name}`", precision, split, f"`{set_decoding}`", str(len(runs)), *figures]
         lines.append([*cells, f"{minutes:.0f}"])
@@ -212,8 +217,7 @@ def study_table(config: str, corpus: str = "") -> str:
                 groups.setdefault((*place, "its own"), []).append(row)
             if row["set_decoding"] == "best_sequence" and not row["command"].startswith("sgm-hf baseline"):
                 groups.setdefault((*place, "best_sequence"), []).append(row)
-    columns = {name: (not name.endswith("loss"), 4 if name == "hamming_loss" else 3) for name in SHOWN}
-    cells = cells_of_groups(groups, columns, kind=lambda key: (key[0], key[1], key[4]))
+    cells = cells_of_groups(groups, SHOWN, kind=lambda key: (key[0], key[1], key[4]))
     best_first = {key: -statistics.mean(float(run["micro_f1"]) for run in runs) for key, runs in groups.items()}
     lines = []
     for key in sorted(groups, key=lambda key: (key[0], key[1], key[4] != "its own", best_first[key])):

@@ -31,7 +31,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path.with_name(f"{path.name}.png"), dpi=150)
-    figure.set_layout_engine("none")  # which takes most of the time; both files have the layout that was made first
+    figure.set_layout_engine("none")  # both files have the layout that was made first: another takes as long again
     # Without the date and with fixed names inside, drawing the same numbers again gives the same file.
     with pyplot.rc_context({"svg.hashsalt": "sgm_hf"}):
         figure.savefig(path.with_name(f"{path.name}.svg"), metadata={"Date": None})
